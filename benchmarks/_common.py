@@ -1,0 +1,97 @@
+"""What the benchmark programs share: arguments, method settings, real data, the closing JSON line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from raysearch.data import Dataset, TensorSplit, load_dataset
+from raysearch.errors import RaysearchError, unknown
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+console = Console()
+
+
+def arguments(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`key=value` arguments of the command line over their defaults, typed like these.
+
+    `method.KEY=VALUE` arguments pass through untyped, for `method_settings`. An unknown key or a
+    value of the wrong type ends the program with one line.
+    """
+    values = dict(defaults)
+    for argument in sys.argv[1:]:
+        key, found, text = argument.partition("=")
+        if not found or (key not in defaults and not key.startswith("method.")):
+            raise SystemExit(f"error: {unknown('argument', key, [f'{k}=' for k in defaults])}")
+        parsed = yaml.safe_load(text)
+        if key in defaults and not isinstance(parsed, _accepted(defaults[key])):
+            raise SystemExit(f"error: {key}={text}: expected a {type(defaults[key]).__name__}")
+        values[key] = parsed
+    return values
+
+
+def _accepted(default: Any) -> tuple[type, ...]:
+    return (float, int) if isinstance(default, float) else (type(default),)
+
+
+def method_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The `method` group of `configs/method/NAME.yaml`, with `method.KEY=VALUE` arguments over it."""
+    settings = _method_file(values["method"])
+    for key, value in values.items():
+        if key.startswith("method."):
+            settings[key.removeprefix("method.")] = value
+    return settings
+
+
+def _method_file(name: str) -> dict[str, Any]:
+    path = CONFIGS / "method" / f"{name}.yaml"
+    if not path.exists():
+        known = [p.stem for p in path.parent.glob("*.yaml")]
+        raise SystemExit(f"error: {unknown('method', name, known)}")
+    content = yaml.safe_load(path.read_text())
+    bases = [entry for entry in content.get("defaults", []) if isinstance(entry, str)]
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged |= content["method"] if base == "_self_" else _method_file(base)
+    return merged or dict(content["method"])
+
+
+def cifar10(limit: int | None = None) -> Dataset | None:
+    """CIFAR-10 from `RAYSEARCH_DATA`, or None where that does not have it."""
+    root = os.environ.get("RAYSEARCH_DATA") or CONFIGS.parent.parent / "shared" / "data"
+    if not (Path(root) / "cifar10" / "train.parquet").exists():
+        return None
+    return load_dataset({"name": "parquet", "root": str(Path(root) / "cifar10"), "limit": limit})
+
+
+def images_of(split: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """All images (uint8 [N, C, H, W]) and labels of a split."""
+    batches = split.batches(4096, device=torch.device("cpu"), generator=None)
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def split_of(images: torch.Tensor, labels: torch.Tensor) -> TensorSplit:
+    """A split of tensors."""
+    return TensorSplit(images, labels)
+
+
+def finish(result: Mapping[str, Any]) -> None:
+    """Print the result as the program's last line, for machines."""
+    print(json.dumps(result), flush=True)
+
+
+def run(main: Any) -> None:
+    """Call `main`; what the user can mend ends the program with one line."""
+    try:
+        main()
+    except RaysearchError as error:
+        raise SystemExit(f"error: {error}") from None

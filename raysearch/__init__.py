@@ -1,0 +1,20 @@
+"""raysearch: learn an image-augmentation policy, prove what it is worth, and use it as a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raysearch.policy import load_policy
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_policy"]
+
+
+def __getattr__(name: str) -> Any:
+    """`load_policy` on first use, so that `import raysearch` does not wait for torch."""
+    if name == "load_policy":
+        from raysearch.policy import load_policy
+
+        return load_policy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

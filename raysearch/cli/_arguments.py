@@ -1,0 +1,130 @@
+"""The command line's flags and its help."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from raysearch import __version__
+from raysearch.cli._compose import choices
+from raysearch.errors import RaysearchError
+
+DESCRIPTION = """\
+Learns a data-augmentation policy for labelled images, proves what it is worth, and writes
+it to a file that drops into a training pipeline.
+
+A run searches a policy (one trial per search seed), retrains a network from scratch with it
+and with the usual baselines on several seeds, and compares their errors on the test set.
+Everything it finds is in runs/<name>/, report.html first; MLflow has the same figures.
+"""
+
+EXAMPLES = """\
+examples:
+  raysearch                                                embedded data, CPU, about a minute
+  raysearch data=folder data.root=./photos data.size=64    your own images: photos/train/<class>/*
+  raysearch data=parquet data.root=./set                   set/train.parquet, set/test.parquet
+  raysearch method=dada data=cifar10 model=wrn28x10 --num-gpus 8
+  raysearch data=cifar10 seeds=4 search.gpus_per_trial=0.25    four searches share a GPU
+  raysearch search.epochs=5 evaluation.epochs=10 evaluation.seeds=2    a quick look
+  raysearch --dry-run data=cifar10                         what it would do and cost
+  raysearch --resume NAME                                  continue a run that was stopped
+
+settings that are often changed (KEY=VALUE, as many as you like; --dry-run prints all):
+  method=NAME data=NAME model=NAME      choices below
+  data.root=DIR data.limit=N            where the images are; use N of them
+  seeds=N evaluation.seeds=N            searches; trainings per policy (or lists: [3,4,5])
+  search.epochs=N evaluation.epochs=N   length of a search and of a training
+  evaluation.policies=[none,learned]    of none, predefined, trivial_augment, uniform, learned,
+                                        or a policy file
+  name=NAME runs_dir=DIR                where the run goes
+  tracking=none tracking.uri=URL        without MLflow; to an MLflow server
+
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What was typed."""
+
+    overrides: list[str]
+    num_gpus: int | None
+    num_cpus: int | None
+    address: str | None
+    dry_run: bool
+    resume: str | None
+    quiet: bool
+    debug: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RaysearchError(f"{message} (--help explains)")
+
+
+def parse(arguments: Sequence[str] | None) -> Arguments:
+    """Read the command line; `--help` and `--version` print and exit.
+
+    Raises:
+        RaysearchError: a flag that is not known, or a value that it does not take.
+    """
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    for word in rest:
+        if word.startswith("-"):
+            raise _unknown_flag(word, parser)
+    return Arguments(**{**vars(known), "overrides": [*known.overrides, *rest]})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="raysearch",
+        usage="raysearch [KEY=VALUE ...] [options]      (or: python -m raysearch.run)",
+        description=DESCRIPTION,
+        epilog=EXAMPLES + _choices(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, see below")
+    parser.add_argument(
+        "--num-gpus",
+        type=_whole,
+        metavar="N",
+        help="GPUs to use (default: all); 0 stays on the CPU. With device=cpu they are only "
+        "counted, to try out how trials are packed",
+    )
+    parser.add_argument(
+        "--num-cpus", type=_whole, metavar="N", help="CPU cores to use (default: all)"
+    )
+    parser.add_argument(
+        "--address", metavar="ADDR", help="a running Ray cluster (HOST:PORT, or auto)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print settings, trials and cost; start nothing"
+    )
+    parser.add_argument("--resume", metavar="RUN", help="continue a run: its name or its folder")
+    parser.add_argument("--quiet", action="store_true", help="print the result and nothing else")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"raysearch {__version__}")
+    return parser
+
+
+def _choices() -> str:
+    lines = [f"  {group:<8}{', '.join(choices(group))}" for group in ("method", "data", "model")]
+    hint = "          model also takes the name of any torchvision classifier"
+    return "choices:\n" + "\n".join([*lines, hint]) + "\n"
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, not {text!r}")
+    return int(text)
+
+
+def _unknown_flag(word: str, parser: argparse.ArgumentParser) -> RaysearchError:
+    flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
+    near = difflib.get_close_matches(word.partition("=")[0], flags, n=2, cutoff=0.5)
+    hint = f": did you mean {' or '.join(near)}?" if near else ""
+    return RaysearchError(f"unknown option {word}{hint} (--help lists them)")

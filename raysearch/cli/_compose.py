@@ -1,0 +1,176 @@
+"""The configuration: Hydra's groups, the command line's overrides, and what is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import raysearch
+from raysearch.cli._schema import Settings, check, check_kinds
+from raysearch.errors import RaysearchError, unknown
+
+KINDS = {"data": "data set"}  # what messages call a group's choices
+FREE = ("method", "data", "model")  # groups whose settings are their own parts' to check
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A composed and checked configuration.
+
+    Attributes:
+        values: as plain dictionaries, lists and values; what is stored, shown and tracked.
+        settings: the same, typed.
+    """
+
+    values: dict[str, Any]
+    settings: Settings
+
+
+def config_dir() -> Path:
+    """The folder of the configuration groups: in an installed wheel, or beside the package.
+
+    Raises:
+        RaysearchError: neither is there.
+    """
+    package = Path(raysearch.__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise RaysearchError(f"the configuration files are missing: no configs/ in or beside {package}")
+
+
+def choices(group: str) -> list[str]:
+    """The names that `group=` takes."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The names of the configuration groups."""
+    return sorted(path.name for path in config_dir().iterdir() if any(path.glob("*.yaml")))
+
+
+def compose(arguments: Sequence[str]) -> Configuration:
+    """Compose and check the configuration of a run.
+
+    Args:
+        arguments: Hydra overrides, e.g. ["method=dada", "search.epochs=5"].
+
+    Raises:
+        RaysearchError: an unknown group, choice or key (with the near names), a value of the
+            wrong type or out of range, or an override that cannot be read.
+    """
+    known = groups()
+    overrides = [_parse(line) for argument in arguments for line in _spell_out_model(argument)]
+    chosen = [o for o in overrides if o.key_or_group in known]
+    for override in chosen:
+        _check_choice(override.key_or_group, override.value())
+    default = _compose(_lines(chosen))
+    keys = set(_keys(default))
+    for override in overrides:
+        if override.key_or_group not in keys | set(known):
+            raise _unknown_key(override.key_or_group, keys | set(known))
+    values = _compose(_lines(chosen) + _lines([o for o in overrides if o not in chosen]))
+    for group in FREE:
+        check_kinds(values[group], default[group], f"{group}.")
+    return Configuration(values, check(values))
+
+
+def load(path: Path) -> Configuration:
+    """The configuration that `save` wrote.
+
+    Raises:
+        RaysearchError: it is missing or not a configuration of this version.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise RaysearchError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise RaysearchError(f"{path} is not a configuration")
+    named = {str(key): value for key, value in values.items()}
+    return Configuration(named, check(named))
+
+
+def to_yaml(configuration: Configuration) -> str:
+    """The configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(configuration.values))
+
+
+def _parse(argument: str) -> Override:
+    try:
+        override: Override = OverridesParser.create().parse_override(argument)
+        value = override.value()
+    except HydraException as error:
+        hint = "expected KEY=VALUE, for example search.epochs=5"
+        raise RaysearchError(f"cannot read {argument!r}: {hint}") from error
+    if override.is_sweep_override():
+        raise RaysearchError(f"{argument}: one value per run; a list is written [a,b]")
+    if override.is_delete() or override.package is not None:
+        raise RaysearchError(f"{argument}: only KEY=VALUE is understood")
+    if value is None and override.key_or_group in groups():
+        raise RaysearchError(f"{argument}: a name is missing")
+    return override
+
+
+def _spell_out_model(argument: str) -> list[str]:
+    """`model=efficientnet_b0` is short for `model=torchvision model.name=efficientnet_b0`."""
+    group, _, name = argument.partition("=")
+    if group != "model" or name in choices("model") or not name.isidentifier():
+        return [argument]
+    from raysearch import models
+
+    if name in models.names():
+        return ["model=torchvision", f"model.name={name}"]
+    own = [model for model in choices("model") if model != "torchvision"]
+    near = difflib.get_close_matches(name, sorted({*own, *models.names()}), n=3, cutoff=0.5)
+    hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    raise RaysearchError(
+        f"unknown model {name!r}:{hint} "
+        f"(known: {', '.join(own)}, and torchvision's classifiers by their names)"
+    )
+
+
+def _check_choice(group: str, choice: Any) -> None:
+    if not isinstance(choice, str):
+        raise RaysearchError(f"{group}={choice}: expected a name, one of {choices(group)}")
+    if choice not in choices(group):
+        raise unknown(KINDS.get(group, group), choice, choices(group))
+
+
+def _lines(overrides: Sequence[Override]) -> list[str]:
+    return [str(override.input_line).lstrip("+") for override in overrides]
+
+
+def _compose(overrides: list[str]) -> dict[str, Any]:
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="raysearch"):
+            config = hydra_compose("config", overrides=overrides)
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RaysearchError(" ".join(str(error).split())) from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _keys(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield f"{path}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{path}{key}.")
+
+
+def _unknown_key(key: str, known: set[str]) -> RaysearchError:
+    near = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.5)
+    hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return RaysearchError(f"unknown override {key!r}:{hint} (--dry-run prints all settings)")

@@ -1,0 +1,167 @@
+"""What a run would do and cost, without doing it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from raysearch.cli._compose import to_yaml
+from raysearch.cli._plan import Place, Plan
+from raysearch.cli._schema import TrainingSettings
+from raysearch.data import Dataset, Split
+from raysearch.errors import RaysearchError
+from raysearch.tune import Work
+
+BATCHES = 2  # that are timed, after as many to warm up
+FIRST_BATCH = 16  # images; tells whether whole batches can be timed at all
+PATIENCE = 10.0  # seconds that timing whole batches may take
+START_SECONDS = 12.0  # Ray, its workers, the report
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an epoch of a trial costs.
+
+    Attributes:
+        equivalents: plain training epochs on the search's train split.
+        seconds: on one thread of this machine's CPU.
+    """
+
+    equivalents: float
+    seconds: float
+
+
+def describe(plan: Plan, places: Mapping[str, Place] | None) -> str:
+    """The composed configuration, the trials, what they hold, and an estimate of the cost.
+
+    Args:
+        plan: the trials.
+        places: what they hold; None when a running cluster decides.
+    """
+    settings = plan.configuration.settings
+    lines = [to_yaml(plan.configuration).rstrip(), "", "# trials"]
+    seconds: float | None = START_SECONDS
+    total = 0.0
+    for stage, trials, group, build in (
+        ("search", plan.search, settings.search, _search),
+        ("evaluation", plan.evaluation, settings.evaluation, _evaluation),
+    ):
+        if not trials:
+            continue
+        place = places[stage] if places else None
+        lines.append(f"{stage}: {len(trials)} trials of {group.epochs} epochs, {_holding(place)}")
+        lines.append("  " + _names([trial.name for trial in trials]))
+        cost = _timed(plan, group, build)
+        if cost is None:
+            seconds = None
+            lines.append("  cost: not known before it runs")
+            continue
+        equivalents = cost.equivalents * group.epochs
+        total += equivalents * len(trials)
+        lines.append(
+            f"  cost: {equivalents:.1f} epoch-equivalents each, "
+            f"{equivalents * len(trials):.1f} in all; {_duration(cost.seconds)} an epoch on one "
+            "CPU thread of this machine"
+        )
+        if place is None or place.share.device != "cpu":
+            seconds = None
+        elif seconds is not None:
+            rounds = math.ceil(len(trials) / place.at_once)
+            seconds += rounds * group.epochs * cost.seconds / _speed_up(place)
+    lines += ["", "# cost", f"{total:.0f} epoch-equivalents (one: a plain training epoch on the"]
+    lines[-1] += " search's train split)"
+    if seconds is not None:
+        lines.append(f"about {_duration(seconds)}, from a few training steps timed just now")
+    else:
+        lines.append("time: depends on the GPUs or the cluster, which were not asked")
+    return "\n".join(lines)
+
+
+def _holding(place: Place | None) -> str:
+    if place is None:
+        return "as many at once as the cluster has room for"
+    share = place.share
+    gpus = f" and {share.gpus:g} GPU" if share.gpus else ""
+    return f"{place.at_once} at once, each with {share.cpus:g} CPU{gpus}, on {share.device}"
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= 8 else [*names[:6], "...", names[-1]])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _speed_up(place: Place) -> float:
+    """How much faster than one thread a trial runs, at best."""
+    return float(place.share.threads)
+
+
+Build = Callable[[Plan, int], Work]
+
+
+def _search(plan: Plan, batch_size: int) -> Work:
+    job = plan.search_job("cpu")
+    return replace(job, search={**job.search, "batch_size": batch_size})(None, plan.search[0].seed)
+
+
+def _evaluation(plan: Plan, batch_size: int) -> Work:
+    trial = plan.evaluation[-1]
+    job = plan.evaluation_job("cpu", None)
+    job = replace(job, evaluation={**job.evaluation, "batch_size": batch_size})
+    return job(trial.policy, trial.seed)
+
+
+def _timed(plan: Plan, settings: TrainingSettings, build: Build) -> Cost | None:
+    """Time some steps on some of the images; None where that does not work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        small = min(FIRST_BATCH, settings.batch_size)
+        cost, took = _time(plan, small, build)
+        whole = settings.batch_size
+        if small < whole and took * whole / small < PATIENCE:
+            cost, _ = _time(plan, whole, build)
+    except RaysearchError:
+        return None
+    finally:
+        torch.set_num_threads(threads)
+    return cost
+
+
+def _time(plan: Plan, batch_size: int, build: Build) -> tuple[Cost, float]:
+    """The cost of an epoch, and how long it took to find out."""
+    start = time.perf_counter()
+    dataset = _part(plan.dataset, batch_size * BATCHES, plan)
+    work = build(replace(plan, dataset=dataset), batch_size)
+    before = work.step()["epoch_equivalents"]
+    middle = time.perf_counter()
+    after = work.step()["epoch_equivalents"] if work.epochs > 1 else 2 * before
+    end = time.perf_counter()
+    seconds = end - middle if work.epochs > 1 else middle - start
+    scale = len(plan.dataset.train) / len(dataset.train)
+    return Cost(after - before, seconds * scale), end - start
+
+
+def _part(dataset: Dataset, images: int, plan: Plan) -> Dataset:
+    """So few images of each class that a search trains on about as many as asked."""
+    if dataset.val is None:
+        images = math.ceil(images / (1 - plan.configuration.settings.search.val_fraction))
+    each = max(4, math.ceil(images / len(dataset.classes)))
+    val = None if dataset.val is None else _first_of_each(dataset.val, each)
+    return replace(dataset, train=_first_of_each(dataset.train, each), val=val)
+
+
+def _first_of_each(split: Split, count: int) -> Split:
+    labels = split.labels
+    chosen: list[Tensor] = [(labels == c).nonzero()[:count, 0] for c in labels.unique()]
+    return split.subset(torch.cat(chosen).sort().values)

@@ -1,0 +1,178 @@
+"""A run's folder: its configuration, how far it is, its log and its checkpoints."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from raysearch import __version__
+from raysearch.cli._compose import Configuration, load, to_yaml
+from raysearch.errors import RaysearchError
+from raysearch.files import write_whole
+
+CONFIG, STATE, LOCK, LOG, TRIALS = "config.yaml", "run.json", ".lock", "raysearch.log", "trials"
+
+
+class RunFolder:
+    """`runs/<name>/`, held by one process at a time.
+
+    Attributes:
+        path: the folder.
+        configuration: the run's.
+        state: what `--resume` needs besides the configuration: `status` (running, interrupted,
+            failed or complete), `mlflow_run_id`, `seconds` per stage, `started` per stage.
+    """
+
+    def __init__(self, path: Path, configuration: Configuration, state: dict[str, Any]) -> None:
+        self.path, self.configuration, self.state = path, configuration, state
+        self._made: list[Path] = []
+        self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise RaysearchError(f"run {path.name} is still going on in another process") from None
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been computed."""
+        return bool(self.state["started"] or self.state["seconds"])
+
+    @property
+    def log(self) -> Path:
+        """The log file."""
+        return self.path / LOG
+
+    @property
+    def trials(self) -> Path:
+        """Checkpoints of trials, until the run is complete."""
+        return self.path / TRIALS
+
+    def save_state(self, **changes: Any) -> None:
+        """Change and write the state."""
+        self.state |= changes
+        write_whole(self.path / STATE, (json.dumps(self.state, indent=1) + "\n").encode())
+
+    def begin_stage(self, stage: str) -> None:
+        """Start a stage's clock."""
+        self.save_state(started={**self.state["started"], stage: time.time()})
+
+    def end_stage(self, stage: str) -> None:
+        """Stop a stage's clock, and add to the seconds of earlier attempts."""
+        started = dict(self.state["started"])
+        seconds = dict(self.state["seconds"])
+        if stage in started:
+            seconds[stage] = seconds.get(stage, 0.0) + time.time() - started.pop(stage)
+        self.save_state(started=started, seconds=seconds)
+
+    def discard(self) -> None:
+        """Remove the folder of a run that could not begin, and the folders made for it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        for parent in self._made:
+            try:
+                parent.rmdir()
+            except OSError:
+                break
+
+    def release(self) -> None:
+        """Let another process have the folder."""
+        os.close(self._lock)
+
+
+def create(configuration: Configuration) -> RunFolder:
+    """A new run's folder, with its configuration in it.
+
+    Raises:
+        RaysearchError: the name is taken, or the folder cannot be written.
+    """
+    values, settings = configuration.values, configuration.settings
+    runs = Path(settings.runs_dir)
+    made = [p for p in (runs, *runs.parents) if not p.exists()]
+    name = settings.name or _free_name(runs, f"{settings.method.name}-{settings.data.name}")
+    path = runs / name
+    values = {**values, "name": name}
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+        named = Configuration(values, settings.model_copy(update={"name": name}))
+        folder = RunFolder(path, named, {"version": __version__, "seconds": {}, "started": {}})
+        folder._made = made
+        write_whole(path / CONFIG, to_yaml(named).encode())
+        folder.save_state(status="running", created=datetime.now().astimezone().isoformat())
+    except FileExistsError:
+        raise RaysearchError(
+            f"{path} exists already: choose another name, "
+            f"or continue that run with --resume {name}"
+        ) from None
+    except OSError as error:
+        if path.exists() and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            shutil.rmtree(path, ignore_errors=True)
+        raise RaysearchError(f"runs_dir={runs} cannot be written: {error.strerror}") from error
+    return folder
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """There is room for a run.
+
+    Raises:
+        RaysearchError: less than `needed` bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RaysearchError(
+            f"no space left in {folder}: the run needs about {needed / 2**20:.0f} MiB, "
+            f"{free / 2**20:.0f} MiB are free"
+        )
+
+
+def resume(run: str, runs_dir: str) -> RunFolder:
+    """The folder of an earlier run, by its path or by its name.
+
+    Raises:
+        RaysearchError: there is none, or it is still going on.
+    """
+    for path in (Path(run), Path(runs_dir) / run):
+        if (path / CONFIG).is_file():
+            break
+    else:
+        present = sorted(p.parent.name for p in Path(runs_dir).glob(f"*/{CONFIG}"))
+        near = difflib.get_close_matches(run, present, n=3, cutoff=0.5)
+        hint = f": did you mean {' or '.join(near)}?" if near else f" (looked in {runs_dir}/ too)"
+        raise RaysearchError(f"there is no run {run}{hint}")
+    path = path.resolve() if Path(run).is_absolute() else path
+    configuration = load(path / CONFIG)
+    try:
+        state = json.loads((path / STATE).read_text())
+    except FileNotFoundError:  # killed between the two files: nothing has been computed
+        state = {"version": __version__, "seconds": {}, "started": {}}
+    except (OSError, ValueError) as error:
+        raise RaysearchError(f"{path / STATE} cannot be read: {error}") from error
+    folder = RunFolder(path, configuration, state)
+    _count_lost_time(folder)
+    return folder
+
+
+def _count_lost_time(folder: RunFolder) -> None:
+    """A driver that was killed did not stop its clock; its last checkpoint did."""
+    for stage, began in dict(folder.state["started"]).items():
+        marks = folder.trials.glob(f"{stage}-*/*/checkpoint_*/progress.json")
+        last = max((mark.stat().st_mtime for mark in marks), default=began)
+        seconds = folder.state["seconds"]
+        seconds[stage] = seconds.get(stage, 0.0) + max(0.0, last - began)
+        del folder.state["started"][stage]
+
+
+def _free_name(runs: Path, stem: str) -> str:
+    base = name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    count = 2
+    while (runs / name).exists():
+        name, count = f"{base}-{count}", count + 1
+    return name

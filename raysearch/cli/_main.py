@@ -1,0 +1,151 @@
+"""From the command line to an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from raysearch.cli._arguments import Arguments, parse
+from raysearch.cli._compose import compose
+from raysearch.errors import RaysearchError
+
+if TYPE_CHECKING:
+    from raysearch.cli._execute import Run
+    from raysearch.tune import Wish
+
+OK, UNEXPECTED, MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as a batch system sends it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0 when all is well, 2 for something that the user can mend (said in one line), 1 for
+        something unexpected, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    try:
+        signal.signal(signal.SIGTERM, _terminate)
+        _run(parse(arguments))
+    except SystemExit as done:  # --help, --version
+        return done.code if isinstance(done.code, int) else OK
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        code, line = _explain(error)
+        print(line, file=sys.stderr)
+        return code
+    return OK
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and line for an error."""
+    line = " ".join(str(error).split())
+    if isinstance(error, _Terminated):
+        return TERMINATED, line or "terminated"
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, line or "interrupted"
+    if isinstance(error, RaysearchError):
+        return (MISTAKE if getattr(error, "expected", True) else UNEXPECTED), f"error: {line}"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return MISTAKE, f"error: no space left on the device: {error.filename or line}"
+    return UNEXPECTED, f"unexpected error: {type(error).__name__}: {line} (--debug shows more)"
+
+
+def _run(arguments: Arguments) -> None:
+    if arguments.resume is not None:
+        _resume(arguments)
+        return
+    configuration = compose(arguments.overrides)
+    from raysearch.cli._plan import make_plan, place, rehearse
+    from raysearch.tune import local_capacity
+
+    wish = _wish(arguments, configuration.settings.device)
+    places = None if wish.address else place(configuration, local_capacity(wish))
+    plan = make_plan(configuration)
+    needed = rehearse(plan, places)
+    if arguments.dry_run:
+        from raysearch.cli._dry_run import describe
+
+        print(describe(plan, places))
+        return
+    from raysearch.cli._execute import Run
+    from raysearch.cli._folder import create
+
+    folder = create(configuration)
+    try:
+        _execute(Run(folder, plan, wish, needed, arguments.quiet))
+    finally:
+        if not folder.begun:
+            folder.discard()
+        folder.release()
+
+
+def _resume(arguments: Arguments) -> None:
+    from raysearch.cli._folder import resume
+
+    assert arguments.resume is not None
+    folder = resume(arguments.resume, _runs_dir(arguments))
+    if folder.state.get("status") == "complete":
+        print(f"run {folder.path} is complete: see {folder.path / 'report.html'}")
+        return
+    from raysearch.cli._execute import Run
+    from raysearch.cli._plan import make_plan, place, rehearse
+    from raysearch.tune import local_capacity
+
+    configuration = folder.configuration
+    wish = _wish(arguments, folder.state.get("device", configuration.settings.device))
+    places = None if wish.address else place(configuration, local_capacity(wish))
+    plan = make_plan(configuration)
+    try:
+        _execute(Run(folder, plan, wish, rehearse(plan, places), arguments.quiet))
+    finally:
+        folder.release()
+
+
+def _execute(run: Run) -> None:
+    """Run, and say how to continue when it was stopped."""
+    from raysearch.cli._execute import execute
+    from raysearch.tune import Interrupted
+
+    try:
+        execute(run)
+    except (Interrupted, KeyboardInterrupt) as error:
+        if not run.folder.begun:
+            raise KeyboardInterrupt("interrupted before anything was computed") from error
+        kind = _Terminated if isinstance(error, _Terminated) else KeyboardInterrupt
+        path = run.folder.path
+        raise kind(f"stopped; {path} keeps what was done, --resume {path} continues it") from error
+
+
+def _wish(arguments: Arguments, device: str) -> Wish:
+    from raysearch.tune import Wish
+
+    address = arguments.address or os.environ.get("RAY_ADDRESS")  # set inside a Ray job
+    return Wish(device, arguments.num_cpus, arguments.num_gpus, address)
+
+
+def _runs_dir(arguments: Arguments) -> str:
+    """Where `--resume` looks for a run's name."""
+    others = [o for o in arguments.overrides if not o.startswith("runs_dir=")]
+    if others or arguments.dry_run:
+        raise RaysearchError(
+            f"--resume takes its settings from the run's folder: leave out "
+            f"{' '.join(others) or '--dry-run'}"
+        )
+    return compose(arguments.overrides).settings.runs_dir

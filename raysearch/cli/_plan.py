@@ -1,0 +1,198 @@
+"""What a run will do: its trials, what each holds, and what it needs before it starts."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from raysearch import methods, ops
+from raysearch.cli._compose import Configuration
+from raysearch.data import Dataset, load_dataset
+from raysearch.errors import RaysearchError, unknown
+from raysearch.policy import Policy, SubPolicies, read_policy, trivial_augment
+from raysearch.tracking import TrialInfo
+from raysearch.tune import Capacity, EvaluationJob, SearchJob, Setting, Share, Work, trial_share
+
+POLICIES = ("none", "predefined", "trivial_augment", "uniform", "learned")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the trials of a stage hold.
+
+    Attributes:
+        share: each trial's.
+        at_once: how many fit at the same time.
+    """
+
+    share: Share
+    at_once: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of both stages, in the order in which they are started, and their data."""
+
+    configuration: Configuration
+    search: list[TrialInfo]
+    evaluation: list[TrialInfo]
+    dataset: Dataset
+    fixed: Mapping[str, tuple[Policy | None, bool]]
+
+    def setting(self, device: str) -> Setting:
+        """What search and evaluation have in common, on a device."""
+        settings = self.configuration.settings
+        return Setting(
+            dataset=self.dataset,
+            model=settings.model.name,
+            device=device,
+            predefined=self.configuration.values["data"].get("predefined") or {},
+            val_fraction=settings.search.val_fraction,
+        )
+
+    def search_job(self, device: str) -> SearchJob:
+        """Builds a search from its seed."""
+        values = self.configuration.values
+        return SearchJob(self.setting(device), values["search"], values["method"])
+
+    def evaluation_job(self, device: str, learned: Policy | None) -> EvaluationJob:
+        """Builds a training from a policy's name and a seed."""
+        policies = {**self.fixed, "learned": (learned, True)}
+        settings = self.configuration.values["evaluation"]
+        return EvaluationJob(self.setting(device), settings, policies)
+
+
+def make_plan(configuration: Configuration) -> Plan:
+    """Load the data and lay out the trials.
+
+    Raises:
+        RaysearchError: data that cannot be used, or a method or a policy that is not known.
+    """
+    values, settings = configuration.values, configuration.settings
+    if settings.method.name not in methods.names():
+        raise unknown("method", settings.method.name, methods.names())
+    fixed = _fixed_policies(settings.evaluation.policies, values["method"])
+    return Plan(
+        configuration,
+        _search_trials(configuration),
+        _evaluation_trials(configuration),
+        load_dataset(values["data"]),
+        fixed,
+    )
+
+
+def place(configuration: Configuration, capacity: Capacity) -> dict[str, Place]:
+    """What the trials of each stage hold of what there is.
+
+    Raises:
+        RaysearchError: not even one fits.
+    """
+    settings = configuration.settings
+    return {
+        stage: Place(*trial_share(stage, capacity, group.cpus_per_trial, group.gpus_per_trial))
+        for stage, group in (("search", settings.search), ("evaluation", settings.evaluation))
+    }
+
+
+def _search_trials(configuration: Configuration) -> list[TrialInfo]:
+    settings = configuration.settings
+    method = settings.method.name
+    return [
+        TrialInfo(
+            id=f"search-seed-{seed}",
+            stage="search",
+            name=f"{method} seed {seed}",
+            policy=None,
+            seed=seed,
+            params=_params(configuration, "search", seed),
+        )
+        for seed in settings.seeds
+    ]
+
+
+def _evaluation_trials(configuration: Configuration) -> list[TrialInfo]:
+    settings = configuration.settings
+    return [
+        TrialInfo(
+            id=f"evaluation-{_slug(policy)}-seed-{seed}",
+            stage="evaluation",
+            name=f"{policy} seed {seed}",
+            policy=policy,
+            seed=seed,
+            params={**_params(configuration, "evaluation", seed), "policy": policy},
+        )
+        for seed in settings.evaluation.seeds
+        for policy in settings.evaluation.policies
+    ]
+
+
+def _params(configuration: Configuration, stage: str, seed: int) -> dict[str, Any]:
+    group = {k: v for k, v in configuration.values[stage].items() if k not in ("policies", "seeds")}
+    params: dict[str, Any] = {"seed": seed, stage: group}
+    return params | ({"method": configuration.values["method"]} if stage == "search" else {})
+
+
+def _slug(policy: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", policy).strip("-")
+
+
+def _fixed_policies(
+    names: list[str], method: Mapping[str, Any]
+) -> dict[str, tuple[Policy | None, bool]]:
+    """The policies that need no search, and whether the predefined augmentation goes with them."""
+    if len({_slug(name) for name in names}) < len(names):
+        raise RaysearchError("evaluation.policies names a policy twice")
+    operations = method.get("operations") or ops.DADA_OPERATIONS
+    known: dict[str, tuple[Policy | None, bool]] = {
+        "none": (None, False),
+        "predefined": (None, True),
+        "trivial_augment": (trivial_augment(), True),
+    }
+    for name in names:
+        if name == "uniform":
+            known[name] = SubPolicies.pairs(operations), True
+        elif name.endswith(".json"):
+            known[name] = read_policy(name), True
+        elif name not in POLICIES:
+            raise unknown("policy in evaluation.policies", name, POLICIES)
+    return known
+
+
+def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
+    """Build one search and one training on the driver's CPU, and drop them again.
+
+    What they do not take (a method's setting, images too small for a network, too few images of
+    a class) is found here rather than in a trial.
+
+    Returns:
+        Bytes that the run needs on disk, roughly.
+
+    Raises:
+        RaysearchError: one of them cannot be built.
+    """
+    sizes = [_state_bytes(plan.search_job("cpu")(None, plan.search[0].seed))]
+    if plan.evaluation:
+        job = plan.evaluation_job("cpu", None)
+        sizes.append(_state_bytes(job("predefined", plan.evaluation[0].seed)))
+    at_once = max(p.at_once for p in places.values()) if places else 1
+    most = max(len(plan.search), len(plan.evaluation))
+    finished = len(plan.search) + len(plan.evaluation)
+    return 16 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
+
+
+def _state_bytes(work: Work) -> int:
+    buffer = io.BytesIO()
+    torch.save(work.state_dict(), buffer)
+    return buffer.getbuffer().nbytes
+
+
+def merge(policies: Mapping[int, Policy]) -> Policy:
+    """The equal mixture of the policies that the search seeds found."""
+    first, *others = policies.values()
+    mixture: Policy = type(first).merge([first, *others]) if others else first  # type: ignore[attr-defined]
+    return mixture

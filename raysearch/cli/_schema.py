@@ -1,0 +1,145 @@
+"""What the settings may be: types and ranges, checked before anything is started."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from raysearch.errors import RaysearchError
+
+
+def _seed_list(value: Any) -> Any:
+    """A count stands for the seeds 0, 1, ..., count - 1."""
+    if isinstance(value, bool) or not isinstance(value, int | list):
+        raise ValueError("should be a whole number of seeds or a list of seeds such as [0,1,2]")
+    seeds = list(range(value)) if isinstance(value, int) else value
+    if any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
+        raise ValueError("seeds should be whole numbers of at least 0")
+    if not seeds:
+        raise ValueError("should name at least one seed")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("names a seed twice")
+    return seeds
+
+
+Seeds = Annotated[list[int], BeforeValidator(_seed_list)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class TrainingSettings(_Section):
+    """A training with SGD and what each trial holds; see configs/config.yaml for the units."""
+
+    epochs: Count
+    batch_size: Count
+    lr: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    nesterov: bool
+    weight_decay: float = Field(ge=0)
+    cpus_per_trial: float | None = Field(gt=0)
+    gpus_per_trial: float | None = Field(ge=0, le=1)
+
+
+class SearchSettings(TrainingSettings):
+    """The `search` group."""
+
+    val_fraction: Share
+    max_failures: int = Field(ge=0)
+
+
+class EvaluationSettings(TrainingSettings):
+    """The `evaluation` group."""
+
+    policies: list[str]
+    seeds: Seeds
+    label_smoothing: float = Field(ge=0, lt=1)
+
+
+class TrackingSettings(_Section):
+    """The `tracking` group."""
+
+    enabled: bool
+    uri: str | None
+    experiment: str = Field(min_length=1)
+
+
+class Named(BaseModel):
+    """A group whose other keys are its own part's to check."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+
+class Settings(_Section):
+    """A whole configuration."""
+
+    name: str | None = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    runs_dir: str = Field(min_length=1)
+    device: Literal["auto", "cpu", "cuda"]
+    seeds: Seeds
+    search: SearchSettings
+    method: Named
+    data: Named
+    model: Named
+    evaluation: EvaluationSettings
+    tracking: TrackingSettings
+
+
+def check(config: Mapping[str, Any]) -> Settings:
+    """The settings, typed.
+
+    Raises:
+        RaysearchError: one of them has the wrong type or is out of range.
+    """
+    try:
+        return Settings.model_validate(dict(config))
+    except ValidationError as error:
+        raise RaysearchError(_in_one_line(error)) from None
+
+
+def _in_one_line(error: ValidationError) -> str:
+    first, *rest = error.errors()
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{key} is not set"
+    if key == "name":
+        return (
+            f"name={first['input']!r}: use letters, digits, '.', '_' and '-', at most 100, "
+            "beginning with a letter or a digit"
+        )
+    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    more = f" (and {len(rest)} more)" if rest else ""
+    return f"{key}={first['input']}: {reason}{more}"
+
+
+def check_kinds(config: Mapping[str, Any], default: Mapping[str, Any], path: str) -> None:
+    """Values of a group without a schema have the kind of their defaults.
+
+    Raises:
+        RaysearchError: a number where a word was, a word where a list was, and so on.
+    """
+    for key, value in config.items():
+        where, known = f"{path}{key}", default.get(key)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            check_kinds(value, known, f"{where}.")
+        elif known is not None and value is not None and _kind(known) != _kind(value):
+            raise RaysearchError(f"{where}={value}: should be {_kind(known)} (default: {known})")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise RaysearchError(f"{where}={value}: should be finite")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a word"
+    return "a list" if isinstance(value, list) else "a group of settings"

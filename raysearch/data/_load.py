@@ -1,0 +1,235 @@
+"""From settings to a data set: list, split, choose a size, decode."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from raysearch.data._dataset import Dataset
+from raysearch.data._decode import DecodeError, Decoder, Payload, ignored_warnings
+from raysearch.data._digits import list_digits
+from raysearch.data._folder import list_folder
+from raysearch.data._format import choose_decoder, mean_and_std
+from raysearch.data._parquet import list_parquet
+from raysearch.data._settings import DataSettings
+from raysearch.data._source import Index, Listing, Part
+from raysearch.data._split import Split, TensorSplit
+from raysearch.data._stratify import check_counts, stratified_split
+from raysearch.data._stream import StreamSplit, unreadable
+from raysearch.data._torchvision import list_torchvision
+from raysearch.errors import RaysearchError
+
+log = logging.getLogger("raysearch.data")
+
+Progress = Callable[[int, int], None]
+_TEST_FRACTION = 0.2
+_CHUNK = 128  # images that a thread decodes at a time
+
+
+def load_dataset(settings: Mapping[str, Any], progress: Progress | None = None) -> Dataset:
+    """Find, check, split and (where it fits into `memory_limit_mb`) decode a data set.
+
+    Args:
+        settings: what stands under `data:` in the configuration, as plain values.
+        progress: called with the number of images decoded so far and of all to decode.
+
+    Raises:
+        RaysearchError: a setting is wrong, or the data are: missing, of another layout, with an
+            image that cannot be read, a class that is empty or too small, a label out of range.
+    """
+    chosen = DataSettings.of(settings)
+    where = f"data={chosen.name}" + (f" data.root={chosen.root}" if chosen.root else "")
+    listing = _list(chosen)
+    with _prefixed(where):
+        parts = _divide(listing, chosen)
+    with ignored_warnings():
+        decoder = choose_decoder(
+            parts.values(), chosen.height_width, skip=chosen.on_error == "skip"
+        )
+        splits, skipped = _read(parts, decoder, chosen, progress)
+    skipped += sum(part.skipped for part in listing.parts.values())
+    if skipped:
+        log.warning(
+            "%s: %d files or rows were skipped, they are no readable images", where, skipped
+        )
+    with _prefixed(where):
+        _check_classes(splits, listing.classes)
+    mean, std = mean_and_std(splits["train"])
+    return Dataset(
+        name=chosen.name,
+        classes=listing.classes,
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits["test"],
+        channels=decoder.channels,
+        size=decoder.size,
+        mean=mean,
+        std=std,
+        skipped=skipped,
+    )
+
+
+def _list(settings: DataSettings) -> Listing:
+    if settings.name == "digits":
+        return list_digits()
+    if settings.name == "folder":
+        return list_folder(settings.folder(), skip=settings.on_error == "skip")
+    if settings.name == "parquet":
+        return list_parquet(settings.folder(), settings.image_column, settings.label_column)
+    return list_torchvision(settings.name, settings.folder())
+
+
+def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
+    """Train, test and (where given) val, of the sizes that the settings ask for."""
+    parts = dict(listing.parts)
+    classes, seed = listing.classes, settings.split_seed
+    absent = np.setdiff1d(np.arange(len(classes)), parts["train"].labels)
+    if len(absent):
+        raise RaysearchError(f"class {classes[absent[0]]!r} has no images in train")
+    in_train = 1 if "val" in parts else 2  # one to train on, and one for the search to hold out
+    if "test" not in parts:
+        pool = parts["train"]
+        share: int | float = settings.test_fraction or _TEST_FRACTION
+        if settings.test_fraction is None and settings.limit is not None:
+            share = len(pool) - settings.limit
+        rest, test = stratified_split(
+            torch.from_numpy(pool.labels), share, seed, classes=classes, least=(in_train, 1)
+        )
+        parts["train"], parts["test"] = pool.subset(rest.numpy()), pool.subset(test.numpy())
+    check_counts(parts["train"].labels, in_train, classes)
+    if settings.val_limit is not None and "val" not in parts:
+        raise RaysearchError("data.val_limit is given, but the data have no val split of their own")
+    limits = {"train": settings.limit, "val": settings.val_limit, "test": settings.test_limit}
+    for name, limit in limits.items():
+        if limit is not None and name in parts:
+            parts[name] = _limited(parts[name], name, limit, in_train, settings, classes)
+    return {name: parts[name] for name in ("train", "val", "test") if name in parts}
+
+
+def _limited(
+    part: Part,
+    name: str,
+    limit: int,
+    in_train: int,
+    settings: DataSettings,
+    classes: tuple[str, ...],
+) -> Part:
+    key = "data.limit" if name == "train" else f"data.{name}_limit"
+    if limit > len(part):
+        raise RaysearchError(f"{key}={limit}, but {name} has {len(part)} images")
+    least = in_train if name == "train" else 1
+    with _prefixed(key):
+        _, chosen = stratified_split(
+            torch.from_numpy(part.labels),
+            limit,
+            settings.split_seed,
+            classes=classes,
+            least=(0, least),
+        )
+    return part.subset(chosen.numpy())
+
+
+def _read(
+    parts: dict[str, Part], decoder: Decoder, settings: DataSettings, progress: Progress | None
+) -> tuple[dict[str, Split], int]:
+    """The splits, decoded or as streams, and the number of images that were skipped."""
+    images = sum(len(part) for part in parts.values())
+    size = images * decoder.channels * decoder.size[0] * decoder.size[1]
+    streamed = size > settings.memory_limit_mb << 20
+    skip = settings.on_error == "skip"
+    count = _Counter(progress, images)
+    splits: dict[str, Split] = {}
+    for name, part in parts.items():
+        if streamed:
+            splits[name] = _stream(part, decoder, settings.workers, skip, count)
+        else:
+            splits[name] = _decode(part, decoder, skip, count)
+    return splits, images - sum(len(split) for split in splits.values())
+
+
+def _check_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
+    """Whether train still has every class, after images were skipped, and the others an image."""
+    for name, split in splits.items():
+        if len(split) == 0:
+            raise RaysearchError(f"{name} has no readable image")
+    labels = splits["train"].labels.numpy()
+    absent = np.setdiff1d(np.arange(len(classes)), labels)
+    if len(absent):
+        raise RaysearchError(f"class {classes[absent[0]]!r} has no readable image in train")
+    check_counts(labels, 1 if "val" in splits else 2, classes)
+
+
+def _decode(part: Part, decoder: Decoder, skip: bool, count: _Counter) -> TensorSplit:
+    """All images in memory, decoded by threads (Pillow decodes and resizes without the GIL)."""
+    pixels = np.empty((len(part), decoder.channels, *decoder.size), np.uint8)
+    good = np.ones(len(part), dtype=bool)
+
+    def decode(job: tuple[Index, list[Payload | None]]) -> tuple[int, str]:
+        failure = (-1, "")
+        for index, payload in zip(*job, strict=True):
+            try:
+                pixels[index] = decoder(payload)
+            except DecodeError as error:
+                good[index] = False
+                failure = (int(index), str(error))
+                if not skip:
+                    break
+        return failure
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for window in part.source.windows(None):
+            payloads = part.source.fetch(window)
+            jobs = [
+                (window[start : start + _CHUNK], payloads[start : start + _CHUNK])
+                for start in range(0, len(window), _CHUNK)
+            ]
+            done = pool.map(decode, jobs)
+            for job, (index, reason) in zip(jobs, done, strict=True):
+                if index >= 0 and not skip:
+                    pool.shutdown(cancel_futures=True)
+                    raise unreadable(part.source, index, reason)
+                count(len(job[0]))
+    if good.all():
+        return TensorSplit(pixels, part.labels)
+    return TensorSplit(pixels[good], part.labels[good])
+
+
+def _stream(
+    part: Part, decoder: Decoder, workers: int | None, skip: bool, count: _Counter
+) -> StreamSplit:
+    """A stream; to skip what cannot be read, all is decoded once, so that its length is known."""
+    split = StreamSplit(part.source, part.labels, decoder, workers)
+    if not skip:
+        return split
+    good = np.ones(len(part), dtype=bool)
+    for batch in split.decode(_CHUNK, device=torch.device("cpu")):
+        good[list(batch.failures)] = False
+        count(len(batch.indices))
+    return split if good.all() else split.subset(torch.from_numpy(np.flatnonzero(good)))
+
+
+class _Counter:
+    """Adds up images over the parts and reports to `progress`."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def __call__(self, images: int) -> None:
+        self.done += images
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+@contextmanager
+def _prefixed(where: str) -> Iterator[None]:
+    """Says in an error which data set or setting it is about."""
+    try:
+        yield
+    except RaysearchError as error:
+        raise RaysearchError(f"{where}: {error}") from error

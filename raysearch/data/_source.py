@@ -1,0 +1,142 @@
+"""Where images lie before they are decoded: files, rows of Parquet files, or arrays."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from raysearch.data._decode import Payload, Pixels
+
+Index = npt.NDArray[np.int64]
+
+
+class Source(ABC):
+    """References to images, in an order; picklable, and small beside the images themselves."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """The image at `index` for a message: its file, or its Parquet file and row."""
+
+    @abstractmethod
+    def fetch(self, indices: Index) -> list[Payload | None]:
+        """The undecoded images at `indices`; None where there is none (a null in a table)."""
+
+    @abstractmethod
+    def subset(self, indices: Index) -> Self:
+        """The references at `indices`, in that order."""
+
+    @abstractmethod
+    def join(self, other: Self) -> Self:
+        """These references, then those of `other`."""
+
+    def windows(self, generator: torch.Generator | None) -> Iterator[Index]:
+        """All indices, once each, in pieces that `fetch` can have in memory at once.
+
+        Args:
+            generator: None for the given order, else what decides the order.
+        """
+        if generator is None:
+            yield np.arange(len(self))
+        else:
+            yield torch.randperm(len(self), generator=generator).numpy()
+
+    def sample(self, size: int) -> Index:
+        """At most about `size` indices, evenly spread and cheap to fetch; always the same ones."""
+        return np.arange(0, len(self), max(1, -(-len(self) // size)))
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+    """Image files.
+
+    Args:
+        paths: the files' paths; an Arrow array, so that a million of them pickle at once.
+    """
+
+    paths: pa.StringArray
+
+    @classmethod
+    def of(cls, paths: Sequence[str]) -> FileSource:
+        return cls(pa.array(paths, pa.string()))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index].as_py())
+
+    def fetch(self, indices: Index) -> list[Payload | None]:
+        return list(self.paths.take(pa.array(indices)).to_pylist())
+
+    def subset(self, indices: Index) -> FileSource:
+        return FileSource(self.paths.take(pa.array(indices)))
+
+    def join(self, other: FileSource) -> FileSource:
+        return FileSource(pa.concat_arrays([self.paths, other.paths]))
+
+
+@dataclass(frozen=True)
+class ArraySource(Source):
+    """Images that are in memory already.
+
+    Args:
+        title: the data set's name, for messages.
+        pixels: uint8 [N, H, W, C].
+    """
+
+    title: str
+    pixels: Pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def name(self, index: int) -> str:
+        return f"{self.title}, image {index}"
+
+    def fetch(self, indices: Index) -> list[Payload | None]:
+        return list(self.pixels[indices])
+
+    def subset(self, indices: Index) -> ArraySource:
+        return ArraySource(self.title, self.pixels[indices])
+
+    def join(self, other: ArraySource) -> ArraySource:
+        return ArraySource(self.title, np.concatenate((self.pixels, other.pixels)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Labelled references: one of a data set's given parts (train, val, test).
+
+    Args:
+        source: the images.
+        labels: class indices, int64 [N].
+        skipped: files or rows passed over while listing them.
+    """
+
+    source: Source
+    labels: Index
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Index) -> Part:
+        return Part(self.source.subset(indices), self.labels[indices], self.skipped)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A data set as it was found: its class names and its given parts; train always is there."""
+
+    classes: tuple[str, ...]
+    parts: dict[str, Part]

@@ -1,0 +1,200 @@
+"""Per-image rewards: what training on each augmented image does to the validation loss.
+
+With w' = w − ζ ∇_w (1/B) Σ_i ℓ_i(w) and v = ∇_w L_val(w'), the derivative of L_val(w') with
+respect to how much image i's loss counts is −(ζ/B) r_i, where
+
+    r_i = ⟨v, ∇_w ℓ_i(w)⟩ = d/dε ℓ_i(w + ε v) at ε = 0.
+
+All B of them come from plain forward passes with per-image losses, beside the train gradient
+that the classifier's own update needs anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+Parameters = dict[str, Tensor]
+Difference = Literal["forward", "central"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From logits [B, classes] and labels [B] to losses [B]."""
+
+
+def cross_entropy_per_image(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image, [B]."""
+    return F.cross_entropy(logits.float() if logits.is_cuda else logits, labels, reduction="none")
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """The result of `one_step_rewards`.
+
+    Attributes:
+        rewards: r_i, [B]; larger means that image i's step lowers the validation loss more.
+        pixel_rewards: Σ_pixels ∂r_i/∂x_i, [B], the straight-through derivative of r_i with
+            respect to a magnitude; None unless asked for.
+        gradient: ∇_w of the mean train loss at w, by parameter name.
+        train_loss: mean of ℓ_i(w), a scalar tensor.
+        val_loss: L_val(w'), a scalar tensor.
+        val_error: share of wrong validation images at w', a scalar tensor in [0, 1].
+    """
+
+    rewards: Tensor
+    pixel_rewards: Tensor | None
+    gradient: Parameters
+    train_loss: Tensor
+    val_loss: Tensor
+    val_error: Tensor
+
+
+class Network:
+    """A module as a function of its parameters that leaves the module untouched.
+
+    Batch normalisation uses batch statistics; its running ones are written to scratch copies,
+    so the extra passes of a search do not disturb the classifier's own.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss = cross_entropy_per_image) -> None:
+        self.model = model
+        self.loss = loss
+        self._scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def parameters(self) -> Parameters:
+        """The module's own trainable parameters, by name."""
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def logits(
+        self, parameters: Mapping[str, Tensor], images: Tensor, *, exact: bool = False
+    ) -> Tensor:
+        """Logits of a batch at other parameters, in single precision on CUDA if `exact`."""
+        device = images.device.type
+        low = device == "cuda" and not exact
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=low), _tf32(allowed=not exact):
+            return functional_call(  # type: ignore[no-any-return]
+                self.model, ({**parameters}, self._scratch), (images,)
+            )
+
+    def losses(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """Per-image losses at other parameters, [B], precise enough to be subtracted."""
+        return self.loss(self.logits(parameters, images, exact=True), labels)
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Whether convolutions and products may round to TF32 inside.
+
+    A difference along v moves each weight by less than TF32 or bfloat16 resolve.
+    """
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = convolutions and allowed
+    torch.backends.cuda.matmul.allow_tf32 = products and allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.backends.cuda.matmul.allow_tf32 = products
+
+
+def step_along(parameters: Mapping[str, Tensor], direction: Parameters, scale: float) -> Parameters:
+    """parameters + scale · direction, detached; the inputs stay as they are."""
+    names = list(direction)
+    moved = torch._foreach_add(
+        [parameters[n].detach() for n in names], [direction[n] for n in names], alpha=scale
+    )
+    return dict(zip(names, moved, strict=True))
+
+
+def norm(direction: Parameters) -> float:
+    """Euclidean norm over all parameters together."""
+    norms = torch._foreach_norm(list(direction.values()))
+    return float(torch.stack(norms).norm())
+
+
+def one_step_rewards(
+    network: Network,
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    lr: float,
+    *,
+    difference: Difference = "forward",
+    epsilon: float = 0.01,
+    with_pixels: bool = True,
+) -> OneStep:
+    """Rewards of all images of a batch, and the train gradient, in one go.
+
+    Cost in passes of the network, a plain step being 3 (a forward and a backward of twice its
+    arithmetic): 3 at w, 3 at w', and 1 (forward difference) or 2 (central), each with one more
+    when `with_pixels`.
+
+    Args:
+        network: the classifier, in train mode.
+        train: augmented, normalised images [B, C, H, W] and labels [B].
+        val: normalised validation images and labels.
+        lr: ζ, the classifier's current learning rate.
+        difference: `forward` (error O(ε)) reuses the losses at w; `central` (O(ε²)) does not.
+            On CUDA, where the losses at w are computed in bfloat16, it is always central.
+        epsilon: length of the step along v in weight space; ε = epsilon / ‖v‖ (DADA, section 3.3).
+        with_pixels: also the straight-through derivative with respect to magnitudes.
+
+    Returns:
+        See `OneStep`.
+    """
+    images, labels = train
+    images = images.detach().requires_grad_(with_pixels)
+    own = network.parameters()
+    names = list(own)
+    losses = _own_losses(network, images, labels)
+    wanted: list[Tensor] = [*own.values(), *([images] if with_pixels else [])]
+    found = torch.autograd.grad(losses.sum(), wanted)
+    gradient = {n: g / len(images) for n, g in zip(names, found, strict=False)}
+    pixels_at_w = found[-1] if with_pixels else None
+
+    ahead = {n: p.requires_grad_() for n, p in step_along(own, gradient, -lr).items()}
+    val_logits = network.logits(ahead, val[0])
+    val_loss = network.loss(val_logits, val[1]).mean()
+    v = dict(zip(names, torch.autograd.grad(val_loss, list(ahead.values())), strict=True))
+
+    step = epsilon / max(norm(v), 1e-12)
+    plus = _losses_and_pixels(network, step_along(own, v, step), images, labels, with_pixels)
+    if difference == "central" or images.is_cuda:
+        minus = _losses_and_pixels(network, step_along(own, v, -step), images, labels, with_pixels)
+        width = 2 * step
+    else:
+        minus, width = (losses.detach(), pixels_at_w), step
+    rewards = (plus[0] - minus[0]) / width
+    pixel_rewards = None
+    if plus[1] is not None and minus[1] is not None:
+        pixel_rewards = (plus[1] - minus[1]).flatten(1).sum(1) / width
+    return OneStep(
+        rewards=rewards,
+        pixel_rewards=pixel_rewards,
+        gradient=gradient,
+        train_loss=losses.detach().mean(),
+        val_loss=val_loss.detach(),
+        val_error=(val_logits.detach().argmax(1) != val[1]).float().mean(),
+    )
+
+
+def _own_losses(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    """Losses at the module's own weights; this pass does move its running statistics."""
+    device = images.device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+        logits = network.model(images)
+    return network.loss(logits, labels)
+
+
+def _losses_and_pixels(
+    network: Network, parameters: Parameters, images: Tensor, labels: Tensor, with_pixels: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Losses at `parameters`, and ∂Σℓ/∂x when asked for."""
+    with torch.set_grad_enabled(with_pixels):
+        losses = network.losses(parameters, images, labels)
+    pixels = torch.autograd.grad(losses.sum(), images)[0] if with_pixels else None
+    return losses.detach(), pixels

@@ -1,0 +1,61 @@
+"""The one interface that every search method has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from raysearch.policy import Policy
+from raysearch.training import Task
+
+
+class SearchMethod(ABC):
+    """A policy search that runs epoch by epoch.
+
+    Whoever schedules it builds it, calls `step` until `epoch == epochs`, may save its
+    `state_dict` after any step, and asks for the `policy` at the end or at any time before. A
+    search that is restored continues bit for bit on CPU.
+
+    Attributes:
+        epochs: how many steps the search has.
+        epoch: how many are done.
+    """
+
+    epochs: int
+    epoch: int = 0
+
+    @abstractmethod
+    def __init__(self, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+        """Build the search.
+
+        Args:
+            task: data, network, device and seed.
+            search: the `search` group of the configuration: how the classifier is trained.
+            method: the `method` group: the method's own settings.
+        """
+
+    @abstractmethod
+    def step(self) -> dict[str, float]:
+        """One epoch of search.
+
+        Returns:
+            At least `train_loss`, `val_loss`, `val_error` (percent), `lr`, the cumulative
+            `epoch_equivalents`, how far the policy has moved (`entropy` and `kl_uniform`, nats)
+            and `share/<operation>` for each operation.
+
+        Raises:
+            NonFiniteLossError: the loss became NaN or infinite.
+        """
+
+    @abstractmethod
+    def policy(self) -> Policy:
+        """The policy as it stands."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers, strings and containers of them: all that a restored search needs."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from the `state_dict` of a search with the same task and settings."""

@@ -1,0 +1,285 @@
+"""DADA: Differentiable Automatic Data Augmentation (Li et al., ECCV 2020).
+
+φ = (α, β, m): logits α of the 105 sub-policies (unordered pairs of 15 operations), apply
+probabilities σ(β) and magnitudes m of each sub-policy's two operations. A step, with w the
+classifier's weights and ζ its learning rate:
+
+    c ~ Categorical(softmax α), b_k ~ Bernoulli(σ(β_ck)), x̂ = T_{c,b,m}(x)        (section 3.1)
+    w' = w − ζ ∇_w L_train(w; x̂),  v = ∇_w L_val(w')                              (equation 7)
+    ∂L_val(w')/∂φ from the rewards r_i = ⟨v, ∇_w ℓ_i(w)⟩ of the augmented images  (equation 8)
+
+through RELAX or Gumbel-Softmax for α and β, and straight through for m. Drawing a choice per
+image rather than per batch makes every image of a batch evidence of its own.
+
+One thing is not in the paper: `prior_strength` T adds T·KL(policy ‖ starting policy), in units of
+the rewards' standard deviation, to what is minimised. The one-step signal favours whatever leaves
+images alone; the prior keeps what that signal does not argue against, and its optimum is a
+policy proportional to exp(mean reward / T).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from raysearch import ops
+from raysearch.errors import RaysearchError, unknown
+from raysearch.hypergrad import (
+    Choices,
+    ControlVariate,
+    Gradient,
+    OneStep,
+    choose,
+    gumbel_softmax,
+    one_step_rewards,
+    reinforce,
+    relax,
+)
+from raysearch.methods._single_pass import Batch, SinglePass
+from raysearch.policy import SubPolicies, random_draws, with_operations
+from raysearch.training import Task, seeded
+
+
+@dataclass(frozen=True)
+class DadaSettings:
+    """The `method` group of the configuration.
+
+    Attributes:
+        name: `dada`.
+        operations: names of the operations that are paired.
+        estimator: `relax`, `gumbel_softmax` or `reinforce`.
+        sampling: a choice per `image`, or one per `batch` as the paper's code draws it.
+        lr: Adam's learning rate for α, β and the control variate.
+        magnitude_lr: Adam's learning rate for m; 0 keeps the starting magnitudes.
+        betas: Adam's decay rates.
+        temperature: τ of the relaxations, > 0.
+        alpha: standard deviation of the starting logits α.
+        probability, magnitude: starting values of every σ(β) and m, in (0, 1).
+        prior_strength: T ≥ 0; see the module's text.
+        difference: `forward` or `central` differences along v.
+        epsilon: length of the step along v, in weight space.
+        warmup: share of the search's epochs, in [0, 1), that train with the starting policy
+            before the policy begins to move; they cost one epoch-equivalent each.
+        keep: sub-policies of largest α in the final policy; 0 keeps all.
+    """
+
+    name: str
+    operations: tuple[str, ...]
+    estimator: Literal["relax", "gumbel_softmax", "reinforce"]
+    sampling: Literal["image", "batch"]
+    lr: float
+    magnitude_lr: float
+    betas: tuple[float, float]
+    temperature: float
+    alpha: float
+    probability: float
+    magnitude: float
+    prior_strength: float
+    difference: Literal["forward", "central"]
+    epsilon: float
+    warmup: float
+    keep: int
+
+    def __post_init__(self) -> None:
+        for name in self.operations:
+            ops.operation_id(name)
+        for key, known in (
+            ("estimator", ("relax", "gumbel_softmax", "reinforce")),
+            ("sampling", ("image", "batch")),
+            ("difference", ("forward", "central")),
+        ):
+            if getattr(self, key) not in known:
+                raise unknown(f"method.{key}", str(getattr(self, key)), known)
+        checks = {
+            "operations": len(set(self.operations)) == len(self.operations) >= 2,
+            "lr": self.lr > 0,
+            "magnitude_lr": self.magnitude_lr >= 0,
+            "betas": all(0 <= beta < 1 for beta in self.betas),
+            "temperature": self.temperature > 0,
+            "alpha": self.alpha >= 0,
+            "probability": 0 < self.probability < 1,
+            "magnitude": 0 <= self.magnitude <= 1,
+            "prior_strength": self.prior_strength >= 0,
+            "epsilon": self.epsilon > 0,
+            "warmup": 0 <= self.warmup < 1,
+            "keep": self.keep >= 0,
+        }
+        for key, fine in checks.items():
+            if not fine:
+                raise RaysearchError(f"method.{key}={getattr(self, key)!r} is out of range")
+
+    @classmethod
+    def of(cls, method: Mapping[str, Any]) -> DadaSettings:
+        """From the configuration group; raises RaysearchError for keys that do not belong."""
+        extra = sorted(set(method) - set(cls.__dataclass_fields__))
+        missing = sorted(set(cls.__dataclass_fields__) - set(method))
+        if extra:
+            raise unknown("setting of method dada", extra[0], cls.__dataclass_fields__)
+        if missing:
+            raise RaysearchError(f"method dada needs method.{missing[0]}")
+        values = {**method, "operations": tuple(method["operations"])}
+        return cls(**{**values, "betas": tuple(method["betas"])})
+
+
+class Dada(SinglePass):
+    """The search; see the module's text and `SearchMethod`."""
+
+    def __init__(self, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+        self.settings = settings = DadaSettings.of(method)
+        super().__init__(task, search, settings.warmup)
+        self.pairs = list(itertools.combinations(settings.operations, 2))
+        self._ids = torch.tensor([[ops.operation_id(n) for n in pair] for pair in self.pairs])
+        self._ids = self._ids.to(task.device)
+        shape, device = self._ids.shape, task.device
+        with seeded(task.seed, "policy"):
+            self.alpha = (settings.alpha * torch.randn(len(self.pairs))).to(device)
+            control = ControlVariate(len(self.pairs), 2, settings.temperature)
+        self.control = control.to(device)
+        self.beta = torch.full(shape, settings.probability, device=device).logit()
+        self.magnitude = torch.full(shape, settings.magnitude, device=device)
+        self._beta_start = self.beta.clone()
+        self._reward_mean = torch.zeros((), device=device)
+        self._reward_scale = torch.zeros((), device=device)
+        groups: list[dict[str, Any]] = [
+            {"params": [self.alpha, self.beta]},
+            {"params": [self.magnitude], "lr": settings.magnitude_lr},
+            {"params": list(self.control.parameters())},
+        ]
+        self._adam = torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas)
+
+    def sample(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Choices]:
+        """Augment each image by a choice of its own, or all by one."""
+        n = len(images)
+        draws = random_draws(n, 2, images.device, generator)
+        choices = choose(
+            self.alpha, self.beta, n if self.settings.sampling == "image" else 1, generator
+        )
+        draws = with_operations(
+            draws,
+            sub_policy=choices.chosen.expand(n),
+            operation=self._ids[choices.chosen].expand(n, -1),
+            applied=choices.bits.expand(n, -1),
+            magnitude=self.magnitude[choices.chosen].expand(n, -1),
+        )
+        return draws.apply(images), choices
+
+    def search_step(self, train: Batch, val: Batch, draw: Choices, lr: float) -> OneStep:
+        """Equations 7 and 8: rewards of the batch, then one Adam step on α, β, m and ψ."""
+        result = one_step_rewards(
+            self.network,
+            train,
+            val,
+            lr,
+            difference=self.settings.difference,
+            epsilon=self.settings.epsilon,
+            with_pixels=self.settings.magnitude_lr > 0,
+        )
+        gradient = self._estimate(draw, self._costs(result.rewards, len(draw.chosen)))
+        prior_alpha, prior_beta = self._prior_gradient()
+        self.alpha.grad = gradient.alpha + prior_alpha
+        self.beta.grad = gradient.beta + prior_beta
+        if result.pixel_rewards is not None:
+            self.magnitude.grad = self._magnitude_gradient(draw, result.pixel_rewards)
+        if gradient.spread is not None:
+            parameters = list(self.control.parameters())
+            found = torch.autograd.grad(gradient.spread, parameters)
+            for parameter, g in zip(parameters, found, strict=True):
+                parameter.grad = g
+        self._adam.step()
+        self.magnitude.clamp_(0, 1)
+        return result
+
+    def _costs(self, rewards: Tensor, draws: int) -> Tensor:
+        """f of each draw: minus its reward, centred without its own help, in standard deviations.
+
+        A choice per image is centred by the mean of the other images' rewards, a choice per batch
+        by a running mean of earlier batches, so the estimators stay unbiased.
+        """
+        n = len(rewards)
+        mean, scale = rewards.mean(), rewards.std() + 1e-12
+        first = self._reward_scale == 0
+        scale_before = torch.where(first, scale, self._reward_scale)
+        mean_before = torch.where(first, mean, self._reward_mean)
+        self._reward_scale = scale_before.lerp(scale, 0.1)
+        self._reward_mean = mean_before.lerp(mean, 0.1)
+        if draws == n > 1:
+            return -(rewards - mean) * (n / (n - 1)) / scale_before
+        return -(mean - mean_before).reshape(1) / scale_before
+
+    def _estimate(self, choices: Choices, cost: Tensor) -> Gradient:
+        if self.settings.estimator == "relax":
+            return relax(self.alpha, self.beta, choices, cost, self.control)
+        if self.settings.estimator == "gumbel_softmax":
+            temperature = self.settings.temperature
+            return gumbel_softmax(self.alpha, self.beta, choices, cost, temperature)
+        return reinforce(self.alpha, self.beta, choices, cost)
+
+    def _prior_gradient(self) -> tuple[Tensor, Tensor]:
+        """∇ of T·KL(policy ‖ start), over sub-policies and their apply bits together."""
+        alpha, beta = self.alpha.clone().requires_grad_(), self.beta.clone().requires_grad_()
+        log_p, q = alpha.log_softmax(0), torch.sigmoid(beta)
+        on = q * (F.logsigmoid(beta) - F.logsigmoid(self._beta_start))
+        off = (1 - q) * (F.logsigmoid(-beta) - F.logsigmoid(-self._beta_start))
+        divergence = (log_p.exp() * (log_p + (on + off).sum(1))).sum()
+        total = self.settings.prior_strength * divergence
+        grad_alpha, grad_beta = torch.autograd.grad(total, (alpha, beta))
+        return grad_alpha, grad_beta
+
+    def _magnitude_gradient(self, choices: Choices, pixel_rewards: Tensor) -> Tensor:
+        """Straight through (section 3.3): ∂x̂/∂m = 1 for the operations that were applied."""
+        per_bit = -pixel_rewards[:, None] * choices.bits / (len(pixel_rewards) * self._reward_scale)
+        chosen = choices.chosen.expand(len(pixel_rewards))
+        return torch.zeros_like(self.magnitude).index_add_(0, chosen, per_bit)
+
+    def policy(self) -> SubPolicies:
+        """Weights softmax(α); the `keep` heaviest where that is set."""
+        policy = self._whole_policy()
+        return policy.top(self.settings.keep) if self.settings.keep else policy
+
+    def _whole_policy(self) -> SubPolicies:
+        weights = self.alpha.double().softmax(0)
+        return SubPolicies(self.pairs, weights, self.beta.sigmoid(), self.magnitude)
+
+    def policy_metrics(self) -> dict[str, float]:
+        """How far the distribution over sub-policies has moved, and each operation's share."""
+        policy = self._whole_policy()
+        entropy = float(torch.special.entr(policy.weights).sum())
+        return {
+            "entropy": entropy,
+            "kl_uniform": math.log(len(policy)) - entropy,
+            "operations_per_image": policy.operations_per_image(),
+            **{f"share/{name}": share for name, share in policy.marginals().items()},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The classifier's state and φ, c_ψ, Adam's moments and the rewards' running moments."""
+        return {
+            **super().state_dict(),
+            "alpha": self.alpha.clone(),
+            "beta": self.beta.clone(),
+            "magnitude": self.magnitude.clone(),
+            "control": self.control.state_dict(),
+            "adam": self._adam.state_dict(),
+            "reward_mean": self._reward_mean,
+            "reward_scale": self._reward_scale,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        super().load_state_dict(state)
+        for name in ("alpha", "beta", "magnitude"):
+            getattr(self, name).copy_(state[name])
+        self.control.load_state_dict(state["control"])
+        self._adam.load_state_dict(state["adam"])
+        self._reward_mean = state["reward_mean"].to(self.task.device)
+        self._reward_scale = state["reward_scale"].to(self.task.device)
+
+
+METHOD = Dada

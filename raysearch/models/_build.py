@@ -1,0 +1,65 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import difflib
+
+from torch import nn
+
+from raysearch.errors import RaysearchError
+from raysearch.models._resnet import CifarResNet18
+from raysearch.models._small_cnn import SmallCNN
+from raysearch.models._torchvision import build_torchvision, torchvision_names
+from raysearch.models._wrn import WideResNet
+
+OWN = ("small_cnn", "resnet18", "wrn40x2", "wrn28x10")
+
+
+def names() -> list[str]:
+    """All that `build` knows; torchvision's own resnet18 is hidden by the CIFAR one."""
+    return [*OWN, *(name for name in torchvision_names() if name not in OWN)]
+
+
+def build(name: str, *, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
+    """A freshly initialised classifier; the global torch generator decides its weights.
+
+    It takes normalised images, float [B, channels, height, width], and returns logits
+    [B, classes], in training as in evaluation.
+
+    Args:
+        name: small_cnn, resnet18 (for 32x32 images), wrn40x2, wrn28x10, or a torchvision
+            classifier by its torchvision name, for instance resnet50 or efficientnet_b0.
+        classes: number of classes.
+        channels: 1 or 3.
+        size: height and width of the images in pixels.
+
+    Raises:
+        RaysearchError: the name is unknown, or the network does not take images of this size.
+    """
+    if name == "small_cnn":
+        _check_size(name, size, 4)
+        return SmallCNN(classes, channels, size)
+    if name == "resnet18":
+        _check_size(name, size, 8)
+        return CifarResNet18(classes, channels)
+    if name == "wrn40x2":
+        _check_size(name, size, 4)
+        return WideResNet(40, 2, classes, channels)
+    if name == "wrn28x10":
+        _check_size(name, size, 4)
+        return WideResNet(28, 10, classes, channels)
+    if name in torchvision_names():
+        return build_torchvision(name, classes=classes, channels=channels, size=size)
+    near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
+    hint = f" did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise RaysearchError(
+        f"unknown model {name!r}:{hint} (known: {', '.join(OWN)} and every torchvision classifier)"
+    )
+
+
+def _check_size(name: str, size: tuple[int, int], least: int) -> None:
+    if min(size) < least:
+        raise RaysearchError(
+            f"model {name} takes images of at least {least}x{least} pixels, not "
+            f"{size[0]}x{size[1]}: give data.size={least} or more"
+        )

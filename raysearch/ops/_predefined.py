@@ -1,0 +1,99 @@
+"""The predefined augmentation: flip, pad-and-crop and Cutout-16, with a draw per image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from raysearch.ops._cutout import fill_squares_
+
+
+def _check(images: Tensor) -> None:
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise ValueError(f"images must be [B,C,H,W], got {list(images.shape)}")
+
+
+def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Mirror each image left to right with probability 1/2.
+
+    Args:
+        images: [B,C,H,W] of any dtype.
+        generator: source of the draws, on the images' device; None is torch's global one.
+
+    Returns:
+        A new tensor like `images`.
+
+    Raises:
+        ValueError: images are not [B,C,H,W].
+    """
+    _check(images)
+    batch, device = images.shape[0], images.device
+    flip = torch.randint(2, (batch,), device=device, generator=generator)
+    both = torch.cat((images, images.flip(3)))
+    return both.index_select(0, flip.mul_(batch).add_(torch.arange(batch, device=device)))
+
+
+def random_crop(images: Tensor, padding: int, generator: torch.Generator | None = None) -> Tensor:
+    """Pad each image with zeros on all sides and cut out its size at a uniformly drawn place.
+
+    Args:
+        images: [B,C,H,W] of any dtype.
+        padding: pixels on each side, 0 or more.
+        generator: source of the draws, on the images' device; None is torch's global one.
+
+    Returns:
+        A new tensor like `images`.
+
+    Raises:
+        ValueError: images are not [B,C,H,W], or padding is negative.
+    """
+    _check(images)
+    if padding < 0:
+        raise ValueError(f"padding must be 0 or more, got {padding}")
+    if padding == 0:
+        return images.clone()
+    batch, channels, height, width = images.shape
+    device = images.device
+    corner = torch.randint(2 * padding + 1, (2, batch, 1), device=device, generator=generator)
+    rows = (corner[0] + torch.arange(height, device=device)) * (width + 2 * padding)
+    columns = corner[1] + torch.arange(width, device=device)
+    index = (rows.unsqueeze(2) + columns.unsqueeze(1)).view(batch, 1, -1)
+    padded = torch.nn.functional.pad(images, (padding,) * 4).flatten(2)
+    return padded.gather(2, index.expand(-1, channels, -1)).view(images.shape)
+
+
+def cutout(
+    images: Tensor,
+    side: int,
+    generator: torch.Generator | None = None,
+    fill: float | tuple[float, ...] = 0,
+) -> Tensor:
+    """Cutout (DeVries & Taylor, 2017): one square per image, centred on a drawn pixel, clipped.
+
+    Args:
+        images: [B,C,H,W] of any dtype.
+        side: pixels, 0 or more; 16 for CIFAR-10.
+        generator: source of the draws, on the images' device; None is torch's global one.
+        fill: the square's value, or one per channel.
+
+    Returns:
+        A new tensor like `images`.
+
+    Raises:
+        ValueError: images are not [B,C,H,W], side is negative, or fill has another number of
+            values than images have channels.
+    """
+    _check(images)
+    if side < 0:
+        raise ValueError(f"side must be 0 or more, got {side}")
+    batch, channels, height, width = images.shape
+    colour = fill if isinstance(fill, tuple) else (fill,) * channels
+    if len(colour) != channels:
+        raise ValueError(f"fill must be one value or {channels}, got {len(colour)}")
+    device = images.device
+    row = torch.randint(height, (batch,), device=device, generator=generator)
+    column = torch.randint(width, (batch,), device=device, generator=generator)
+    result = images.clone()
+    values = torch.tensor(colour).to(images.dtype).to(device).view(-1, 1, 1)
+    fill_squares_(result, row, column, torch.tensor(side, device=device), values)
+    return result

@@ -1,0 +1,111 @@
+"""Policies as files: JSON under a versioned schema, refused with one line when it is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonschema
+
+from raysearch.errors import RaysearchError, unknown
+from raysearch.policy._base import FORMAT, VERSION, Json, Policy
+from raysearch.policy._random_operations import RandomOperations
+from raysearch.policy._sub_policies import SubPolicies
+
+MAX_BYTES = 16 * 1024 * 1024  # a policy of 100,000 sub-policies is smaller
+KINDS: dict[str, type[Policy]] = {cls.kind: cls for cls in (SubPolicies, RandomOperations)}
+
+_UNIT = {"type": "number", "minimum": 0, "maximum": 1}
+_NAME = {"type": "string", "maxLength": 64}
+_RANGES = {"enum": ["autoaugment", "wide"]}
+
+
+def _object(**properties: Any) -> Json:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+SCHEMAS: dict[str, Json] = {
+    SubPolicies.kind: _object(
+        ranges=_RANGES,
+        sub_policies={
+            "type": "array",
+            "minItems": 1,
+            "items": _object(
+                weight={"type": "number", "minimum": 0},
+                operations={
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 16,
+                    "items": _object(name=_NAME, probability=_UNIT, magnitude=_UNIT),
+                },
+            ),
+        },
+    ),
+    RandomOperations.kind: _object(
+        ranges=_RANGES,
+        operations={"type": "array", "minItems": 1, "items": _NAME},
+        count={"type": "integer", "minimum": 1, "maximum": 16},
+        magnitude=_object(low=_UNIT, high=_UNIT, levels={"type": "integer", "minimum": 1}),
+    ),
+}
+
+
+def from_json(document: Any, where: str = "policy") -> Policy:
+    """The policy of a JSON document.
+
+    Args:
+        document: what `json.load` returned.
+        where: the file's name, for the error message.
+
+    Raises:
+        RaysearchError: not a policy, another version, an unknown kind or operation, or a value
+            outside its range; the message names the place.
+    """
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RaysearchError(f'{where}: not a raysearch policy (no "format": "{FORMAT}")')
+    if document.get("version") != VERSION:
+        raise RaysearchError(
+            f"{where}: policy version {document.get('version')!r}; "
+            f"this raysearch reads version {VERSION}"
+        )
+    kind = document.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise RaysearchError(f"{where}: {unknown('policy kind', str(kind), KINDS)}")
+    body = {k: v for k, v in document.items() if k not in ("format", "version", "kind")}
+    try:
+        jsonschema.validate(body, SCHEMAS[kind])
+        return KINDS[kind].from_body(body)
+    except jsonschema.ValidationError as error:
+        place = error.json_path.removeprefix("$").removeprefix(".") or "document"
+        raise RaysearchError(f"{where}: {place}: {error.message[:200]}") from None
+    except (ValueError, OverflowError, RaysearchError) as error:
+        raise RaysearchError(f"{where}: {error}") from None
+
+
+def read_policy(path: str | os.PathLike[str]) -> Policy:
+    """The policy in a JSON file; see `raysearch.load_policy` for the one to train with.
+
+    Raises:
+        RaysearchError: the file is missing, too large, not JSON or not a valid policy.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RaysearchError(f"{path}: larger than {MAX_BYTES >> 20} MiB; not a policy")
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise RaysearchError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise RaysearchError(f"{path}: not valid JSON ({error})") from None
+    return from_json(document, str(path))
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number that JSON knows")

@@ -1,0 +1,129 @@
+"""Policies that need no search: operations drawn uniformly, magnitudes from a range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from raysearch import ops
+from raysearch.policy._base import Draws, Json, Policy, random_draws, with_operations
+
+
+class RandomOperations(Policy):
+    """`count` operations per image, each drawn uniformly, each always applied.
+
+    The magnitude of each is drawn uniformly from `levels` equidistant values between `low` and
+    `high`. TrivialAugment Wide is one operation at 31 levels of the wide ranges (Müller and
+    Hutter, ICCV 2021); RandAugment is N operations at one magnitude (Cubuk et al. 2020).
+
+    Args:
+        operations: names to draw from, without repetition of meaning (each equally likely).
+        count: operations per image, at least 1.
+        low, high: ends of the magnitude range, 0 ≤ low ≤ high ≤ 1.
+        levels: number of magnitudes, at least 1; 1 means `high` always.
+        ranges: the ranges that magnitudes refer to.
+
+    Raises:
+        ValueError: a number outside its range, or no operations.
+        RaysearchError: an unknown operation.
+    """
+
+    kind: ClassVar[str] = "random_operations"
+
+    def __init__(
+        self,
+        operations: Sequence[str],
+        count: int = 1,
+        low: float = 0.0,
+        high: float = 1.0,
+        levels: int = 31,
+        ranges: str = "wide",
+    ) -> None:
+        if not operations or count < 1 or levels < 1 or not 0 <= low <= high <= 1:
+            raise ValueError(
+                "need operations, count >= 1, levels >= 1 and 0 <= low <= high <= 1; "
+                f"got {len(operations)}, {count}, {levels}, {low}, {high}"
+            )
+        self.operations = tuple(operations)
+        self.count, self.low, self.high, self.levels = count, float(low), float(high), levels
+        self.ranges = ranges
+        self._ids = torch.tensor([ops.operation_id(name) for name in operations])
+
+    def sample(
+        self,
+        n: int,
+        *,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+        progress: float = 0.0,
+    ) -> Draws:
+        """Draw operations and magnitudes uniformly for each of n images; see `Policy.sample`."""
+        device = torch.device(device)
+        shape = (n, self.count)
+        draws = random_draws(n, self.count, device, generator)
+        index = torch.randint(len(self._ids), shape, device=device, generator=generator)
+        level = torch.randint(self.levels, shape, device=device, generator=generator)
+        step = (self.high - self.low) / max(1, self.levels - 1)
+        magnitude = self.low + step * level if self.levels > 1 else level * 0.0 + self.high
+        return with_operations(
+            draws,
+            operation=self._ids.to(device)[index],
+            magnitude=magnitude.float(),
+        )
+
+    def operation_rates(self) -> dict[str, float]:
+        """`count` over the number of operations, for each of them."""
+        return dict.fromkeys(self.operations, self.count / len(self.operations))
+
+    def describe(self, most: int = 10) -> str:
+        """One line: how many operations of which, and the magnitudes."""
+        names = ", ".join(self.operations)
+        return (
+            f"{self.count} of {len(self.operations)} operations per image, uniformly "
+            f"({names}); magnitude {self.low:g} to {self.high:g} in {self.levels} levels"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RandomOperations) and self.body() == other.body()
+
+    def __hash__(self) -> int:
+        return hash((self.operations, self.count))
+
+    def body(self) -> Json:
+        """The constructor's arguments."""
+        return {
+            "ranges": self.ranges,
+            "operations": list(self.operations),
+            "count": self.count,
+            "magnitude": {"low": self.low, "high": self.high, "levels": self.levels},
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> RandomOperations:
+        """The policy from the JSON form that `body` gives; raises like the constructor."""
+        return cls(body["operations"], body["count"], **body["magnitude"], ranges=body["ranges"])
+
+
+TRIVIAL_AUGMENT_OPERATIONS = (
+    "Identity",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+    "AutoContrast",
+    "Equalize",
+)
+
+
+def trivial_augment() -> RandomOperations:
+    """TrivialAugment Wide: one of 14 operations, 31 magnitudes of the wide ranges."""
+    return RandomOperations(TRIVIAL_AUGMENT_OPERATIONS)

@@ -1,0 +1,98 @@
+"""report.html: one file that works offline."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import jinja2
+
+from raysearch.console import duration
+from raysearch.policy import Policy, SubPolicies
+from raysearch.report._table import ordered
+from raysearch.report._words import interval, label, percent, signed, verdict
+
+SUB_POLICIES = 15  # listed at most
+_SETTINGS = {"keep_trailing_newline": True, "trim_blocks": True, "lstrip_blocks": True}
+
+
+def report_html(
+    summary: Mapping[str, Any], policy: Policy, pictures: Mapping[str, bytes | None]
+) -> bytes:
+    """The report as one HTML file: no script, nothing loaded from anywhere.
+
+    Args:
+        summary: see `write_report`.
+        policy: the learned policy; its sub-policies are listed where it has any.
+        pictures: PNG files `policy`, `augmented` and `curves`; None leaves one out.
+    """
+    errors, differences = summary["errors"], summary["differences"]
+    html = _template().render(
+        summary=summary,
+        policies=ordered(errors),
+        best=min(errors, key=lambda name: errors[name]["mean"]) if errors else None,
+        verdicts=[verdict(name, difference) for name, difference in differences.items()],
+        chart=_dots(errors),
+        operations=sorted(summary["policy"]["operations"].items(), key=lambda item: -item[1]),
+        sub_policies=_sub_policies(policy),
+        description=policy.describe(),
+        pictures={name: _data_url(png) for name, png in pictures.items() if png is not None},
+        configuration=json.dumps(summary["configuration"], indent=2, ensure_ascii=False),
+    )
+    return html.encode("utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("raysearch.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        **_SETTINGS,  # type: ignore[arg-type]
+    )
+    environment.filters.update(
+        duration=duration, label=label, percent=percent, signed=signed, interval=interval
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _sub_policies(policy: Policy) -> list[dict[str, Any]]:
+    """The heaviest sub-policies: `weight` and `operations` with name, probability, magnitude."""
+    if not isinstance(policy, SubPolicies):
+        return []
+    listed: list[dict[str, Any]] = policy.top(SUB_POLICIES).body()["sub_policies"]
+    heaviest = policy.weights.sort(descending=True).values.tolist()
+    return [{**entry, "weight": weight} for entry, weight in zip(listed, heaviest, strict=False)]
+
+
+def _dots(errors: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Places, in percent of the width, for a chart with a dot per run and a line at the mean."""
+    runs: list[float] = [run for error in errors.values() for run in error["runs"]]
+    if not runs:
+        return None
+    low, high = min(runs), max(runs)
+    margin = 0.05 * (high - low) or 0.5
+    low, high = max(0.0, low - margin), high + margin
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
+    return {
+        "low": low,
+        "high": high,
+        "rows": [
+            {
+                "policy": name,
+                "mean": place(errors[name]["mean"]),
+                "runs": [place(run) for run in errors[name]["runs"]],
+            }
+            for name in ordered(errors)
+        ],
+    }

@@ -1,0 +1,70 @@
+"""Means, standard deviations and paired confidence intervals over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy import stats
+
+from raysearch.tracking import TrialResult
+
+CONFIDENCE = 0.95
+BASELINES = ("none", "predefined", "trivial_augment", "uniform")
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n − 1); None for the latter with fewer than two."""
+    return fmean(values), (stdev(values) if len(values) > 1 else None)
+
+
+def paired_difference(
+    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE
+) -> dict[str, Any] | None:
+    """Mean of `values − baseline` over the seeds that both have, with Student's t interval.
+
+    Args:
+        values: seed → value.
+        baseline: seed → value.
+        confidence: probability that the interval covers the true mean difference, for normally
+            distributed differences.
+
+    Returns:
+        `mean`, `low`, `high` (None with fewer than two seeds), `confidence` and `seeds`, the
+        number of pairs; None when no seed is in both.
+    """
+    seeds = sorted(values.keys() & baseline.keys())
+    if not seeds:
+        return None
+    mean, deviation = spread([values[seed] - baseline[seed] for seed in seeds])
+    low = high = None
+    if deviation is not None:
+        quantile = float(stats.t.ppf((1 + confidence) / 2, df=len(seeds) - 1))
+        half = quantile * deviation / math.sqrt(len(seeds))
+        low, high = mean - half, mean + half
+    return {
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "confidence": confidence,
+        "seeds": len(seeds),
+    }
+
+
+def errors_by_policy(evaluations: Sequence[TrialResult]) -> dict[str, dict[int, float]]:
+    """Test errors in percent, policy → seed → error; failed trials are left out."""
+    errors: dict[str, dict[int, float]] = {}
+    for result in evaluations:
+        error = result.metrics.get("test_error")
+        if result.error is None and error is not None and math.isfinite(error):
+            errors.setdefault(str(result.trial.policy), {})[result.trial.seed] = float(error)
+    return {name: dict(sorted(runs.items())) for name, runs in errors.items()}
+
+
+def entropy_and_kl(shares: Mapping[str, float]) -> tuple[float, float]:
+    """Entropy of operation shares and their KL divergence from uniform, in nats."""
+    positive = [share for share in shares.values() if share > 0]
+    entropy = -math.fsum(share * math.log(share) for share in positive)
+    return entropy, max(0.0, math.log(len(shares)) - entropy) if shares else 0.0

@@ -1,0 +1,92 @@
+"""Writes what a run leaves behind, each file whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from raysearch.errors import RaysearchError
+from raysearch.files import write_whole
+from raysearch.policy import Policy
+from raysearch.report._history import history_parquet
+from raysearch.report._html import report_html
+from raysearch.report._pictures import augmented_png, curves_png, policy_png
+from raysearch.report._summary import summarise
+from raysearch.tracking import TrialResult
+
+
+def write_report(
+    run_dir: Path,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    policy: Policy,
+    seed_policies: Mapping[int, Policy],
+    search: Sequence[TrialResult],
+    evaluations: Sequence[TrialResult],
+    samples: Tensor,
+    classes: Sequence[str],
+    wall_seconds: Mapping[str, float],
+    tracking: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write `policy.json`, `history.parquet`, both pictures, `report.html` and `summary.json`.
+
+    All contents are made before the first is written, and `summary.json` comes last, so its
+    presence says that the others are there. Several search seeds leave their own policies as
+    `policies/seed-<seed>.json`.
+
+    Args:
+        run_dir: an existing folder.
+        name: the run's name.
+        config: the composed configuration, plain values.
+        policy: what the search found, over all its seeds.
+        seed_policies: what each search seed found.
+        search: the search's trials.
+        evaluations: the evaluations' trials; paired by seed.
+        samples: training images for the picture, uint8 [N, C, H, W], C 1 or 3; 8 are used.
+        classes: names of the classes.
+        wall_seconds: wall time by stage: `search`, `evaluation`, `total` as far as known.
+        tracking: `Tracker.location()`, when the run is tracked.
+
+    Returns:
+        The summary, as `summary.json` holds it.
+
+    Raises:
+        RaysearchError: a file cannot be written; those before it are whole.
+    """
+    summary = summarise(
+        run_dir,
+        name=name,
+        config=config,
+        policy=policy,
+        search=search,
+        evaluations=evaluations,
+        classes=classes,
+        wall_seconds=wall_seconds,
+        tracking=tracking,
+    )
+    pictures = {"policy": policy_png(search, policy), "augmented": augmented_png(policy, samples)}
+    report = report_html(summary, policy, {**pictures, "curves": curves_png(search)})
+    policies = {"policy.json": policy}
+    if len(seed_policies) > 1:
+        policies |= {f"policies/seed-{seed}.json": own for seed, own in seed_policies.items()}
+    files = {
+        "history.parquet": history_parquet([*search, *evaluations]),
+        **{f"{picture}.png": content for picture, content in pictures.items()},
+        "report.html": report,
+        "summary.json": (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode(),
+    }
+    file = ""
+    try:
+        for file, each in policies.items():
+            (run_dir / file).parent.mkdir(exist_ok=True)
+            each.save(run_dir / file)
+        for file, content in files.items():
+            write_whole(run_dir / file, content)
+    except OSError as error:
+        raise RaysearchError(f"cannot write {run_dir / file}: {error.strerror or error}") from None
+    return summary

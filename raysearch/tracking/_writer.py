@@ -1,0 +1,221 @@
+"""Buffered, batched writing to MLflow in the background.
+
+The search never waits for the store. What could not be delivered stays in the buffer and is
+tried again, so a server that is restarted in mid-run misses nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raysearch.tracking._fields import TAG_LIMIT, cut, flatten, numbers
+from raysearch.tracking._store import Store, reason
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+FLUSH_SECONDS = 1.0
+DUTY = 0.005  # share of the time that writing may take
+MAX_PAUSE = 30.0
+METRICS_PER_BATCH = 1000  # MLflow's limits
+PARAMS_PER_BATCH = 100
+TRIAL_TAG = "raysearch.trial_id"
+PARENT_TAG = "mlflow.parentRunId"
+
+
+@dataclass
+class RunBuffer:
+    """What is still to be written to one MLflow run.
+
+    `id` is None until the run exists in the store; `open` while its trial is going on;
+    `status` is the status to set once all else is written.
+    """
+
+    name: str
+    tags: dict[str, str]
+    id: str | None = None
+    last_epoch: int = 0
+    params: dict[str, str] = field(default_factory=dict)
+    new_tags: dict[str, str] = field(default_factory=dict)
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    status: str | None = None
+    open: bool = False
+    attempted: bool = False
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Append numbers as of now; `step` is the epoch."""
+        now = int(time.time() * 1000)
+        self.metrics.extend((name, value, now, step) for name, value in numbers(metrics).items())
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        """Add parameters; each can be written once."""
+        self.params.update(flatten(params))
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something is still to be written."""
+        return bool(self.id is None or self.params or self.new_tags or self.metrics or self.status)
+
+
+class Writer:
+    """A thread that writes the buffers of all runs to the store.
+
+    Args:
+        store: where to.
+        parent_id: the run under which new ones nest.
+    """
+
+    def __init__(self, store: Store, parent_id: str) -> None:
+        self.store, self.parent_id = store, parent_id
+        self.trouble: str | None = None
+        self._buffers: list[RunBuffer] = []
+        self.lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._loop, name="mlflow-writer", daemon=True)
+        self._thread.start()
+
+    def add(self, buffer: RunBuffer) -> None:
+        """Take care of another run."""
+        with self.lock:
+            self._buffers.append(buffer)
+
+    def undelivered(self) -> int:
+        """How many runs still have something to be written."""
+        with self.lock:
+            return sum(buffer.dirty for buffer in self._buffers)
+
+    def drain(self, seconds: float) -> bool:
+        """Write all there is now; False when the store did not take it in `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            delivered = self._flush()
+            if delivered and not self.undelivered():
+                return True
+            if time.monotonic() + 1.0 > deadline:
+                return False
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """End the thread; what is in the buffers then is not written any more."""
+        self._stopped = True
+        self._wake.set()
+        self._thread.join(timeout=1.0)
+
+    def _loop(self) -> None:
+        pause = FLUSH_SECONDS
+        while not self._wake.wait(pause) and not self._stopped:
+            start = time.monotonic()
+            delivered = self._flush()
+            took = time.monotonic() - start
+            pause = min(MAX_PAUSE, max(FLUSH_SECONDS, took / DUTY if delivered else 5.0))
+
+    def _flush(self) -> bool:
+        """One round over all runs; stops at the first that the store does not take."""
+        with self._sending:
+            with self.lock:
+                dirty = [buffer for buffer in self._buffers if buffer.dirty]
+            try:
+                for buffer in dirty:
+                    self._send(buffer)
+            except Exception as error:
+                self.trouble = reason(error)
+                return False
+            return True
+
+    def _send(self, buffer: RunBuffer) -> None:
+        client = self.store.client
+        if buffer.id is None:
+            buffer.id = self._create(buffer)
+        for params, tags, metrics in _batches(buffer, self.lock):
+            self._attempt(
+                buffer,
+                client.log_batch,
+                buffer.id,
+                metrics=metrics,
+                params=params,
+                tags=tags,
+            )
+            with self.lock:
+                del buffer.metrics[: len(metrics)]
+                for param in params:
+                    buffer.params.pop(param.key, None)
+                for tag in tags:
+                    buffer.new_tags.pop(tag.key, None)
+        status = buffer.status
+        if status is not None:
+            change = client.update_run if status == "RUNNING" else client.set_terminated
+            self._attempt(buffer, change, buffer.id, status=status)
+            with self.lock:
+                if buffer.status == status:
+                    buffer.status = None
+
+    def _attempt(
+        self, buffer: RunBuffer, call: Callable[..., Any], *args: Any, **named: Any
+    ) -> None:
+        """Call MLflow; a refusal (the run was deleted in the UI, say) is noted and passed over."""
+        try:
+            call(*args, **named)
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            self.trouble = f"{buffer.name}: {reason(error)}"
+
+    def _create(self, buffer: RunBuffer) -> str:
+        """The run's id; a first attempt whose answer got lost may have made it already."""
+        if buffer.attempted:
+            for run in find_children(self.store, self.parent_id):
+                if run.data.tags.get(TRIAL_TAG) == buffer.tags.get(TRIAL_TAG):
+                    return str(run.info.run_id)
+        buffer.attempted = True
+        run = self.store.client.create_run(
+            self.store.experiment_id,
+            tags={**buffer.tags, PARENT_TAG: self.parent_id},
+            run_name=buffer.name,
+        )
+        return str(run.info.run_id)
+
+
+def find_children(store: Store, parent_id: str) -> Iterator[Any]:
+    """The MLflow runs that nest under `parent_id`."""
+    token = None
+    while True:
+        page = store.client.search_runs(
+            [store.experiment_id], f"tags.`{PARENT_TAG}` = '{parent_id}'", page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _batches(
+    buffer: RunBuffer, lock: threading.Lock
+) -> Iterator[tuple[list[Any], list[Any], list[Metric]]]:
+    """The buffer's content in batches that MLflow takes, while there is any."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    while True:
+        with lock:
+            # A request may hold 1,000 entities in all.
+            params = [Param(k, v) for k, v in list(buffer.params.items())[:PARAMS_PER_BATCH]]
+            tags = [
+                RunTag(k, cut(v, TAG_LIMIT))
+                for k, v in list(buffer.new_tags.items())[:PARAMS_PER_BATCH]
+            ]
+            room = METRICS_PER_BATCH - len(params) - len(tags)
+            metrics = [Metric(*entry) for entry in buffer.metrics[:room]]
+        if not (params or tags or metrics):
+            return
+        yield params, tags, metrics
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the store understood and said no, so that asking again is of no use."""
+    code = getattr(error, "error_code", None)
+    return code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")

@@ -1,0 +1,54 @@
+"""Cost as arithmetic: epoch-equivalents, which do not depend on the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from raysearch import models
+from raysearch.training._task import Task
+
+
+class counting(TorchDispatchMode):  # noqa: N801 (used as a context manager)
+    """Count the arithmetic (convolutions and matrix products) that is done inside the block.
+
+    PyTorch's own `FlopCounterMode` cannot follow gradients with respect to a module's input.
+
+    Attributes:
+        total: floating-point operations so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def plain_step_flops(task: Task, batch_size: int) -> int:
+    """Arithmetic of one plain training step on a batch: forward and backward.
+
+    Done on PyTorch's meta device: nothing is computed.
+    """
+    with torch.device("meta"):
+        data = task.dataset
+        model = models.build(
+            task.model, classes=len(data.classes), channels=data.channels, size=data.size
+        )
+        images = torch.empty(batch_size, data.channels, *data.size)
+        labels = torch.empty(batch_size, dtype=torch.int64)
+        with counting() as count:
+            loss = F.cross_entropy(model(images), labels)
+            torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
+    return count.total

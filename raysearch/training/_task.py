@@ -1,0 +1,130 @@
+"""What any search or training works on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from raysearch import models, ops
+from raysearch.data import Dataset, Split
+from raysearch.policy import Policy
+
+
+@dataclass(frozen=True)
+class Predefined:
+    """The augmentation that practitioners use without a search.
+
+    Attributes:
+        flip: mirror left-right with probability 1/2.
+        padding: pad by so many pixels (black) and crop at random; 0 is off.
+        cutout: side in pixels of a grey square at a random place, after all else; 0 is off.
+    """
+
+    flip: bool = False
+    padding: int = 0
+    cutout: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data, network, device and seed: what a search or a training is given.
+
+    Attributes:
+        dataset: the splits; see `raysearch.data`.
+        model: a name that `raysearch.models.build` knows.
+        device: where to train.
+        seed: everything random follows from it.
+        predefined: the augmentation before (flip, crop) and after (Cutout) a policy.
+        val_fraction: share of the training images that a search validates on where the data
+            have no validation split of their own, in (0, 1).
+    """
+
+    dataset: Dataset
+    model: str
+    device: torch.device
+    seed: int
+    predefined: Predefined = field(default_factory=Predefined)
+    val_fraction: float = 0.5
+
+    def search_splits(self) -> tuple[Split, Split]:
+        """What a search trains on and what it validates on."""
+        return self.dataset.search_splits(derive_seed(self.seed, "split"), self.val_fraction)
+
+    def build_model(self) -> nn.Module:
+        """The network with weights drawn from the seed, on the device."""
+        with seeded(self.seed, "model"):
+            model = models.build(
+                self.model,
+                classes=len(self.dataset.classes),
+                channels=self.dataset.channels,
+                size=self.dataset.size,
+            )
+        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        return model.to(self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+    def generator(self, *names: str | int, device: torch.device | None = None) -> torch.Generator:
+        """A fresh generator for one purpose, e.g. `generator("augment", epoch)`."""
+        generator = torch.Generator(device or self.device)
+        return generator.manual_seed(derive_seed(self.seed, *names))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] to floating point with mean 0 and deviation 1 over the train split."""
+        mean = torch.tensor(self.dataset.mean, device=images.device).mul_(255)
+        std = torch.tensor(self.dataset.std, device=images.device).mul_(255)
+        batch = images.to(torch.float32).sub_(mean[:, None, None]).div_(std[:, None, None])
+        layout = torch.channels_last if images.is_cuda else torch.contiguous_format
+        return batch.contiguous(memory_format=layout)
+
+    def augment(
+        self,
+        images: Tensor,
+        policy: Policy | None,
+        predefined: bool,
+        generator: torch.Generator,
+        progress: float = 0.0,
+    ) -> Tensor:
+        """Flip and crop, then the policy, then Cutout: uint8 [B, C, H, W] to the same."""
+        if predefined:
+            images = self.before(images, generator)
+        if policy is not None:
+            images = policy(images, generator, progress)
+        if predefined:
+            images = self.after(images, generator)
+        return images
+
+    def before(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The predefined augmentation that comes before a policy: flip and crop."""
+        if self.predefined.flip:
+            images = ops.random_flip(images, generator)
+        if self.predefined.padding:
+            images = ops.random_crop(images, self.predefined.padding, generator)
+        return images
+
+    def after(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The predefined augmentation that comes after a policy: Cutout."""
+        if self.predefined.cutout:
+            images = ops.cutout(images, self.predefined.cutout, generator)
+        return images
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """A seed for one purpose that depends on nothing but its arguments.
+
+    Every epoch draws from generators of its own, so a run that is restored at an epoch's start
+    needs no generator state to go on as it would have.
+    """
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int, *names: str | int) -> Iterator[None]:
+    """Torch's global generators seeded for one purpose inside, and as they were afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, *names))
+        yield

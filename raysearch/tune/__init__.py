@@ -1,0 +1,44 @@
+"""Ray: the trials that Tune schedules, their checkpoints, and what they hold of the cluster."""
+
+from __future__ import annotations
+
+from raysearch.tune._checkpoints import (
+    Progress,
+    newest_checkpoint,
+    read_progress,
+    read_state,
+    write_checkpoint,
+)
+from raysearch.tune._cluster import Capacity, Wish, cluster, local_capacity, trial_share
+from raysearch.tune._jobs import EvaluationJob, SearchJob, Setting
+from raysearch.tune._observe import TrialError, TrialLike, Watcher
+from raysearch.tune._stage import Interrupted, Outcome, forget_trials, run_stage
+from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable, Share, Work
+
+__all__ = [
+    "Capacity",
+    "EvaluationJob",
+    "EvaluationTrainable",
+    "Interrupted",
+    "Job",
+    "Outcome",
+    "Progress",
+    "SearchJob",
+    "SearchTrainable",
+    "Setting",
+    "Share",
+    "TrialError",
+    "TrialLike",
+    "Watcher",
+    "Wish",
+    "Work",
+    "cluster",
+    "forget_trials",
+    "local_capacity",
+    "newest_checkpoint",
+    "read_progress",
+    "read_state",
+    "run_stage",
+    "trial_share",
+    "write_checkpoint",
+]

@@ -1,0 +1,97 @@
+"""A trial's checkpoint: a folder that says by itself how far the trial is and whether it is whole.
+
+    progress.json   epochs done, the history so far, seconds, the size of state.pt
+    state.pt        what is needed to go on (absent once the trial has finished)
+    policy.json     the policy so far (search trials)
+
+The newest whole checkpoint of each trial is all that a continued run needs; no other state is
+kept, so a driver may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PROGRESS, STATE, POLICY = "progress.json", "state.pt", "policy.json"
+
+
+@dataclass
+class Progress:
+    """How far a trial is.
+
+    Attributes:
+        epoch: finished epochs.
+        epochs: epochs that the trial has in all.
+        history: one dictionary per finished epoch; the key "epoch" counts from 1.
+        final: what is known only at the end, e.g. `test_error`.
+        wall_seconds: time spent in the epochs of the history.
+        device_seconds: the same times the share of the device held.
+        state_bytes: size of state.pt; 0 when the trial has finished and there is none.
+    """
+
+    epochs: int
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    final: dict[str, float] = field(default_factory=dict)
+    wall_seconds: float = 0.0
+    device_seconds: float = 0.0
+    state_bytes: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.epoch >= self.epochs
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last epoch's values, and the final ones."""
+        last = self.history[-1] if self.history else {}
+        return {**last, **self.final}
+
+
+def write_checkpoint(
+    folder: Path,
+    progress: Progress,
+    state: Mapping[str, Any] | None,
+    policy: Mapping[str, Any] | None,
+) -> None:
+    """Fill an empty folder; `state` is None when the trial has finished."""
+    progress.state_bytes = 0
+    if state is not None:
+        torch.save(dict(state), folder / STATE)
+        progress.state_bytes = (folder / STATE).stat().st_size
+    if policy is not None:
+        (folder / POLICY).write_text(json.dumps(policy))
+    (folder / PROGRESS).write_text(json.dumps(asdict(progress)))
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """How far the trial was, or None when the checkpoint is not whole."""
+    try:
+        progress = Progress(**json.loads((folder / PROGRESS).read_text()))
+        size = (folder / STATE).stat().st_size if progress.state_bytes else 0
+    except (OSError, ValueError, TypeError):
+        return None
+    return progress if size == progress.state_bytes else None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The state in a whole checkpoint of an unfinished trial, on the CPU."""
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def newest_checkpoint(trials: Path, stage: str, trial_id: str) -> tuple[Path, Progress] | None:
+    """A trial's whole checkpoint of the latest epoch, over all attempts at the stage."""
+    best: tuple[Path, Progress] | None = None
+    for folder in trials.glob(f"{stage}-*/{trial_id}/checkpoint_*"):
+        progress = read_progress(folder)
+        if progress and (best is None or progress.epoch > best[1].epoch):
+            best = folder, progress
+    return best

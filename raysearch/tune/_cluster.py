@@ -1,0 +1,228 @@
+"""Ray itself: started here for a run, or found running; and what a trial may hold of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import raysearch
+from raysearch.errors import RaysearchError
+from raysearch.tune._trainable import Share
+
+# Set before Ray is imported or started; what the user has set stays.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in trials as on the driver
+    "RAY_worker_niceness": "0",  # 15 otherwise: half the speed beside any other process
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # histories are in the checkpoints
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "60",  # Tune's own state is not used to continue a run
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+CONNECT_SECONDS = 5.0
+STORE_BYTES = 256 * 2**20  # Ray's object store holds the data set and little else
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for.
+
+    Attributes:
+        device: "auto", "cpu" or "cuda".
+        cpus: CPU cores to use; None is all.
+        gpus: GPUs to use; None is all there are (none on device "cpu").
+        address: of a running Ray cluster, or None to start Ray here.
+    """
+
+    device: str
+    cpus: int | None = None
+    gpus: int | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What trials may share: CPU cores, GPUs, and the device that they compute on."""
+
+    cpus: float
+    gpus: float
+    device: str
+
+
+def local_capacity(wish: Wish) -> Capacity:
+    """What this machine gives, without starting Ray.
+
+    With device "cpu" said explicitly, GPUs are counted but not used: they are Ray's logical
+    GPUs, which is how packing is tested without any.
+
+    Raises:
+        RaysearchError: GPUs are asked for that are not there, or more CPUs than Ray can count.
+    """
+    cpus = wish.cpus if wish.cpus is not None else _cores()
+    if wish.device == "cpu" or wish.gpus == 0:
+        _refuse_cuda_without_gpus(wish)
+        return Capacity(cpus, wish.gpus or 0, "cpu")
+    return _with_gpus(wish, cpus, _cuda_devices(), "this machine")
+
+
+def _with_gpus(wish: Wish, cpus: float, present: float, where: str) -> Capacity:
+    wanted = wish.gpus if wish.gpus is not None else present
+    if wanted > present:
+        raise RaysearchError(
+            f"--num-gpus {wanted:g}: {where} has {_count(present)} that PyTorch can use; "
+            "ask for fewer, or set device=cpu to run on the CPU"
+        )
+    if wish.device == "cuda" and not wanted:
+        raise RaysearchError(
+            f"device=cuda: {where} has no GPU that PyTorch can use; set device=cpu or device=auto"
+        )
+    return Capacity(cpus, wanted, "cuda" if wanted else "cpu")
+
+
+def _refuse_cuda_without_gpus(wish: Wish) -> None:
+    if wish.device == "cuda":
+        raise RaysearchError("device=cuda needs a GPU, but --num-gpus 0 forbids them")
+
+
+def _count(gpus: float) -> str:
+    return {0: "no GPU", 1: "1 GPU"}.get(int(gpus), f"{gpus:g} GPUs")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cuda_devices() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+@contextmanager
+def cluster(wish: Wish, data_bytes: int = 0) -> Iterator[Capacity]:
+    """Ray, running; what was started here is stopped at the end.
+
+    Args:
+        wish: see `Wish`.
+        data_bytes: size of what will be put into the object store.
+
+    Raises:
+        RaysearchError: the cluster does not answer within seconds or has no such GPUs.
+    """
+    _prepare_environment()
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if wish.address is None:
+        capacity = local_capacity(wish)
+        if capacity.device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # logical GPUs only: hide the real ones
+        options |= {
+            "num_cpus": capacity.cpus,
+            "num_gpus": capacity.gpus,
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES + 2 * data_bytes,
+        }
+    else:
+        _reach(wish.address)
+        options |= {"address": wish.address}
+    try:
+        try:
+            ray.init(**options)
+        except Exception as error:
+            where = f"the Ray cluster at {wish.address}" if wish.address else "Ray"
+            done = "reached" if wish.address else "started"
+            raise RaysearchError(f"{where} cannot be {done}: {_short(error)}") from error
+        if wish.address is not None:
+            capacity = _cluster_capacity(wish, ray.cluster_resources())
+        yield capacity
+    finally:
+        ray.shutdown()
+
+
+def _prepare_environment() -> None:
+    """What Ray's processes inherit: its settings, and where this package is imported from."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    here = str(Path(raysearch.__file__).resolve().parents[1])
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if here not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([here, *paths])
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else ~/.ray/auth_token
+
+
+def _short(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _cluster_capacity(wish: Wish, resources: Mapping[str, float]) -> Capacity:
+    cpus = min(resources.get("CPU", 0.0), wish.cpus or math.inf)
+    gpus = resources.get("GPU", 0.0)
+    if wish.device != "cpu" and wish.gpus != 0:
+        return _with_gpus(wish, cpus, gpus, "the cluster")
+    _refuse_cuda_without_gpus(wish)
+    if (wish.gpus or 0) > gpus:
+        raise RaysearchError(f"--num-gpus {wish.gpus}: the cluster has {_count(gpus)}")
+    return Capacity(cpus, wish.gpus or 0, "cpu")
+
+
+def _reach(address: str) -> None:
+    """Ask whether anything listens at `host:port` before Ray tries for a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdigit():
+        raise RaysearchError(f"--address {address}: expected HOST:PORT, ray://HOST:PORT or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RaysearchError(
+            f"no Ray cluster answers at {address} ({_short(error)}); "  # type: ignore[arg-type]
+            "leave out --address to start Ray on this machine"
+        ) from error
+
+
+def trial_share(
+    stage: str, capacity: Capacity, cpus: float | None, gpus: float | None
+) -> tuple[Share, int]:
+    """What each trial of a stage holds, and how many run at once.
+
+    Args:
+        stage: whose settings these are, for messages: "search" or "evaluation".
+        capacity: what there is to share.
+        cpus: cpus_per_trial; None is 1, or less where that would leave GPUs idle.
+        gpus: gpus_per_trial, in [0, 1]; None is 1 where the run has GPUs, else 0.
+
+    Raises:
+        RaysearchError: not even one trial fits.
+    """
+    if gpus is None:
+        gpus = 1.0 if capacity.gpus else 0.0
+    if gpus and not capacity.gpus:
+        raise RaysearchError(
+            f"{stage}.gpus_per_trial={gpus:g}: the run has no GPU; "
+            "leave it out, or ask for GPUs with --num-gpus"
+        )
+    if capacity.device == "cuda" and not gpus:
+        raise RaysearchError(
+            f"{stage}.gpus_per_trial=0: trials on the GPU need a share of one; "
+            "set device=cpu to train on the CPU"
+        )
+    fit = int(capacity.gpus) * int(1 / gpus + 1e-6) if gpus else None
+    if cpus is None:
+        cpus = 1.0 if not fit else min(1.0, math.floor(1e4 * capacity.cpus / fit) / 1e4)
+    if cpus > capacity.cpus:
+        raise RaysearchError(
+            f"{stage}.cpus_per_trial={cpus:g}: the run has {capacity.cpus:g} CPUs; "
+            "set it lower, or --num-cpus higher"
+        )
+    by_cpu = int(capacity.cpus / cpus + 1e-6)
+    return Share(cpus, gpus, capacity.device), min(by_cpu, fit) if fit else by_cpu

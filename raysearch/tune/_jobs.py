@@ -1,0 +1,78 @@
+"""What a trial of each stage works on, made in the worker process from what was sent there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from raysearch import methods
+from raysearch.data import Dataset
+from raysearch.methods import SearchMethod
+from raysearch.policy import Policy
+from raysearch.training import Predefined, Task, Training
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What search and evaluation have in common.
+
+    Attributes:
+        dataset: the splits.
+        model: name of the network.
+        device: "cpu" or "cuda".
+        predefined: the predefined augmentation, fields of `Predefined`.
+        val_fraction: share of the train split that a search validates on.
+    """
+
+    dataset: Dataset
+    model: str
+    device: str
+    predefined: Mapping[str, Any]
+    val_fraction: float
+
+    def task(self, seed: int) -> Task:
+        """The task of the trial with this seed."""
+        return Task(
+            dataset=self.dataset,
+            model=self.model,
+            device=torch.device(self.device),
+            seed=seed,
+            predefined=Predefined(**self.predefined),
+            val_fraction=self.val_fraction,
+        )
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """Builds the search of a seed."""
+
+    setting: Setting
+    search: Mapping[str, Any]
+    method: Mapping[str, Any]
+
+    def __call__(self, policy: str | None, seed: int) -> SearchMethod:
+        return methods.build(
+            self.method["name"], self.setting.task(seed), self.search, self.method
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """Builds the training of a policy, by its name, on a seed.
+
+    Attributes:
+        policies: for each name the policy or None, and whether to use the predefined
+            augmentation.
+    """
+
+    setting: Setting
+    evaluation: Mapping[str, Any]
+    policies: Mapping[str, tuple[Policy | None, bool]]
+
+    def __call__(self, policy: str | None, seed: int) -> Training:
+        assert policy is not None
+        learned, predefined = self.policies[policy]
+        return Training(self.setting.task(seed), self.evaluation, learned, predefined)

@@ -1,0 +1,163 @@
+"""Ray Tune's events, told to those who watch the run; and the end of a run that cannot go on."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from ray import tune
+
+from raysearch.errors import RaysearchError
+
+_log = logging.getLogger(__name__)
+
+
+class TrialLike(Protocol):
+    """What a stage needs to know about a trial before it runs."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def policy(self) -> str | None: ...
+    @property
+    def seed(self) -> int: ...
+
+
+T = TypeVar("T", bound=TrialLike)
+T_contra = TypeVar("T_contra", bound=TrialLike, contravariant=True)
+
+
+class Watcher(Protocol[T_contra]):
+    """Called on the driver, in the order in which things happen."""
+
+    def stage_started(self, stage: str, trials: int, epochs: int, resumed: int = 0) -> None: ...
+    def trial_started(self, trial: T_contra) -> None: ...
+    def trial_progress(
+        self, trial: T_contra, epoch: int, metrics: Mapping[str, float]
+    ) -> None: ...
+    def trial_finished(
+        self, trial: T_contra, error: str | None, metrics: Mapping[str, float]
+    ) -> None: ...
+    def message(self, text: str) -> None: ...
+    def stage_finished(self, stage: str) -> None: ...
+
+
+class TrialError(RaysearchError):
+    """A trial cannot go on, and the run with it.
+
+    Attributes:
+        expected: whether a `RaysearchError` was the cause, i.e. something the user can mend.
+    """
+
+    def __init__(self, message: str, expected: bool) -> None:
+        super().__init__(message)
+        self.expected = expected
+
+
+class Events(tune.Callback):  # type: ignore[misc]
+    """Translates Tune's callbacks.
+
+    A trial that ends in a `RaysearchError` (a loss that is not finite, say) is not retried: the
+    same would happen again. It ends the stage, as does a trial that has died too often.
+
+    Attributes:
+        error: why the stage has to end, or None.
+    """
+
+    def __init__(self, trials: Sequence[T], watchers: Sequence[Watcher[T]], retries: int) -> None:
+        self._trials = {trial.id: trial for trial in trials}
+        self._watchers = list(watchers)
+        self._retries = retries
+        self._died: dict[str, int] = {}
+        self.error: TrialError | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles callbacks for a restore of its own, which is not used."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for watcher in self._watchers:
+            watcher.trial_started(self._known(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        for watcher in self._watchers:
+            watcher.trial_progress(self._known(trial), result["epoch"], result["metrics"])
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Any], trial: Any, **info: Any
+    ) -> None:
+        result = trial.last_result
+        metrics = {
+            **result["metrics"],
+            "wall_seconds": result["wall_seconds"],
+            "device_seconds": result["device_seconds"],
+        }
+        for watcher in self._watchers:
+            watcher.trial_finished(self._known(trial), None, metrics)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        cause = _cause(trial)
+        if isinstance(cause, RaysearchError):
+            self._end(trial, cause)
+        known = self._known(trial)
+        count = self._died[known.id] = self._died.get(known.id, 0) + 1
+        _log.warning("%s failed: %s", known.name, cause)
+        for watcher in self._watchers:
+            watcher.message(
+                f"{known.name} died ({_first_line(cause)}); it goes on from "
+                f"{_last_checkpoint(trial)} (retry {count} of {self._retries})"
+            )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(trial, _cause(trial))
+
+    def _known(self, trial: Any) -> Any:
+        return self._trials[trial.config["trial"]["id"]]
+
+    def _end(self, trial: Any, cause: BaseException) -> None:
+        known = self._known(trial)
+        _log.error("%s failed: %s", known.name, cause)
+        expected = isinstance(cause, RaysearchError)
+        again = "" if expected else f" after {self._died.get(known.id, 0)} retries"
+        last = _last_checkpoint(trial)
+        self.error = TrialError(
+            f"{known.name} failed{again}: {_first_line(cause)} (last good checkpoint: {last})",
+            expected,
+        )
+        for watcher in self._watchers:
+            watcher.trial_finished(known, str(self.error), {})
+        raise self.error
+
+
+def _cause(trial: Any) -> BaseException:
+    """The exception that a trial died of, without Ray's wrapping."""
+    if trial.pickled_error_file is None:
+        return RuntimeError(f"see {trial.error_file}")
+    error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    while isinstance(inner := getattr(error, "cause", None), BaseException):
+        error = inner
+    assert isinstance(error, BaseException)
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    """An exception in one line."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, RaysearchError):
+        return text
+    if type(error).__name__ == "ActorDiedError":
+        return "its worker process ended unexpectedly"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _last_checkpoint(trial: Any) -> str:
+    """Where the last good checkpoint of a trial lies, or where it started from."""
+    path = trial.checkpoint.path if trial.checkpoint else trial.config["trial"]["checkpoint"]
+    return str(path) if path else "its start"

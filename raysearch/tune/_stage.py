@@ -1,0 +1,145 @@
+"""One stage of a run on Ray Tune: its trials, packed on what the cluster has."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from ray import tune
+
+from raysearch.tune._checkpoints import POLICY, Progress, newest_checkpoint
+from raysearch.tune._observe import Events, T, Watcher
+from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable
+
+TRAINABLES = {"search": SearchTrainable, "evaluation": EvaluationTrainable}
+
+
+class Interrupted(Exception):
+    """The stage was asked to stop (Ctrl-C) and has kept its state."""
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """A finished trial.
+
+    Attributes:
+        trial: which.
+        progress: its history, its final metrics and its seconds.
+        policy: what it found, as JSON; None for an evaluation.
+    """
+
+    trial: T
+    progress: Progress
+    policy: Path | None
+
+
+def run_stage(
+    stage: str,
+    trials: Sequence[T],
+    job: Job,
+    *,
+    folder: Path,
+    epochs: int,
+    max_failures: int,
+    watchers: Sequence[Watcher[T]] = (),
+    trainable: type[tune.Trainable] | None = None,
+) -> list[Outcome[T]]:
+    """Run what is left of a stage's trials and return all of them in the order given.
+
+    Ray has to be running. Trials whose checkpoints in `folder` say that they have finished are
+    not run again, others go on from their newest one.
+
+    Args:
+        stage: "search" or "evaluation".
+        trials: what to run; ids are unique and fit as names of folders.
+        job: what they have in common, put into Ray's object store once.
+        folder: where checkpoints go, on storage that all nodes see.
+        epochs: epochs of each trial, for the watchers.
+        max_failures: how often a trial that died is retried from its last checkpoint.
+        watchers: told what happens, on the driver.
+        trainable: instead of the stage's own.
+
+    Raises:
+        TrialError: a trial cannot go on; the message names it and its last good checkpoint.
+        Interrupted: on SIGINT; the stage can be continued by calling this again.
+    """
+    found = {trial.id: newest_checkpoint(folder, stage, trial.id) for trial in trials}
+    left = [t for t in trials if not ((kept := found[t.id]) and kept[1].finished)]
+    for watcher in watchers:
+        watcher.stage_started(stage, len(trials), epochs, len(trials) - len(left))
+    if left:
+        starts = {t.id: str(kept[0]) if (kept := found[t.id]) else None for t in left}
+        events = Events(left, watchers, max_failures)
+        attempt = 1 + len(list(folder.glob(f"{stage}-*")))
+        _fit(
+            tune.with_resources(
+                tune.with_parameters(trainable or TRAINABLES[stage], job=job),
+                {"cpu": job.share.cpus, "gpu": job.share.gpus},
+            ),
+            [
+                {"id": t.id, "policy": t.policy, "seed": t.seed, "checkpoint": starts[t.id]}
+                for t in left
+            ],
+            tune.RunConfig(
+                name=f"{stage}-{attempt}",
+                storage_path=str(folder.resolve()),
+                verbose=0,
+                callbacks=[events],
+                failure_config=tune.FailureConfig(max_failures=max_failures),
+                checkpoint_config=tune.CheckpointConfig(
+                    num_to_keep=2, checkpoint_frequency=1, checkpoint_at_end=True
+                ),
+            ),
+            events,
+        )
+    outcomes = [_outcome(stage, trial, folder) for trial in trials]
+    for watcher in watchers:
+        watcher.stage_finished(stage)
+    return outcomes
+
+
+def _fit(
+    trainable: Any, trials: list[dict[str, Any]], run_config: tune.RunConfig, events: Events
+) -> None:
+    """Let Tune run the trials, in the order given as far as resources allow."""
+    # It misses the result files whose writing is disabled; histories are in the checkpoints.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"trial": tune.grid_search(trials)},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            trial_name_creator=_trial_id,
+            trial_dirname_creator=_trial_id,
+        ),
+        run_config=run_config,
+    )
+    try:
+        tuner.fit()
+    except Exception:
+        if events.error is None:
+            raise
+    if events.error is not None:
+        raise events.error
+
+
+def _trial_id(trial: Any) -> str:
+    return str(trial.config["trial"]["id"])
+
+
+def _outcome(stage: str, trial: T, folder: Path) -> Outcome[T]:
+    kept = newest_checkpoint(folder, stage, trial.id)
+    if kept is None or not kept[1].finished:
+        raise Interrupted
+    path, progress = kept
+    policy = path / POLICY
+    return Outcome(trial, progress, policy if policy.exists() else None)
+
+
+def forget_trials(folder: Path) -> None:
+    """Remove all checkpoints, once the results have been written elsewhere."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,301 @@
+"""MLflow tracking: nesting, names, batching, resume, and stores that fail."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysearch.errors import RaysearchError
+from raysearch.tracking import Observer, Tracker, TrialInfo
+from raysearch.tracking import _writer as writer_module
+from raysearch.tracking._fields import PARAM_LIMIT, entity_key, flatten
+
+SEARCH = TrialInfo("search-0", "search", "dada seed 0", None, 0, {"epochs": 3})
+LEARNED = TrialInfo("learned-0", "evaluation", "learned seed 0", "learned", 0)
+NONE = TrialInfo("none-0", "evaluation", "none seed 0", "none", 0)
+CONFIG = {"method": {"name": "dada"}, "search": {"epochs": 3, "lr": 0.1}, "note": "x" * 9000}
+COST = {"wall_seconds": 2.0, "device_seconds": 0.5, "epoch_equivalents": 9.0}
+SUMMARY = {
+    "search": COST,
+    "evaluations": {"learned": COST, "none": COST},
+    "errors": {"learned": {"mean": 3.0, "std": 0.5}, "none": {"mean": 4.0, "std": 0.5}},
+    "differences": {"none": {"mean": -1.0, "low": -1.5, "high": -0.5}},
+    "policy": {"operations": {"ShearX": 0.7}},
+}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One SQLite store for the module: MLflow needs seconds to create its tables."""
+    return f"sqlite:///{tmp_path_factory.mktemp('ml flow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    return []
+
+
+def children(tracker: Tracker) -> dict[str, Any]:
+    store = tracker._store
+    found = writer_module.find_children(store, tracker.run_id)
+    return {run.info.run_name: run for run in found}
+
+
+def play(tracker: Tracker, trial: TrialInfo, epochs: range, end: bool = True) -> None:
+    tracker.stage_started(trial.stage, 1, 3)
+    tracker.trial_started(trial)
+    for epoch in epochs:
+        metrics = {"train_loss": 1.0 / epoch, "epoch_equivalents": 3.0 * epoch}
+        tracker.trial_progress(trial, epoch, metrics)
+    if end:
+        error = {} if trial.stage == "search" else {"test_error": 3.0}
+        tracker.trial_finished(trial, None, {**COST, **error})
+        tracker.stage_finished(trial.stage)
+
+
+def test_a_run_is_a_parent_with_a_child_per_trial(
+    database: str, tmp_path: Path, warnings: list[str]
+) -> None:
+    tracker = Tracker(database, "round", "demo", CONFIG, warn=warnings.append)
+    assert isinstance(tracker, Observer)
+    for trial in (SEARCH, LEARNED, NONE):
+        play(tracker, trial, range(1, 4))
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "seed-0.json").write_text("{}")
+    tracker.finish(SUMMARY, tmp_path)
+
+    client = tracker._store.client
+    parent = client.get_run(tracker.run_id)
+    runs = children(tracker)
+    assert warnings == []
+    assert set(runs) == {"dada seed 0", "learned seed 0", "none seed 0"}
+    assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
+    assert parent.data.params["search.lr"] == "0.1"
+    assert len(parent.data.params["note"]) == PARAM_LIMIT
+    assert runs["none seed 0"].data.params["method.name"] == "dada"
+    assert parent.data.metrics["test_error/none/mean"] == 4.0
+    assert parent.data.metrics["difference/none/high"] == -0.5
+    assert parent.data.metrics["share/ShearX"] == 0.7
+    assert parent.data.metrics["epoch_equivalents"] == 27.0
+    steps = [m.step for m in client.get_metric_history(runs["dada seed 0"].info.run_id, "epoch")]
+    assert sorted(steps) == [1, 2, 3]
+    attached = {file.path for file in client.list_artifacts(tracker.run_id)}
+    assert attached == {"summary.json", "policies"}
+
+
+def test_cost_and_error_have_the_same_names_in_every_run(database: str, tmp_path: Path) -> None:
+    tracker = Tracker(database, "names", "demo", {})
+    for trial in (SEARCH, LEARNED, NONE):
+        play(tracker, trial, range(1, 3))
+    tracker.finish(SUMMARY, tmp_path)
+    parent = tracker._store.client.get_run(tracker.run_id).data.metrics
+    runs = {name: run.data.metrics for name, run in children(tracker).items()}
+    costs = {f"{prefix}{name}" for prefix in ("", "search_") for name in COST}
+    for metrics in (parent, *runs.values()):
+        assert costs <= set(metrics)
+    for metrics in (parent, runs["learned seed 0"], runs["none seed 0"]):
+        assert "test_error" in metrics
+    assert runs["learned seed 0"]["search_epoch_equivalents"] == COST["epoch_equivalents"]
+    assert runs["none seed 0"]["search_epoch_equivalents"] == 0.0
+
+
+def test_resume_continues_parent_and_children_without_doubles(
+    database: str, tmp_path: Path, warnings: list[str]
+) -> None:
+    first = Tracker(database, "resume", "demo", {"a": 1})
+    play(first, SEARCH, range(1, 3), end=False)
+    assert first._writer.drain(10)
+    first._writer.stop()  # the driver is killed here
+
+    second = Tracker(database, "resume", "demo", {"a": 1}, first.run_id, warn=warnings.append)
+    assert second.run_id == first.run_id
+    play(second, SEARCH, range(2, 4))  # from the checkpoint of epoch 1: epoch 2 comes again
+    second.finish(None, tmp_path)
+    runs = children(second)
+    assert list(runs) == ["dada seed 0"]
+    child = runs["dada seed 0"]
+    assert child.info.status == "FINISHED"
+    history = second._store.client.get_metric_history(child.info.run_id, "train_loss")
+    assert sorted(m.step for m in history) == [1, 2, 3]
+    assert warnings == []
+
+
+def test_a_resumed_run_that_the_store_has_lost_gets_a_new_one(
+    database: str, warnings: list[str]
+) -> None:
+    tracker = Tracker(database, "lost", "demo", {}, "f" * 32, warn=warnings.append)
+    assert tracker.run_id != "f" * 32
+    assert "f" * 32 in warnings[0]
+    tracker.finish(None, None, "KILLED")
+    assert tracker._store.client.get_run(tracker.run_id).info.status == "KILLED"
+
+
+def test_writes_are_batched(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Tracker(database, "batched", "demo", {})
+    calls: list[int] = []
+    original = tracker._store.client.log_batch
+
+    def counted(run_id: str, **entities: Any) -> None:
+        calls.append(len(entities["metrics"]))
+        original(run_id, **entities)
+
+    monkeypatch.setattr(tracker._store.client, "log_batch", counted)
+    tracker.trial_started(SEARCH)
+    start = time.monotonic()
+    for epoch in range(1, 201):
+        tracker.trial_progress(SEARCH, epoch, {f"share/{i}": 0.1 for i in range(20)})
+    spent = time.monotonic() - start
+    tracker.finish(None, None)
+    assert sum(calls) >= 200 * 21
+    assert max(calls) <= 1000
+    assert len(calls) < 20
+    assert spent < 1.0  # 5 ms an epoch at most on the driver's thread, for 21 metrics
+
+
+def test_failed_and_interrupted_trials_are_marked(database: str) -> None:
+    tracker = Tracker(database, "failed", "demo", {})
+    tracker.trial_started(SEARCH)
+    tracker.trial_finished(SEARCH, "the loss is not finite", {"train_loss": float("nan")})
+    tracker.trial_started(NONE)
+    tracker.finish(None, None, "FAILED")
+    runs = children(tracker)
+    assert runs["dada seed 0"].info.status == "FAILED"
+    assert runs["dada seed 0"].data.tags["raysearch.error"] == "the loss is not finite"
+    assert runs["none seed 0"].info.status == "KILLED"
+
+
+def test_a_store_that_dies_does_not_stop_the_run_and_is_caught_up(
+    database: str, tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "FLUSH_SECONDS", 0.05)
+    tracker = Tracker(database, "dies", "demo", {}, warn=warnings.append)
+    client = tracker._store.client
+    with monkeypatch.context() as broken:
+        for name in ("log_batch", "create_run", "set_terminated", "update_run"):
+            broken.setattr(client, name, refuse_connection)
+        play(tracker, SEARCH, range(1, 3))
+        deadline = time.monotonic() + 10
+        while tracker._writer.trouble is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        play(tracker, LEARNED, range(1, 3))
+        play(tracker, NONE, range(1, 3))
+    assert len(warnings) == 1
+    assert "no answer" in warnings[0]
+    tracker.finish(SUMMARY, tmp_path)
+    assert len(warnings) == 1
+    assert {run.info.status for run in children(tracker).values()} == {"FINISHED"}
+    assert len(children(tracker)) == 3
+
+
+def test_a_store_that_stays_dead_is_named_with_the_place_of_the_results(
+    database: str, tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysearch.tracking._tracker.DRAIN_SECONDS", 1.0)
+    tracker = Tracker(database, "dead", "demo", {}, warn=warnings.append)
+    for name in ("log_batch", "create_run", "set_terminated", "log_artifact"):
+        monkeypatch.setattr(tracker._store.client, name, refuse_connection)
+    play(tracker, SEARCH, range(1, 3))
+    tracker.finish(SUMMARY, tmp_path)
+    assert str(tmp_path) in warnings[-1]
+    assert "incomplete" in warnings[-1]
+
+
+def refuse_connection(*_: object, **__: object) -> None:
+    raise ConnectionRefusedError("nobody there")
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def other_server() -> Iterator[str]:
+    """Speaks HTTP, but is no MLflow server."""
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def one_line_error(uri: str) -> str:
+    start = time.monotonic()
+    with pytest.raises(RaysearchError) as caught:
+        Tracker(uri, "raysearch", "demo", {})
+    assert time.monotonic() - start < 10
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_one_line_within_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    assert f"http://127.0.0.1:{port} does not answer" in one_line_error(f"http://127.0.0.1:{port}")
+
+
+def test_a_server_that_says_nothing_is_one_line_within_seconds(silent_server: str) -> None:
+    assert f"{silent_server} does not answer" in one_line_error(silent_server)
+
+
+def test_a_server_of_another_kind_is_named(other_server: str) -> None:
+    assert "is no MLflow server" in one_line_error(other_server)
+
+
+def test_a_corrupt_data_base_is_one_line_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(b"not a data base, but long enough to be looked at" * 100)
+    before = path.read_bytes()
+    assert str(path) in one_line_error(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_a_data_base_in_no_folder_or_that_is_one(tmp_path: Path) -> None:
+    assert "does not exist" in one_line_error(f"sqlite:///{tmp_path / 'nowhere' / 'mlflow.db'}")
+    assert "is a folder" in one_line_error(f"sqlite:///{tmp_path}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_place_leaves_nothing_behind() -> None:
+    assert "cannot be used" in one_line_error("sqlite:////proc/mlflow.db")
+
+
+def test_names_and_values_fit_mlflow() -> None:
+    assert entity_key("share/ShearX") == "share/ShearX"
+    assert entity_key("error (%)/../ä") == "error ___/_/_"
+    flat = dict(flatten({"a": {"b": None, "c": [1, 2], "d": True}, "e": {}}))
+    assert flat == {"a.b": "null", "a.c": "[1, 2]", "a.d": "true"}
+
+
+def test_the_default_store_is_in_the_working_directory_and_telemetry_is_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    tracker = Tracker(None, "raysearch", "demo", {"a": 1})
+    (tmp_path / "summary.json").write_text("{}")
+    tracker.finish(None, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"mlflow.db", "mlruns"}
+    assert tracker.location()["command"] == "mlflow ui"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert capfd.readouterr().out == ""
