@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console, ConsoleRenderable, Group
@@ -33,8 +34,10 @@ class _StageState:
     finished: int
     started_at: float
     failed: int = 0
-    epochs_seen: int = 0
+    width: int = 1  # most trials that have run at once
     running: dict[str, _Row] = field(default_factory=dict)
+    epoch_seconds: list[float] = field(default_factory=list)
+    trial_seconds: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -42,7 +45,10 @@ class _Row:
     """A running trial."""
 
     name: str
+    started_at: float
     epoch: int | None = None
+    reported_at: float = 0.0
+    is_whole: bool = True  # trained from its first epoch on, not restored
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -91,7 +97,8 @@ class Display:
         """Add the trial to those that run."""
         with self._lock:
             if self._stage is not None:
-                self._stage.running[trial.id] = _Row(trial.name)
+                self._stage.running[trial.id] = _Row(trial.name, time.monotonic())
+                self._stage.width = max(self._stage.width, len(self._stage.running))
 
     def trial_progress(self, trial: TrialInfo, epoch: int, metrics: Mapping[str, float]) -> None:
         """Move the trial's bar, or print a line when the last one is ten seconds old."""
@@ -99,10 +106,13 @@ class Display:
             stage = self._stage
             if stage is None:
                 return
-            row = stage.running.setdefault(trial.id, _Row(trial.name))
-            # A restored trial starts at a later epoch: only what was trained now counts as speed.
-            stage.epochs_seen += max(0, epoch - row.epoch) if row.epoch is not None else 1
-            row.epoch, row.metrics = epoch, dict(metrics)
+            now = time.monotonic()
+            row = stage.running.setdefault(trial.id, _Row(trial.name, now))
+            if row.epoch is None:
+                row.is_whole = epoch == 1
+            elif epoch > row.epoch:
+                stage.epoch_seconds.append((now - row.reported_at) / (epoch - row.epoch))
+            row.epoch, row.reported_at, row.metrics = epoch, now, dict(metrics)
             line = self._progress_line(stage)
         if not self._is_live and time.monotonic() - self._last_line >= PROGRESS_SECONDS:
             self._last_line = time.monotonic()
@@ -116,6 +126,8 @@ class Display:
             stage = self._stage
             row = stage.running.pop(trial.id, None) if stage is not None else None
             if stage is not None:
+                if error is None and row is not None and row.is_whole:
+                    stage.trial_seconds.append(time.monotonic() - row.started_at)
                 stage.finished += error is None
                 stage.failed += error is not None
                 count = f"{stage.name} {stage.finished + stage.failed}/{stage.trials}: "
@@ -241,13 +253,20 @@ def duration(seconds: float) -> str:
 
 
 def _left(stage: _StageState) -> str:
-    """Time left in the stage, from the epochs trained so far; empty until one has been."""
-    if stage.epochs_seen == 0:
+    """Time left in the stage, from the trials so far or, before one has ended, the epochs."""
+    waiting = stage.trials - stage.finished - stage.failed - len(stage.running)
+    rows = list(stage.running.values())
+    if stage.trial_seconds:
+        whole, now = fmean(stage.trial_seconds), time.monotonic()
+        rest = [max(0.0, whole - (now - row.started_at)) for row in rows]
+    elif stage.epoch_seconds:
+        each = fmean(stage.epoch_seconds)
+        whole = each * stage.epochs
+        rest = [each * (stage.epochs - (row.epoch or 0)) for row in rows]
+    else:
         return ""
-    whole = (stage.trials - stage.finished - stage.failed) * stage.epochs
-    left = max(0, whole - sum(row.epoch or 0 for row in stage.running.values()))
-    seconds = (time.monotonic() - stage.started_at) / stage.epochs_seen * left
-    return f"about {duration(seconds)} left"
+    seconds = (sum(rest) + max(0, waiting) * whole) / stage.width
+    return f"about {duration(max(seconds, *rest, 0.0))} left"
 
 
 def _loss(metrics: Mapping[str, float]) -> str:

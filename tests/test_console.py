@@ -74,7 +74,7 @@ def test_progress_lines_are_at_most_one_in_ten_seconds(monkeypatch: pytest.Monke
         display.trial_progress(trial(0), epoch, {"val_loss": 0.5})
     progress = [line for line in out.getvalue().splitlines() if "epoch" in line][1:]
     assert len(progress) == 6
-    # 1 s an epoch so far, and 400 − 60 epochs to go
+    # 1 s an epoch so far, 400 − 60 epochs to go, one trial at a time
     assert progress[-1].startswith("search: 0/4 trials done, 1 running, epoch 60/100")
     assert progress[-1].endswith("val loss 0.500, about 5 min 40 s left")
 
@@ -93,6 +93,26 @@ def test_time_left_counts_only_what_was_trained_now(monkeypatch: pytest.MonkeyPa
     )
     # 2 s an epoch; 5 epochs of this trial and 100 of another to go
     assert out.getvalue().rstrip().endswith("about 3 min 30 s left")
+
+
+def test_time_left_knows_how_many_trials_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now)
+    display, _ = plain()
+    display.stage_started("search", 8, 10)
+    for number in range(4):
+        display.trial_started(trial(number))
+    now = 30.0  # workers take their time to start
+    for epoch in range(1, 6):
+        now += 2.0
+        for number in range(4):
+            display.trial_progress(trial(number), epoch, {})
+    assert display._stage is not None
+    left = console_module._left(display._stage)
+    assert left == "about 30 s left"  # 5 epochs of these and 10 of the other four, 2 s each
+    for number in range(4):
+        display.trial_finished(trial(number), None, {})
+    assert console_module._left(display._stage) == "about 40 s left"  # 40 s a trial in all
 
 
 def test_quiet_shows_errors_warnings_and_the_result_only(summary: dict[str, Any]) -> None:
@@ -126,8 +146,9 @@ def test_a_terminal_sees_bars_for_some_trials_and_is_given_back() -> None:
     display.stage_started("search", 40, 20)
     for number in range(12):
         display.trial_started(trial(number))
-    for number in range(6):
-        display.trial_progress(trial(number), 5, {"val_loss": 0.4321})
+    for epoch in (4, 5):
+        for number in range(6):
+            display.trial_progress(trial(number), epoch, {"val_loss": 0.4321})
     with console.capture() as capture:
         console.print(display._render())
     screen = capture.get()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,31 @@ def test_nested_and_hidden_files(tmp_path: Path) -> None:
     data = load(tmp_path)
     assert data.classes == ("a", "b")
     assert len(data.train) + len(data.test) == 7
+
+
+def test_odd_names(tmp_path: Path) -> None:
+    root = tmp_path / "2024"
+    fill(root, {"a b": 3, "naïve": 3})
+    odd = os.fsencode(root / "a b") + b"/\xff.png"  # no UTF-8, but a file name all the same
+    with open(odd, "wb") as file:
+        file.write((root / "a b" / "000.png").read_bytes())
+    data = load(root)
+    assert data.classes == ("a b", "naïve")
+    assert len(data.train) + len(data.test) == 7
+    with open(odd, "wb") as file:
+        file.write(b"no image")
+    assert "\N{REPLACEMENT CHARACTER}.png: not an image" in refusal(root)
+
+
+def test_relative_root_holds_in_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "2024", {"a": 3, "b": 3})
+    monkeypatch.chdir(tmp_path)
+    # Hydra reads data.root=2024 as a number; Ray runs trials in directories of their own.
+    data = load_dataset({"name": "folder", "root": 2024, "memory_limit_mb": 0, "workers": 0})
+    monkeypatch.chdir("/")
+    assert len(shades(data.train)) == 4
 
 
 def test_kinds_of_images_mix(tmp_path: Path) -> None:

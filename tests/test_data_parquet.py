@@ -135,6 +135,9 @@ def test_stream_reads_images_and_labels_together(tmp_path: Path) -> None:
 def test_without_class_names_labels_are_the_names(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", names=None)
     assert load(tmp_path).classes == ("0", "1")
+    for wrong in (-1, 3, 10**15):
+        write(tmp_path / "train.parquet", names=None, labels=[0, 1] * 9 + [wrong] * 2)
+        assert f"the label {wrong} is out of range" in refusal(tmp_path)
 
 
 def test_other_column_names(tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ def test_nulls(tmp_path: Path) -> None:
 
 def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     images = [{"bytes": png(i), "path": None} for i in range(20)]
-    images[13] = {"bytes": png(13)[:60], "path": None}
+    images[13] = {"bytes": png(13)[:48], "path": None}
     write(tmp_path / "test.parquet")
     write(tmp_path / "train.parquet", images=images)
     assert "train.parquet, row 13: " in refusal(tmp_path)

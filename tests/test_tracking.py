@@ -55,7 +55,8 @@ def play(tracker: Tracker, trial: TrialInfo, epochs: range, end: bool = True) ->
         tracker.trial_progress(trial, epoch, metrics)
     if end:
         error = {} if trial.stage == "search" else {"test_error": 3.0}
-        tracker.trial_finished(trial, None, {**COST, **error})
+        last = {**COST, **error, "epoch_equivalents": 3.0 * epochs[-1]}
+        tracker.trial_finished(trial, None, last)
         tracker.stage_finished(trial.stage)
 
 
@@ -86,6 +87,8 @@ def test_a_run_is_a_parent_with_a_child_per_trial(
     assert parent.data.metrics["epoch_equivalents"] == 27.0
     steps = [m.step for m in client.get_metric_history(runs["dada seed 0"].info.run_id, "epoch")]
     assert sorted(steps) == [1, 2, 3]
+    costs = client.get_metric_history(runs["dada seed 0"].info.run_id, "epoch_equivalents")
+    assert [(m.step, m.value) for m in costs] == [(1, 3.0), (2, 6.0), (3, 9.0)]
     attached = {file.path for file in client.list_artifacts(tracker.run_id)}
     assert attached == {"summary.json", "policies"}
 
@@ -157,6 +160,16 @@ def test_writes_are_batched(database: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert max(calls) <= 1000
     assert len(calls) < 20
     assert spent < 1.0  # 5 ms an epoch at most on the driver's thread, for 21 metrics
+
+
+def test_runs_have_the_times_of_the_trials(database: str) -> None:
+    tracker = Tracker(database, "times", "demo", {})
+    tracker.trial_started(SEARCH)
+    time.sleep(0.3)
+    tracker.trial_finished(SEARCH, None, {})
+    tracker.finish(None, None)
+    info = children(tracker)["dada seed 0"].info
+    assert 300 <= info.end_time - info.start_time < 3000
 
 
 def test_failed_and_interrupted_trials_are_marked(database: str) -> None:

@@ -87,6 +87,20 @@ class RunFolder:
         os.close(self._lock)
 
 
+def check_free(configuration: Configuration) -> None:
+    """The run's name is not taken.
+
+    Raises:
+        RaysearchError: it is.
+    """
+    settings = configuration.settings
+    if settings.name and (path := Path(settings.runs_dir) / settings.name).exists():
+        raise RaysearchError(
+            f"{path} exists already: choose another name, "
+            f"or continue that run with --resume {path}"
+        )
+
+
 def create(configuration: Configuration) -> RunFolder:
     """A new run's folder, with its configuration in it.
 
@@ -107,11 +121,9 @@ def create(configuration: Configuration) -> RunFolder:
         folder._made = made
         write_whole(path / CONFIG, to_yaml(named).encode())
         folder.save_state(status="running", created=datetime.now().astimezone().isoformat())
-    except FileExistsError:
-        raise RaysearchError(
-            f"{path} exists already: choose another name, "
-            f"or continue that run with --resume {name}"
-        ) from None
+    except FileExistsError as error:
+        check_free(Configuration(values, settings.model_copy(update={"name": name})))
+        raise RaysearchError(f"runs_dir={runs} is not a folder") from error
     except OSError as error:
         if path.exists() and error.errno in (errno.ENOSPC, errno.EDQUOT):
             shutil.rmtree(path, ignore_errors=True)

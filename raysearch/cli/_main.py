@@ -12,7 +12,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from raysearch.cli._arguments import Arguments, parse
+from raysearch.cli._address import check_address
 from raysearch.cli._compose import compose
+from raysearch.cli._folder import check_free, create, resume
 from raysearch.errors import RaysearchError
 
 if TYPE_CHECKING:
@@ -72,6 +74,9 @@ def _run(arguments: Arguments) -> None:
         _resume(arguments)
         return
     configuration = compose(arguments.overrides)
+    if not arguments.dry_run:
+        check_free(configuration)
+    _check_address(arguments)
     from raysearch.cli._plan import make_plan, place, rehearse
     from raysearch.tune import local_capacity
 
@@ -85,7 +90,6 @@ def _run(arguments: Arguments) -> None:
         print(describe(plan, places))
         return
     from raysearch.cli._execute import Run
-    from raysearch.cli._folder import create
 
     folder = create(configuration)
     try:
@@ -97,8 +101,6 @@ def _run(arguments: Arguments) -> None:
 
 
 def _resume(arguments: Arguments) -> None:
-    from raysearch.cli._folder import resume
-
     assert arguments.resume is not None
     folder = resume(arguments.resume, _runs_dir(arguments))
     if folder.state.get("status") == "complete":
@@ -108,6 +110,7 @@ def _resume(arguments: Arguments) -> None:
     from raysearch.cli._plan import make_plan, place, rehearse
     from raysearch.tune import local_capacity
 
+    _check_address(arguments)
     configuration = folder.configuration
     wish = _wish(arguments, folder.state.get("device", configuration.settings.device))
     places = None if wish.address else place(configuration, local_capacity(wish))
@@ -136,8 +139,18 @@ def _execute(run: Run) -> None:
 def _wish(arguments: Arguments, device: str) -> Wish:
     from raysearch.tune import Wish
 
-    address = arguments.address or os.environ.get("RAY_ADDRESS")  # set inside a Ray job
-    return Wish(device, arguments.num_cpus, arguments.num_gpus, address)
+    return Wish(device, arguments.num_cpus, arguments.num_gpus, _address(arguments))
+
+
+def _address(arguments: Arguments) -> str | None:
+    """The cluster to use: the one asked for, or the one that this process is a job of."""
+    return arguments.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def _check_address(arguments: Arguments) -> None:
+    address = _address(arguments)
+    if address is not None:
+        check_address(address)
 
 
 def _runs_dir(arguments: Arguments) -> str:

@@ -96,11 +96,14 @@ def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
     if "test" not in parts:
         pool = parts["train"]
         share: int | float = settings.test_fraction or _TEST_FRACTION
+        what = "test, a share of all images"
         if settings.test_fraction is None and settings.limit is not None:
             share = len(pool) - settings.limit
-        rest, test = stratified_split(
-            torch.from_numpy(pool.labels), share, seed, classes=classes, least=(in_train, 1)
-        )
+            what = f"test, what data.limit={settings.limit} leaves"
+        with _prefixed(what):
+            rest, test = stratified_split(
+                torch.from_numpy(pool.labels), share, seed, classes=classes, least=(in_train, 1)
+            )
         parts["train"], parts["test"] = pool.subset(rest.numpy()), pool.subset(test.numpy())
     check_counts(parts["train"].labels, in_train, classes)
     if settings.val_limit is not None and "val" not in parts:

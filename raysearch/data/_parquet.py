@@ -236,7 +236,7 @@ def list_parquet(root: Path, image_column: str | None, label_column: str) -> Lis
     for part, files in find_parts(root).items():
         source, labels, named = _list_part(root, files, image_column, label_column)
         if part == "train":
-            classes = named or tuple(str(label) for label in range(int(labels.max()) + 1))
+            classes = named or _numbered(source, labels)
         assert classes is not None
         wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
         if len(wrong):
@@ -247,6 +247,19 @@ def list_parquet(root: Path, image_column: str | None, label_column: str) -> Lis
         parts[part] = Part(source, labels)
     assert classes is not None
     return Listing(classes, parts)
+
+
+def _numbered(source: ParquetSource, labels: Index) -> tuple[str, ...]:
+    """Class names where the file has none: the labels, which must be 0, 1, ... without a gap."""
+    present = np.unique(labels)
+    if present[0] != 0 or present[-1] != len(present) - 1:
+        wrong = present[present != np.arange(len(present))][0]
+        row = int(np.flatnonzero(labels == wrong)[0])
+        raise RaysearchError(
+            f"{source.name(row)}: the label {wrong} is out of range; without class names (in the "
+            "schema's huggingface metadata) the labels must be 0, 1, 2, ... without a gap"
+        )
+    return tuple(str(label) for label in present)
 
 
 def _list_part(
@@ -286,14 +299,13 @@ def _list_part(
 
 def _read_labels(path: Path, reader: pq.ParquetFile, column: str) -> npt.NDArray[np.int64]:
     try:
-        table = reader.read(columns=[column], use_threads=False)
+        labels = reader.read(columns=[column], use_threads=False).column(column).cast(pa.int64())
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
-    labels = table.column(column)
     if labels.null_count:
         row = labels.is_null().to_pylist().index(True)
         raise RaysearchError(f"{path}, row {row}: the label is null")
-    return np.asarray(labels.cast(pa.int64()).to_numpy(), dtype=np.int64)
+    return np.asarray(labels.to_numpy(), dtype=np.int64)
 
 
 def _image_column(path: Path, schema: pa.Schema, image: str | None, label: str) -> str:

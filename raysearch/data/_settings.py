@@ -88,14 +88,14 @@ class DataSettings:
         return (self.size, self.size)
 
     def folder(self) -> Path:
-        """`data.root` as a path.
+        """`data.root` as an absolute path: a stream is also read where the directory differs.
 
         Raises:
             RaysearchError: it is not given.
         """
         if self.root is None:
             raise RaysearchError(f"data={self.name} needs data.root=DIR, the folder of the images")
-        return Path(self.root).expanduser()
+        return Path(str(self.root)).expanduser().absolute()
 
 
 def _is_integer(value: object) -> TypeGuard[int]:

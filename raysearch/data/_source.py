@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,23 +61,24 @@ class FileSource(Source):
     """Image files.
 
     Args:
-        paths: the files' paths; an Arrow array, so that a million of them pickle at once.
+        paths: the files' paths, encoded as the file system does; an Arrow array, so that a
+            million of them pickle at once.
     """
 
-    paths: pa.StringArray
+    paths: pa.BinaryArray
 
     @classmethod
     def of(cls, paths: Sequence[str]) -> FileSource:
-        return cls(pa.array(paths, pa.string()))
+        return cls(pa.array([os.fsencode(path) for path in paths], pa.binary()))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        return str(self.paths[index].as_py())
+        return bytes(self.paths[index].as_py()).decode(errors="replace")
 
     def fetch(self, indices: Index) -> list[Payload | None]:
-        return list(self.paths.take(pa.array(indices)).to_pylist())
+        return [os.fsdecode(path) for path in self.paths.take(pa.array(indices)).to_pylist()]
 
     def subset(self, indices: Index) -> FileSource:
         return FileSource(self.paths.take(pa.array(indices)))

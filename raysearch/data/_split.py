@@ -125,7 +125,7 @@ class TensorSplit(Split):
             yield images.index_select(0, index), labels.index_select(0, index)
 
     def subset(self, indices: Tensor) -> TensorSplit:
-        index = indices.numpy()
+        index = indices.cpu().numpy()
         return TensorSplit(self._images[index], self._labels[index])
 
     def join(self, other: Split) -> TensorSplit:

@@ -39,7 +39,7 @@ def stratified_split(
     Raises:
         RaysearchError: a class has too few images, or `part` cannot be had with `least`.
     """
-    targets = labels.numpy()
+    targets = labels.cpu().numpy()
     present, counts = np.unique(targets, return_counts=True)
     if len(present) == 0:
         raise RaysearchError("there are no images to split")

@@ -114,7 +114,7 @@ class StreamSplit(Split):
             yield batch
 
     def subset(self, indices: Tensor) -> StreamSplit:
-        index = indices.numpy()
+        index = indices.cpu().numpy()
         return StreamSplit(
             self.source.subset(index), self._labels[index], self.decoder, self.workers
         )

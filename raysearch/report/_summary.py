@@ -37,7 +37,7 @@ def summarise(
     wall_seconds: Mapping[str, float],
     tracking: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    """The summary; see `write_report` for the arguments and `README` for the keys.
+    """The summary; see `write_report` for the arguments.
 
     Errors are in percent, differences in percentage points (learned minus baseline, negative is
     better), `std` is the sample standard deviation and None for a single run, `device_seconds`

@@ -89,9 +89,12 @@ def _errors(summary: Mapping[str, Any]) -> RenderableType:
 
 
 def _verdicts(summary: Mapping[str, Any]) -> list[RenderableType]:
-    differences = summary["differences"]
-    shown = [name for name in ("trivial_augment", "uniform") if name in differences]
-    names = shown or list(differences)[-1:]
+    """In words: against the best baseline, and against TrivialAugment."""
+    errors, differences = summary["errors"], summary["differences"]
+    if not differences:
+        return []
+    best = min(differences, key=lambda name: errors[name]["mean"])
+    names = dict.fromkeys([best, *({"trivial_augment"} & differences.keys())])
     return [Text(verdict(name, differences[name])) for name in names]
 
 

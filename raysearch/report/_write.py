@@ -36,7 +36,7 @@ def write_report(
     """Write `policy.json`, `history.parquet`, both pictures, `report.html` and `summary.json`.
 
     All contents are made before the first is written, and `summary.json` comes last, so its
-    presence says that the others are there. Several search seeds leave their own policies as
+    presence says that the others are there. Each search seed's own policy goes to
     `policies/seed-<seed>.json`.
 
     Args:
@@ -72,8 +72,7 @@ def write_report(
     pictures = {"policy": policy_png(search, policy), "augmented": augmented_png(policy, samples)}
     report = report_html(summary, policy, {**pictures, "curves": curves_png(search)})
     policies = {"policy.json": policy}
-    if len(seed_policies) > 1:
-        policies |= {f"policies/seed-{seed}.json": own for seed, own in seed_policies.items()}
+    policies |= {f"policies/seed-{seed}.json": own for seed, own in seed_policies.items()}
     files = {
         "history.parquet": history_parquet([*search, *evaluations]),
         **{f"{picture}.png": content for picture, content in pictures.items()},

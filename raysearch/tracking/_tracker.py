@@ -13,7 +13,7 @@ from raysearch.errors import RaysearchError
 from raysearch.tracking._fields import SEARCH_COSTS, entity_key, summary_metrics
 from raysearch.tracking._observer import TrialInfo
 from raysearch.tracking._store import Store, describe_location, reason
-from raysearch.tracking._writer import TRIAL_TAG, RunBuffer, Writer, find_children
+from raysearch.tracking._writer import TRIAL_TAG, RunBuffer, Writer, find_children, milliseconds
 
 ARTIFACT_SUFFIXES = (".json", ".html", ".png", ".parquet", ".yaml", ".log")
 CHOICES = ("method.name", "data.name", "model.name")
@@ -132,6 +132,7 @@ class Tracker:
             if error is not None:
                 child.new_tags["raysearch.error"] = error
             child.open = False
+            child.ended_at = milliseconds()
             child.status = "FINISHED" if error is None else "FAILED"
         self._check()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 FLUSH_SECONDS = 1.0
-DUTY = 0.005  # share of the time that writing may take
+DUTY = 0.005  # share of one core that writing may take
 MAX_PAUSE = 30.0
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
@@ -32,7 +32,8 @@ class RunBuffer:
     """What is still to be written to one MLflow run.
 
     `id` is None until the run exists in the store; `open` while its trial is going on;
-    `status` is the status to set once all else is written.
+    `status` is the status to set once all else is written. Times are in milliseconds since 1970:
+    those of the events, not of the writing.
     """
 
     name: str
@@ -43,13 +44,19 @@ class RunBuffer:
     new_tags: dict[str, str] = field(default_factory=dict)
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
     status: str | None = None
+    started_at: int = field(default_factory=lambda: milliseconds())
+    ended_at: int | None = None
     open: bool = False
     attempted: bool = False
+    latest: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Append numbers as of now; `step` is the epoch."""
-        now = int(time.time() * 1000)
-        self.metrics.extend((name, value, now, step) for name, value in numbers(metrics).items())
+        """Append numbers as of now; `step` is the epoch. What was just said is not repeated."""
+        now = milliseconds()
+        for name, value in numbers(metrics).items():
+            if self.latest.get(name) != (value, step):
+                self.latest[name] = (value, step)
+                self.metrics.append((name, value, now, step))
 
     def set_params(self, params: Mapping[str, Any]) -> None:
         """Add parameters; each can be written once."""
@@ -110,9 +117,9 @@ class Writer:
     def _loop(self) -> None:
         pause = FLUSH_SECONDS
         while not self._wake.wait(pause) and not self._stopped:
-            start = time.monotonic()
+            start = time.thread_time()
             delivered = self._flush()
-            took = time.monotonic() - start
+            took = time.thread_time() - start  # waiting for the store takes nothing from the trials
             pause = min(MAX_PAUSE, max(FLUSH_SECONDS, took / DUTY if delivered else 5.0))
 
     def _flush(self) -> bool:
@@ -149,8 +156,11 @@ class Writer:
                     buffer.new_tags.pop(tag.key, None)
         status = buffer.status
         if status is not None:
-            change = client.update_run if status == "RUNNING" else client.set_terminated
-            self._attempt(buffer, change, buffer.id, status=status)
+            if status == "RUNNING":
+                self._attempt(buffer, client.update_run, buffer.id, status=status)
+            else:
+                end = buffer.ended_at
+                self._attempt(buffer, client.set_terminated, buffer.id, status=status, end_time=end)
             with self.lock:
                 if buffer.status == status:
                     buffer.status = None
@@ -176,9 +186,15 @@ class Writer:
         run = self.store.client.create_run(
             self.store.experiment_id,
             tags={**buffer.tags, PARENT_TAG: self.parent_id},
+            start_time=buffer.started_at,
             run_name=buffer.name,
         )
         return str(run.info.run_id)
+
+
+def milliseconds() -> int:
+    """Now, as MLflow counts time."""
+    return int(time.time() * 1000)
 
 
 def find_children(store: Store, parent_id: str) -> Iterator[Any]:

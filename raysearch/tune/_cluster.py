@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import secrets
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "60",  # Tune's own state is not used to continue a run
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-CONNECT_SECONDS = 5.0
 STORE_BYTES = 256 * 2**20  # Ray's object store holds the data set and little else
 
 
@@ -117,7 +115,7 @@ def cluster(wish: Wish, data_bytes: int = 0) -> Iterator[Capacity]:
     Raises:
         RaysearchError: the cluster does not answer within seconds or has no such GPUs.
     """
-    _prepare_environment()
+    _prepare_environment(own_cluster=wish.address is None)
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
@@ -132,15 +130,12 @@ def cluster(wish: Wish, data_bytes: int = 0) -> Iterator[Capacity]:
             "object_store_memory": STORE_BYTES + 2 * data_bytes,
         }
     else:
-        _reach(wish.address)
         options |= {"address": wish.address}
     try:
         try:
             ray.init(**options)
         except Exception as error:
-            where = f"the Ray cluster at {wish.address}" if wish.address else "Ray"
-            done = "reached" if wish.address else "started"
-            raise RaysearchError(f"{where} cannot be {done}: {_short(error)}") from error
+            raise _cannot_start(wish, error) from error
         if wish.address is not None:
             capacity = _cluster_capacity(wish, ray.cluster_resources())
         yield capacity
@@ -148,7 +143,7 @@ def cluster(wish: Wish, data_bytes: int = 0) -> Iterator[Capacity]:
         ray.shutdown()
 
 
-def _prepare_environment() -> None:
+def _prepare_environment(own_cluster: bool) -> None:
     """What Ray's processes inherit: its settings, and where this package is imported from."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -156,11 +151,22 @@ def _prepare_environment() -> None:
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     if here not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([here, *paths])
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else ~/.ray/auth_token
+    if own_cluster:  # a token of its own, else Ray writes one to ~/.ray
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _short(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _cannot_start(wish: Wish, error: Exception) -> RaysearchError:
+    from ray.exceptions import AuthenticationError
+
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if wish.address is None:
+        return RaysearchError(f"Ray cannot be started: {reason}")
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AuthenticationError) or AuthenticationError.__name__ in str(cause):
+            reason = "it wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token"
+        cause = cause.__cause__
+    return RaysearchError(f"the Ray cluster at {wish.address} cannot be reached: {reason}")
 
 
 def _cluster_capacity(wish: Wish, resources: Mapping[str, float]) -> Capacity:
@@ -172,22 +178,6 @@ def _cluster_capacity(wish: Wish, resources: Mapping[str, float]) -> Capacity:
     if (wish.gpus or 0) > gpus:
         raise RaysearchError(f"--num-gpus {wish.gpus}: the cluster has {_count(gpus)}")
     return Capacity(cpus, wish.gpus or 0, "cpu")
-
-
-def _reach(address: str) -> None:
-    """Ask whether anything listens at `host:port` before Ray tries for a minute."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
-        return
-    if not host or not port.isdigit():
-        raise RaysearchError(f"--address {address}: expected HOST:PORT, ray://HOST:PORT or auto")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise RaysearchError(
-            f"no Ray cluster answers at {address} ({_short(error)}); "  # type: ignore[arg-type]
-            "leave out --address to start Ray on this machine"
-        ) from error
 
 
 def trial_share(

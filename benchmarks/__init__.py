@@ -1,0 +1,1 @@
+"""Programs that print a figure and the reference it is compared with."""
