@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from raysearch.cli._compose import to_yaml
 from raysearch.cli._plan import Place, Plan
@@ -162,6 +161,6 @@ def _part(dataset: Dataset, images: int, plan: Plan) -> Dataset:
 
 
 def _first_of_each(split: Split, count: int) -> Split:
-    labels = split.labels
-    chosen: list[Tensor] = [(labels == c).nonzero()[:count, 0] for c in labels.unique()]
+    classes = range(int(split.labels.max()) + 1)
+    chosen = [(split.labels == label).nonzero()[:count, 0] for label in classes]
     return split.subset(torch.cat(chosen).sort().values)

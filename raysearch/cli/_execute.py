@@ -18,6 +18,7 @@ from raysearch.cli._compose import Configuration
 from raysearch.cli._folder import RunFolder, check_space
 from raysearch.cli._plan import Plan, merge, place
 from raysearch.cli._quiet import quiet
+from raysearch.cli._signals import stop_on_sigterm
 from raysearch.console import Display
 from raysearch.data import Split
 from raysearch.policy import Policy, read_policy
@@ -72,7 +73,8 @@ def execute(run: Run) -> None:
         except BaseException as error:
             _log.exception("the run ended early")
             stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
-            folder.save_state(status="interrupted" if stopped else "failed")
+            with contextlib.suppress(OSError):  # a full disk must not hide the error
+                folder.save_state(status="interrupted" if stopped else "failed")
             raise
         folder.save_state(status="complete")
         forget_trials(folder.trials)
@@ -116,6 +118,7 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
     folder, plan = run.folder, run.plan
     observers: list[Observer] = [display, *([tracker] if tracker else [])]
     with cluster(run.wish, _data_bytes(plan)) as capacity:
+        stop_on_sigterm()
         places = place(run.configuration, capacity)
         folder.save_state(status="running", device=capacity.device)
         folder.trials.mkdir(exist_ok=True)
@@ -149,7 +152,7 @@ def _stage(
     settings = run.configuration.settings
     run.folder.begin_stage(stage)
     try:
-        return run_stage(
+        outcomes = run_stage(
             stage,
             trials,
             job,
@@ -158,8 +161,12 @@ def _stage(
             max_failures=settings.search.max_failures,
             watchers=observers,
         )
-    finally:
-        run.folder.end_stage(stage)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            run.folder.end_stage(stage)
+        raise
+    run.folder.end_stage(stage)
+    return outcomes
 
 
 def _keep_policies(folder: Path, found: Sequence[Outcome[TrialInfo]]) -> dict[int, Policy]:

@@ -96,8 +96,7 @@ def check_free(configuration: Configuration) -> None:
     settings = configuration.settings
     if settings.name and (path := Path(settings.runs_dir) / settings.name).exists():
         raise RaysearchError(
-            f"{path} exists already: choose another name, "
-            f"or continue that run with --resume {path}"
+            f"{path} exists already: choose another name, or continue that run with --resume {path}"
         )
 
 

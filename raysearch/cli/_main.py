@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from raysearch.cli._arguments import Arguments, parse
 from raysearch.cli._address import check_address
+from raysearch.cli._arguments import Arguments, parse
 from raysearch.cli._compose import compose
 from raysearch.cli._folder import check_free, create, resume
+from raysearch.cli._signals import stop_on_sigterm, was_terminated
 from raysearch.errors import RaysearchError
 
 if TYPE_CHECKING:
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
 
 OK, UNEXPECTED, MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as a batch system sends it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     try:
-        signal.signal(signal.SIGTERM, _terminate)
+        stop_on_sigterm()
         _run(parse(arguments))
     except SystemExit as done:  # --help, --version
         return done.code if isinstance(done.code, int) else OK
@@ -51,21 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return OK
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
-
-
 def _explain(error: BaseException) -> tuple[int, str]:
     """Exit code and line for an error."""
     line = " ".join(str(error).split())
-    if isinstance(error, _Terminated):
-        return TERMINATED, line or "terminated"
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, line or "interrupted"
+        return (TERMINATED if was_terminated() else INTERRUPTED), line or "interrupted"
     if isinstance(error, RaysearchError):
         return (MISTAKE if getattr(error, "expected", True) else UNEXPECTED), f"error: {line}"
     if isinstance(error, OSError) and error.errno in FULL:
-        return MISTAKE, f"error: no space left on the device: {error.filename or line}"
+        return MISTAKE, f"error: no space left: {error.filename or line}"
     return UNEXPECTED, f"unexpected error: {type(error).__name__}: {line} (--debug shows more)"
 
 
@@ -131,9 +120,10 @@ def _execute(run: Run) -> None:
     except (Interrupted, KeyboardInterrupt) as error:
         if not run.folder.begun:
             raise KeyboardInterrupt("interrupted before anything was computed") from error
-        kind = _Terminated if isinstance(error, _Terminated) else KeyboardInterrupt
         path = run.folder.path
-        raise kind(f"stopped; {path} keeps what was done, --resume {path} continues it") from error
+        raise KeyboardInterrupt(
+            f"stopped; {path} keeps what was done, --resume {path} continues it"
+        ) from error
 
 
 def _wish(arguments: Arguments, device: str) -> Wish:

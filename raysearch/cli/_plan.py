@@ -182,7 +182,7 @@ def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
     at_once = max(p.at_once for p in places.values()) if places else 1
     most = max(len(plan.search), len(plan.evaluation))
     finished = len(plan.search) + len(plan.evaluation)
-    return 16 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
+    return 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
 
 
 def _state_bytes(work: Work) -> int:

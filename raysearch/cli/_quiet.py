@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -31,29 +32,32 @@ def quiet(log: Path) -> Iterator[TextIO]:
     sys.stderr.flush()
     kept = os.dup(STDOUT), os.dup(STDERR)
     own = _writes_to(sys.stdout, STDOUT)
-    with log.open("a", buffering=1) as file:
-        handler = logging.StreamHandler(file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger().addHandler(handler)
-        logging.getLogger("raysearch").setLevel(logging.INFO)
-        logging.captureWarnings(True)
-        os.dup2(file.fileno(), STDOUT)
-        os.dup2(file.fileno(), STDERR)
-        terminal = os.fdopen(os.dup(kept[0]), "w", buffering=1) if own else sys.stdout
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("default")
-                yield terminal
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for saved, descriptor in zip(kept, (STDOUT, STDERR), strict=True):
-                os.dup2(saved, descriptor)
-                os.close(saved)
-            if own:
-                terminal.close()
-            logging.captureWarnings(False)
-            logging.getLogger().removeHandler(handler)
+    file = log.open("a", buffering=1)
+    handler = logging.StreamHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("raysearch").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    os.dup2(file.fileno(), STDOUT)
+    os.dup2(file.fileno(), STDERR)
+    terminal = os.fdopen(os.dup(kept[0]), "w", buffering=1) if own else sys.stdout
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            yield terminal
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(handler)
+        for stream in (sys.stdout, sys.stderr, file):
+            with contextlib.suppress(OSError):  # a full disk must not hide how the run ended
+                stream.flush()
+        for saved, descriptor in zip(kept, (STDOUT, STDERR), strict=True):
+            os.dup2(saved, descriptor)
+            os.close(saved)
+        with contextlib.suppress(OSError):
+            file.close()
+        if own:
+            terminal.close()
 
 
 def _writes_to(stream: TextIO, descriptor: int) -> bool:

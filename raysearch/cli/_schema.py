@@ -10,6 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from raysearch.errors import RaysearchError
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+def _word(value: Any) -> Any:
+    """A name may be a number, as in name=7."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
 
 def _seed_list(value: Any) -> Any:
     """A count stands for the seeds 0, 1, ..., count - 1."""
@@ -80,7 +87,7 @@ class Named(BaseModel):
 class Settings(_Section):
     """A whole configuration."""
 
-    name: str | None = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: Annotated[str | None, BeforeValidator(_word)] = Field(pattern=NAME)
     runs_dir: str = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"]
     seeds: Seeds

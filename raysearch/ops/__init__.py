@@ -1,5 +1,6 @@
 """Image operations on batches: a different operation and value for every image.
 
+>>> import torch
 >>> images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
 >>> operation = torch.tensor([operation_id("Rotate"), operation_id("Invert")])
 >>> value = to_values(operation, torch.tensor([0.5, 0.0]), torch.tensor([-1.0, 1.0]))

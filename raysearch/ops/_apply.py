@@ -2,54 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from raysearch.ops import _filters, _geometry, _tone
+from raysearch.ops import _cutout, _filters, _geometry, _tone
 from raysearch.ops._catalogue import OPERATIONS
-from raysearch.ops._cutout import cutout_
+from raysearch.ops._parallel import run
+from raysearch.ops._plan import Plan
+from raysearch.ops._plan import make as make_plan
 
-# Operations that need nothing but their value: each works in place on images and values [n].
-_KERNELS: dict[str, Callable[[Tensor, Tensor], None]] = {
-    "Invert": _tone.invert_,
-    "Solarize": _tone.solarize_,
-    "Posterize": _tone.posterize_,
-    "Brightness": _tone.brightness_,
-    "Contrast": _tone.contrast_,
-    "AutoContrast": _tone.autocontrast_,
-    "Equalize": _tone.equalize_,
-    "Color": _tone.color_,
-    "Sharpness": _filters.sharpness_,
-    "Blur": _filters.blur_,
-    "Smooth": _filters.smooth_,
-    "FlipLR": _geometry.flip_lr_,
-    "FlipUD": _geometry.flip_ud_,
+_Kernel = Callable[[Tensor, Tensor], None]
+
+# For each operation (or family) the kernel, which works in place, and the kind of its parameter
+# (see `_plan.parameters`). Images are sorted in this order, so that a kernel's are neighbours.
+_KERNELS: dict[tuple[str, ...], tuple[_Kernel, str]] = {
+    _geometry.GEOMETRIC: (_geometry.resample_, "matrix"),
+    ("FlipLR",): (_geometry.flip_lr_, "factor"),
+    ("FlipUD",): (_geometry.flip_ud_, "factor"),
+    ("Invert",): (_tone.invert_, "factor"),
+    ("Solarize",): (_tone.solarize_, "level"),
+    ("Posterize",): (_tone.posterize_, "mask"),
+    ("Brightness",): (_tone.brightness_, "factor"),
+    ("Contrast",): (_tone.contrast_, "factor"),
+    ("Color",): (_tone.color_, "factor"),
+    ("AutoContrast",): (_tone.autocontrast_, "factor"),
+    ("Equalize",): (_tone.equalize_, "factor"),
+    ("Sharpness",): (_filters.sharpness_, "factor"),
+    ("Blur",): (_filters.blur_, "factor"),
+    ("Smooth",): (_filters.smooth_, "factor"),
+    ("Cutout",): (_cutout.cutout_, "square"),
 }
+_RANK = np.full(len(OPERATIONS), len(_KERNELS))  # of Identity, which comes last
+for _rank, _family in enumerate(_KERNELS):
+    _RANK[[OPERATIONS.index(_name) for _name in _family]] = _rank
 
-# Images are sorted so that each operation's are neighbours, the geometric ones' in one run.
-_ORDER: tuple[str, ...] = (*_geometry.GEOMETRIC, "Identity", "Cutout", *_KERNELS)
-_RANK = torch.tensor([_ORDER.index(name) for name in OPERATIONS])
-
-# Bytes of images that are sorted together, and that an operation works on at a time. Larger is fewer
-# calls; smaller keeps the intermediates, up to 8 bytes for each of the image, in the CPU's caches.
-_BLOCK = {"cpu": 1 << 24, "cuda": 1 << 29}
-_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 27}
+# Bytes of images. On the CPU a thread takes up to so many at a time, if it is worth its while; a
+# kernel takes up to so many at a time, as its intermediates are up to 8 times as large.
+_CPU_PART, _CPU_WORTHWHILE, _CPU_CHUNK = 1 << 24, 1 << 21, 1 << 19
+_DEVICE_PART, _DEVICE_CHUNK = 1 << 29, 1 << 27
 
 
 def apply(images: Tensor, operation: Tensor, value: Tensor, center: Tensor | None = None) -> Tensor:
     """Apply one operation to each image.
 
     Results are those of Pillow 8-bit images under torchvision's AutoAugment: geometry is
-    nearest-neighbour, filled with 0, and shears hold the top left corner.
+    nearest-neighbour, filled with 0, and shears hold the top left corner. Color leaves grey images
+    as they are.
+
+    `operation`, `value` and `center` are read on the host: keep them on the CPU, also where the
+    images are on a CUDA device, and nothing waits for that device. On the CPU, as many threads
+    share a large batch as PyTorch may use.
 
     Args:
         images: uint8 [B,C,H,W] with C = 1 (Pillow's "L") or 3 ("RGB"), or floating point in
             [0, 1], which is rounded to 256 levels.
-        operation: integer [B], ids (see `OPERATIONS`). On the CPU it costs no synchronisation,
-            whatever the images' device; on a CUDA device it costs one.
-        value: floating point [B], in the operation's own unit (see `to_values`).
+        operation: integer [B], ids (see `OPERATIONS`).
+        value: floating point [B], in the operation's own unit (see `to_values`). Posterize's bits
+            and a translation's pixels are truncated to whole numbers, as torchvision does.
         center: floating point [B,2], Cutout's centre (x, y) in [0, 1); None is the middle.
 
     Returns:
@@ -57,7 +70,8 @@ def apply(images: Tensor, operation: Tensor, value: Tensor, center: Tensor | Non
 
     Raises:
         TypeError: a tensor's dtype is of the wrong kind.
-        ValueError: a shape is wrong, or an operation id is not one of `OPERATIONS`.
+        ValueError: a shape is wrong, an operation id is not one of `OPERATIONS`, or a value or
+            centre is not finite.
     """
     _check(images, operation, value, center, batch_dims=1)
     return apply_sequence(
@@ -84,7 +98,8 @@ def apply_sequence(
 
     Raises:
         TypeError: a tensor's dtype is of the wrong kind.
-        ValueError: a shape is wrong, or an operation id is not one of `OPERATIONS`.
+        ValueError: a shape is wrong, an operation id is not one of `OPERATIONS`, or a value or
+            centre is not finite.
     """
     _check(images, operation, value, center, batch_dims=2)
     if images.is_floating_point():
@@ -124,82 +139,63 @@ def _apply_uint8(images: Tensor, operation: Tensor, value: Tensor, center: Tenso
     batch, slots = operation.shape
     if batch == 0 or slots == 0:
         return images.clone(memory_format=torch.contiguous_format)
-    ids = operation.to("cpu", torch.int64)
-    if int(ids.min()) < 0 or int(ids.max()) >= len(OPERATIONS):
-        raise ValueError(f"operation ids must be 0 to {len(OPERATIONS) - 1}, got {ids.tolist()}")
-    value = value.detach().to(images.device, torch.float32)
+    ids = operation.to("cpu", torch.int64).numpy()
+    if ids.min() < 0 or ids.max() >= len(OPERATIONS):
+        raise ValueError(
+            f"operation ids must be 0 to {len(OPERATIONS) - 1}, got {ids.min()} to {ids.max()}"
+        )
+    values = value.detach().to("cpu", torch.float64).numpy()
     if center is None:
-        center = torch.full((1, 1, 2), 0.5, device=images.device).expand(batch, slots, 2)
-    center = center.detach().to(images.device)
+        centers = np.full((1, 1, 2), 0.5)
+    else:
+        centers = center.detach().to("cpu", torch.float64).numpy()
+    if not (np.isfinite(values).all() and np.isfinite(centers).all()):
+        raise ValueError("value and center must be finite")
+    centers = np.broadcast_to(centers, (batch, slots, 2)).transpose(2, 1, 0)
     result = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
-    for part in _parts(images, 0, batch, _BLOCK):
-        _apply_block(images[part], ids[part].t(), value[part].t(), center[part], result[part])
+
+    def work(part: slice) -> None:
+        with torch.inference_mode():
+            plan = make_plan(
+                ids[part].T, values[part].T, centers[..., part], size, _RANK, images.device
+            )
+            _carry_out(plan, images[part], result[part])
+
+    size = (images.shape[2], images.shape[3])
+    if images.device.type == "cpu":
+        share = math.ceil(images.numel() / torch.get_num_threads())
+        run(work, _cut(images, 0, batch, min(max(share, _CPU_WORTHWHILE), _CPU_PART)))
+    else:
+        for part in _cut(images, 0, batch, _DEVICE_PART):
+            work(part)
     return result
 
 
-def _apply_block(
-    images: Tensor, operation: Tensor, value: Tensor, center: Tensor, result: Tensor
-) -> None:
+def _carry_out(plan: Plan, images: Tensor, result: Tensor) -> None:
     """All operations of some images, from `images` to `result` (both uint8 [B,C,H,W]).
 
-    For each of the K slots the images are brought into an order in which those that get the same
-    operation are neighbours, so that an operation works in place on a slice.
-
-    Args:
-        images: what to transform.
-        operation: int64 [K,B] on the CPU.
-        value: float32 [K,B] on the images' device.
-        center: float [B,K,2] on the images' device.
-        result: what to write to, contiguous.
+    For each slot the images are brought into an order in which those of the same kernel are
+    neighbours, so that a kernel works in place on a slice.
     """
-    rank = _RANK[operation]
-    order = rank.argsort(dim=1, stable=True)
-    counts = [torch.bincount(slot, minlength=len(_ORDER)).tolist() for slot in rank]
-    # Where each slot finds its images after the slot before it, and at last the way back.
-    place = order.argsort(dim=1)
-    moves = torch.cat((order[:1], place[:-1].gather(1, order[1:]), place[-1:])).to(images.device)
-    operation = operation.gather(1, order).to(images.device)
-    order = order.to(images.device)
-    value = value.gather(1, order)
-    matrix = _geometry.fixed_point_matrices(operation, value, *images.shape[2:])
+    limit = _CPU_CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
     # The last slot must not work in `result`, the one before it may, and so on.
     current, buffer, other = images, torch.empty_like(result), result
-    if len(counts) % 2 == 0:
+    if len(plan.counts) % 2 == 0:
         buffer, other = other, buffer
-    for k, count in enumerate(counts):
-        current = torch.index_select(current, 0, moves[k], out=buffer)
-        _apply_slot_(current, count, value[k], matrix[:, k], center[:, k][order[k]])
+    for k, counts in enumerate(plan.counts):
+        current = torch.index_select(current, 0, plan.moves[k], out=buffer)
+        begin = 0
+        for count, (kernel, kind) in zip(counts, _KERNELS.values(), strict=False):
+            for part in _cut(current, begin, begin + count, limit):
+                kernel(current[part], plan.parameters[kind][..., k, part])
+            begin += count
         buffer, other = other, buffer
-    torch.index_select(current, 0, moves[-1], out=result)
+    torch.index_select(current, 0, plan.back, out=result)
 
 
-def _apply_slot_(
-    images: Tensor, counts: list[int], value: Tensor, matrix: Tensor, center: Tensor
-) -> None:
-    """One operation per image, in place.
-
-    Args:
-        images: uint8 [B,C,H,W], contiguous, sorted by `_ORDER`.
-        counts: how many images each operation of `_ORDER` has.
-        value: float32 [B].
-        matrix: int32 [6,B], from `fixed_point_matrices`.
-        center: float [B,2].
-    """
-    geometric = sum(counts[: len(_geometry.GEOMETRIC)])
-    for part in _parts(images, 0, geometric, _CHUNK):
-        _geometry.resample_(images[part], matrix[:, part])
-    begin = 0
-    for name, count in zip(_ORDER, counts, strict=True):
-        for part in _parts(images, begin, begin + count, _CHUNK):
-            if name == "Cutout":
-                cutout_(images[part], value[part], center[part])
-            elif name in _KERNELS:
-                _KERNELS[name](images[part], value[part])
-        begin += count
-
-
-def _parts(images: Tensor, begin: int, end: int, limits: Mapping[str, int]) -> Iterator[slice]:
-    """Cut the run of images from `begin` to `end` into runs of the size that suits the device."""
-    step = max(1, limits.get(images.device.type, limits["cuda"]) // images[0].numel())
-    for first in range(begin, end, step):
-        yield slice(first, min(first + step, end))
+def _cut(images: Tensor, begin: int, end: int, limit: int) -> Iterator[slice]:
+    """Cut the run of images from `begin` to `end` into about equal runs of up to `limit` bytes."""
+    count = end - begin
+    runs = math.ceil(count / max(1, limit // images[0].numel()))
+    for i in range(runs):
+        yield slice(begin + count * i // runs, begin + count * (i + 1) // runs)

@@ -160,10 +160,12 @@ def to_values(
     Raises:
         RaysearchError: `ranges` names an operation that does not exist.
     """
-    table = torch.zeros(len(OPERATIONS), 3)
-    for name, (low, high, signed) in ranges.items():
-        table[operation_id(name)] = torch.tensor([low, high - low, float(signed)])
-    low_, span, signed_ = table.to(operation.device)[operation].unbind(-1)
-    deviation = span * magnitude.to(torch.float32)
-    value = low_ + torch.where(signed_ > 0, deviation * sign.to(torch.float32), deviation)
+    rows = [Range(0.0, 0.0, False)] * len(OPERATIONS)
+    for name, one in ranges.items():
+        rows[operation_id(name)] = one
+    # Three look-ups by `take`: indexing with a tensor would start PyTorch's threads for so little.
+    low, high, signed = torch.tensor(rows, dtype=torch.float32).to(operation.device).unbind(1)
+    deviation = (high - low).take(operation) * magnitude.to(torch.float32)
+    mirrored = torch.where(signed.take(operation) > 0, sign.to(torch.float32), 1.0)
+    value = low.take(operation) + mirrored * deviation
     return torch.where(operation == _IDS["Posterize"], value.round(), value)

@@ -24,9 +24,9 @@ def _sum3(flat: Tensor, step: int) -> Tensor:
 
 
 def _smooth(images: Tensor) -> Tensor:
-    """Pillow's SMOOTH, [[1,1,1],[1,5,1],[1,1,1]] / 13, plus 1/2, which is to be truncated.
+    """Pillow's SMOOTH, [[1,1,1],[1,5,1],[1,1,1]] / 13, rounded: float32 of images' shape.
 
-    float32 like images; what lies on the border is not defined.
+    What lies on the border has no meaning.
     """
     width = images.shape[3]
     flat = images.flatten().to(torch.int16)
@@ -34,29 +34,29 @@ def _smooth(images: Tensor) -> Tensor:
     total = _sum3(_sum3(flat, width), 1).add_(flat[inner], alpha=4)
     result = torch.zeros(images.shape, dtype=torch.float32, device=images.device)
     result.view(-1)[inner].copy_(total)
-    return result.mul_(1.0 / 13.0).add_(0.5)
+    return result.mul_(1.0 / 13.0).round_()
 
 
 def _inner(images: Tensor, border: int) -> Tensor:
     return images[..., border:-border, border:-border]
 
 
-def smooth_(images: Tensor, value: Tensor) -> None:
+def smooth_(images: Tensor, _: Tensor) -> None:
     """ImageFilter.SMOOTH."""
     if min(images.shape[2:]) >= 3:
         result = _smooth(images).to(torch.int16).to(torch.uint8)
         _inner(images, 1).copy_(_inner(result, 1))
 
 
-def sharpness_(images: Tensor, value: Tensor) -> None:
+def sharpness_(images: Tensor, factor: Tensor) -> None:
     """Blend with the smoothed image: factor 0 is ImageFilter.SMOOTH, 1 changes nothing."""
     if min(images.shape[2:]) >= 3:
         result = torch.empty_like(images)
-        store_(result, blend(images.to(torch.float32), _smooth(images).floor_(), value))
+        store_(result, blend(images.to(torch.float32), _smooth(images), factor))
         _inner(images, 1).copy_(_inner(result, 1))
 
 
-def blur_(images: Tensor, value: Tensor) -> None:
+def blur_(images: Tensor, _: Tensor) -> None:
     """ImageFilter.BLUR: the mean of the 16 pixels on the edge of the 5x5 window."""
     if min(images.shape[2:]) < 5:
         return

@@ -57,7 +57,7 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator | None 
     corner = torch.randint(2 * padding + 1, (2, batch, 1), device=device, generator=generator)
     rows = (corner[0] + torch.arange(height, device=device)) * (width + 2 * padding)
     columns = corner[1] + torch.arange(width, device=device)
-    index = (rows.unsqueeze(2) + columns.unsqueeze(1)).view(batch, 1, -1)
+    index = (rows.unsqueeze(2) + columns.unsqueeze(1)).view(batch, 1, height * width)
     padded = torch.nn.functional.pad(images, (padding,) * 4).flatten(2)
     return padded.gather(2, index.expand(-1, channels, -1)).view(images.shape)
 
@@ -74,7 +74,7 @@ def cutout(
         images: [B,C,H,W] of any dtype.
         side: pixels, 0 or more; 16 for CIFAR-10.
         generator: source of the draws, on the images' device; None is torch's global one.
-        fill: the square's value, or one per channel.
+        fill: the square's value, or one per channel; truncated where images are of integers.
 
     Returns:
         A new tensor like `images`.
@@ -87,13 +87,14 @@ def cutout(
     if side < 0:
         raise ValueError(f"side must be 0 or more, got {side}")
     batch, channels, height, width = images.shape
-    colour = fill if isinstance(fill, tuple) else (fill,) * channels
+    colour: tuple[float, ...] = fill if isinstance(fill, tuple) else (fill,) * channels
     if len(colour) != channels:
         raise ValueError(f"fill must be one value or {channels}, got {len(colour)}")
     device = images.device
-    row = torch.randint(height, (batch,), device=device, generator=generator)
-    column = torch.randint(width, (batch,), device=device, generator=generator)
+    row = torch.randint(height, (batch,), device=device, generator=generator).sub_(side // 2)
+    column = torch.randint(width, (batch,), device=device, generator=generator).sub_(side // 2)
+    if not images.is_floating_point():
+        colour = tuple(int(level) for level in colour)
     result = images.clone()
-    values = torch.tensor(colour).to(images.dtype).to(device).view(-1, 1, 1)
-    fill_squares_(result, row, column, torch.tensor(side, device=device), values)
+    fill_squares_(result, torch.stack((row, row + side, column, column + side)), colour)
     return result

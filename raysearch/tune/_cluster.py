@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "60",  # Tune's own state is not used to continue a run
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the driver of a submitted job
 STORE_BYTES = 256 * 2**20  # Ray's object store holds the data set and little else
 
 
@@ -122,7 +123,9 @@ def cluster(wish: Wish, data_bytes: int = 0) -> Iterator[Capacity]:
     if wish.address is None:
         capacity = local_capacity(wish)
         if capacity.device == "cpu":
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # logical GPUs only: hide the real ones
+            # Logical GPUs at most: the real ones are hidden, and Ray sees as many as it needs.
+            visible = ",".join(str(gpu) for gpu in range(int(capacity.gpus)))
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
         options |= {
             "num_cpus": capacity.cpus,
             "num_gpus": capacity.gpus,
@@ -131,13 +134,15 @@ def cluster(wish: Wish, data_bytes: int = 0) -> Iterator[Capacity]:
         }
     else:
         options |= {"address": wish.address}
+        if JOB not in os.environ:  # a job's working directory has the package already
+            options["runtime_env"] = {"py_modules": [str(Path(raysearch.__file__).parent)]}
     try:
         try:
             ray.init(**options)
         except Exception as error:
             raise _cannot_start(wish, error) from error
         if wish.address is not None:
-            capacity = _cluster_capacity(wish, ray.cluster_resources())
+            capacity = _cluster_capacity(wish, ray.cluster_resources())  # type: ignore[no-untyped-call]
         yield capacity
     finally:
         ray.shutdown()

@@ -54,9 +54,7 @@ class SearchJob:
     method: Mapping[str, Any]
 
     def __call__(self, policy: str | None, seed: int) -> SearchMethod:
-        return methods.build(
-            self.method["name"], self.setting.task(seed), self.search, self.method
-        )
+        return methods.build(self.method["name"], self.setting.task(seed), self.search, self.method)
 
 
 @dataclass(frozen=True)

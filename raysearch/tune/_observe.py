@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import pickle
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ray import tune
+from ray.exceptions import ActorDiedError
 
 from raysearch.errors import RaysearchError
 
@@ -37,9 +40,7 @@ class Watcher(Protocol[T_contra]):
 
     def stage_started(self, stage: str, trials: int, epochs: int, resumed: int = 0) -> None: ...
     def trial_started(self, trial: T_contra) -> None: ...
-    def trial_progress(
-        self, trial: T_contra, epoch: int, metrics: Mapping[str, float]
-    ) -> None: ...
+    def trial_progress(self, trial: T_contra, epoch: int, metrics: Mapping[str, float]) -> None: ...
     def trial_finished(
         self, trial: T_contra, error: str | None, metrics: Mapping[str, float]
     ) -> None: ...
@@ -59,7 +60,7 @@ class TrialError(RaysearchError):
         self.expected = expected
 
 
-class Events(tune.Callback):  # type: ignore[misc]
+class Events(tune.Callback):
     """Translates Tune's callbacks.
 
     A trial that ends in a `RaysearchError` (a loss that is not finite, say) is not retried: the
@@ -90,9 +91,8 @@ class Events(tune.Callback):  # type: ignore[misc]
         for watcher in self._watchers:
             watcher.trial_progress(self._known(trial), result["epoch"], result["metrics"])
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Any], trial: Any, **info: Any
-    ) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        _keep_only(Path(trial.checkpoint.path))
         result = trial.last_result
         metrics = {
             **result["metrics"],
@@ -104,7 +104,7 @@ class Events(tune.Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         cause = _cause(trial)
-        if isinstance(cause, RaysearchError):
+        if _for_the_user(cause):
             self._end(trial, cause)
         known = self._known(trial)
         count = self._died[known.id] = self._died.get(known.id, 0) + 1
@@ -124,15 +124,14 @@ class Events(tune.Callback):  # type: ignore[misc]
     def _end(self, trial: Any, cause: BaseException) -> None:
         known = self._known(trial)
         _log.error("%s failed: %s", known.name, cause)
-        expected = isinstance(cause, RaysearchError)
+        expected = _for_the_user(cause)
         again = "" if expected else f" after {self._died.get(known.id, 0)} retries"
-        last = _last_checkpoint(trial)
+        reason, last = _first_line(cause), _last_checkpoint(trial)
         self.error = TrialError(
-            f"{known.name} failed{again}: {_first_line(cause)} (last good checkpoint: {last})",
-            expected,
+            f"{known.name} failed{again}: {reason} (last good checkpoint: {last})", expected
         )
         for watcher in self._watchers:
-            watcher.trial_finished(known, str(self.error), {})
+            watcher.trial_finished(known, f"{reason}{again}", {})
         raise self.error
 
 
@@ -147,14 +146,34 @@ def _cause(trial: Any) -> BaseException:
     return error
 
 
+def _for_the_user(cause: BaseException) -> bool:
+    """Whether a person has to mend something before it makes sense to go on."""
+    return isinstance(cause, RaysearchError) or _disk_full(cause)
+
+
+def _disk_full(cause: BaseException) -> bool:
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(cause, OSError) and (cause.errno in full or "No space left" in str(cause))
+
+
+def _keep_only(checkpoint: Path) -> None:
+    """Remove a finished trial's earlier checkpoints, which hold all that is large."""
+    for folder in checkpoint.parent.glob("checkpoint_*"):
+        if folder.name != checkpoint.name:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _first_line(error: BaseException) -> str:
     """An exception in one line."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, RaysearchError):
-        return text
-    if type(error).__name__ == "ActorDiedError":
-        return "its worker process ended unexpectedly"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return lines[0]
+    if _disk_full(error):
+        return "no space left for its checkpoint"
+    if isinstance(error, ActorDiedError):
+        started = "creation task" not in lines[0]
+        return "its worker process ended unexpectedly" if started else lines[-1]
+    return ": ".join([type(error).__name__, *lines[:1]])
 
 
 def _last_checkpoint(trial: Any) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,11 +120,15 @@ def _fit(
         ),
         run_config=run_config,
     )
+    handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
     except Exception:
         if events.error is None:
             raise
+    finally:  # Tune leaves its own behind, which swallows the next Ctrl-C
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
     if events.error is not None:
         raise events.error
 

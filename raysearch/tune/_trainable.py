@@ -69,14 +69,14 @@ class Job:
     share: Share
 
 
-class _Trial(tune.Trainable):  # type: ignore[misc]
+class _Trial(tune.Trainable):
     """An epoch per `step`, a whole checkpoint per `save`.
 
     Its configuration is `{"trial": {id, name, policy, seed, checkpoint}}`, where `checkpoint` is
     the folder that a continued run goes on from, or None.
     """
 
-    def setup(self, config: dict[str, Any], job: Job) -> None:
+    def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         self._job = job
         torch.set_num_threads(job.share.threads)
         if job.share.device == "cuda" and job.share.gpus < 1:
@@ -129,7 +129,7 @@ class _Trial(tune.Trainable):  # type: ignore[misc]
         state = None if self._progress.finished else self._work.state_dict()
         write_checkpoint(Path(checkpoint_dir), self._progress, state, self._policy())
 
-    def load_checkpoint(self, checkpoint: str) -> None:
+    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         if self._work is None:
             return
         progress = read_progress(Path(checkpoint))
@@ -169,7 +169,6 @@ class EvaluationTrainable(_Trial):
 
 def _out_of_memory(share: Share) -> str:
     held = f"{share.gpus:g} of a GPU" if share.device == "cuda" else "the CPU's memory"
-    return (
-        f"out of memory with {held}: use a smaller batch_size"
-        + (" or a larger gpus_per_trial" if share.device == "cuda" else "")
+    return f"out of memory with {held}: use a smaller batch_size" + (
+        " or a larger gpus_per_trial" if share.device == "cuda" else ""
     )

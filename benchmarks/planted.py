@@ -1,0 +1,246 @@
+"""Does a search find a transformation that is planted in the validation images?
+
+    python -m benchmarks.planted [method=dada] [data=digits|cifar10] [seeds=3] [epochs=20] [size=16]
+
+Half of the images train, as they are; the other half validate, each carried through one known
+operation at a magnitude of 0.75 with a random sign. A search over the method's operations (DADA:
+105 pairs of 15) should then rank that operation first among the policy's marginals.
+
+Not every operation can be found on every data set: on grey images Color does nothing, and shearing
+8x8 pixels by half the range moves none. What can be found is settled beforehand, without the
+method: a network is trained with each operation alone (probability and magnitude 0.5, where the
+search's operations start too) and its loss measured on every planted validation set. An operation
+is identifiable where the network trained with it has the lowest loss of all, on average over the
+seeds, and by more than one standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks._common import (
+    arguments,
+    cifar10,
+    console,
+    finish,
+    images_of,
+    method_settings,
+    run,
+    split_of,
+)
+from raysearch import methods, ops
+from raysearch.data import Dataset, load_dataset
+from raysearch.errors import RaysearchError
+from raysearch.policy import SubPolicies
+from raysearch.training import Predefined, Task, Training, evaluate
+
+DEFAULTS = {
+    "method": "dada",
+    "data": "digits",
+    "operations": "",  # comma-separated; empty: all of the method's
+    "seeds": 3,
+    "epochs": 20,
+    "batch": 256,
+    "lr": 0.1,
+    "size": 16,  # digits are resized to this many pixels (8: as they are)
+    "limit": 2000,
+    "magnitude": 0.75,
+    "workers": os.cpu_count() or 1,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One search: an operation planted in the validation images, and a seed."""
+
+    operation: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search made of a case."""
+
+    case: Case
+    rank: int
+    share: float
+    first: str
+    seconds: float
+    epoch_equivalents: float
+    kl_uniform: float
+
+
+def plant(images: Tensor, operation: str, magnitude: float, seed: int) -> Tensor:
+    """Carry every image through one operation, with random signs and centres."""
+    generator = torch.Generator().manual_seed(seed)
+    n = len(images)
+    ids = torch.full((n,), ops.operation_id(operation))
+    sign = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+    value = ops.to_values(ids, torch.full((n,), magnitude), sign)
+    return ops.apply(images, ids, value, torch.rand(n, 2, generator=generator))
+
+
+def load(values: dict[str, Any]) -> Dataset:
+    """The data whose training images are divided and planted."""
+    size = values["size"]
+    if values["data"] == "digits":
+        return load_dataset({"name": "digits", "test_fraction": 0.01, "size": size})
+    found = cifar10(values["limit"])
+    if found is None:
+        raise RaysearchError("data=cifar10 needs RAYSEARCH_DATA to point to a folder that has it")
+    return found
+
+
+def divide(data: Dataset, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Images and labels of the training half and of the half that validates."""
+    images, labels = images_of(data.train)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    half = len(order) // 2
+    return (images[order[:half]], labels[order[:half]]), (
+        images[order[half:]],
+        labels[order[half:]],
+    )
+
+
+def task_of(data: Dataset, train: Any, val: Any, seed: int) -> Task:
+    """A task with the planted validation split; no predefined augmentation in the way."""
+    fields = {**data.__dict__, "train": split_of(*train), "val": split_of(*val)}
+    return Task(Dataset(**fields), "small_cnn", torch.device("cpu"), seed, Predefined())
+
+
+def sgd(values: dict[str, Any]) -> dict[str, Any]:
+    """How the classifier is trained."""
+    return {"epochs": values["epochs"], "batch_size": values["batch"], "lr": values["lr"]}
+
+
+def search(job: tuple[Dataset, dict[str, Any], Case]) -> Found:
+    """One search of one case."""
+    data, values, case = job
+    torch.set_num_threads(1)
+    train, (images, labels) = divide(data, case.seed)
+    planted = plant(images, case.operation, values["magnitude"], case.seed)
+    task = task_of(data, train, (planted, labels), case.seed)
+    settings = method_settings(values)
+    start = time.perf_counter()
+    found = methods.build(settings["name"], task, sgd(values), settings)
+    while found.epoch < found.epochs:
+        metrics = found.step()
+    shares = found.policy().marginals()
+    return Found(
+        case,
+        rank=list(shares).index(case.operation) + 1,
+        share=shares[case.operation],
+        first=next(iter(shares)),
+        seconds=time.perf_counter() - start,
+        epoch_equivalents=metrics["epoch_equivalents"],
+        kl_uniform=metrics["kl_uniform"],
+    )
+
+
+def probe(job: tuple[Dataset, dict[str, Any], str, int, Sequence[str]]) -> list[float]:
+    """Loss on every planted validation set of a network trained with one operation alone."""
+    data, values, operation, seed, planted = job
+    torch.set_num_threads(1)
+    train, (images, labels) = divide(data, seed)
+    task = task_of(data, train, train, seed)
+    half = torch.full((1, 1), 0.5)
+    policy = SubPolicies([(operation,)], torch.ones(1), half, half)
+    # full_train() joins train and val: the same images twice, so half the epochs
+    settings = {**sgd(values), "epochs": max(1, values["epochs"] // 2)}
+    training = Training(task, settings, policy, predefined=False)
+    while training.epoch < training.epochs:
+        training.step()
+    return [
+        evaluate(
+            training.model,
+            task,
+            split_of(plant(images, name, values["magnitude"], seed), labels),
+        )[1]
+        for name in planted
+    ]
+
+
+def identifiable(data: Dataset, values: dict[str, Any], names: Sequence[str], pool: Any) -> Tensor:
+    """By how many standard errors each operation's own training beats the next best; [N]."""
+    jobs = [
+        (data, values, operation, seed, names)
+        for seed in range(values["seeds"])
+        for operation in names
+    ]
+    losses = torch.tensor(list(pool.map(probe, jobs)))
+    losses = losses.reshape(values["seeds"], len(names), len(names))  # seed, trained with, planted
+    own = losses.diagonal(dim1=1, dim2=2)
+    others = losses + torch.diag(torch.full((len(names),), float("inf")))
+    runner_up = others.mean(0).argmin(0)
+    rival = losses[:, runner_up, torch.arange(len(names))]
+    difference = rival - own
+    error = difference.std(0).clamp_min(1e-6) / values["seeds"] ** 0.5
+    return difference.mean(0) / error
+
+
+def report(found: list[Found], margins: dict[str, float]) -> None:
+    """The table for people."""
+    table = Table(title="rank of the planted operation among the policy's marginals")
+    for heading in ("planted", "identifiable", "ranks", "shares %", "found first instead"):
+        table.add_column(heading)
+    for name, margin in margins.items():
+        rows = [f for f in found if f.case.operation == name]
+        table.add_row(
+            name,
+            f"{'yes' if margin > 1 else 'no'} ({margin:+.1f})",
+            " ".join(str(f.rank) for f in rows),
+            " ".join(f"{100 * f.share:.1f}" for f in rows),
+            ", ".join(sorted({f.first for f in rows} - {name})),
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Measure and print."""
+    values = arguments(DEFAULTS)
+    names = tuple(n for n in values["operations"].split(",") if n)
+    names = names or tuple(method_settings(values).get("operations", ops.DADA_OPERATIONS))
+    data = load(values)
+    cases = [Case(name, seed) for name in names for seed in range(values["seeds"])]
+    with ProcessPoolExecutor(values["workers"]) as pool:
+        searched = list(pool.map(search, [(data, values, case) for case in cases]))
+        margins = dict(zip(names, identifiable(data, values, names, pool).tolist(), strict=True))
+    report(searched, margins)
+    counted = [f for f in searched if margins[f.case.operation] > 1]
+    share = sum(f.rank == 1 for f in counted) / len(counted) if counted else float("nan")
+    seconds = statistics.median(f.seconds for f in searched)
+    console.print(
+        f"identifiable (in brackets: lead over the next best training, in standard errors): "
+        f"{len(counted)} of {len(searched)} cases; planted operation first in {share:.0%} of them"
+    )
+    finish(
+        {
+            "benchmark": "planted",
+            "method": values["method"],
+            "found": round(share, 4),
+            "cases": len(counted),
+            "operations": sum(margin > 1 for margin in margins.values()),
+            "all_cases": len(searched),
+            "found_of_all": round(sum(f.rank == 1 for f in searched) / len(searched), 4),
+            "seconds": round(seconds, 2),
+            "epochs": values["epochs"],
+            "epoch_equivalents": round(max(f.epoch_equivalents for f in searched), 2),
+            "data": values["data"],
+            "size": list(data.size),
+            "not_identifiable": [name for name, margin in margins.items() if margin <= 1],
+        }
+    )
+
+
+if __name__ == "__main__":
+    run(main)

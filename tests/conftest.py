@@ -1,0 +1,111 @@
+"""What tests share: one thread for PyTorch, and the command line in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "tracking=none",
+    "data.limit=200",
+    "search.epochs=6",
+    "evaluation.epochs=4",
+    "evaluation.seeds=2",
+    "evaluation.policies=[predefined,learned]",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class CommandLine:
+    """`python -m raysearch.run` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.environment.pop("RAY_ADDRESS", None)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a run and return at once."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "raysearch.run", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            raise
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def files(self) -> list[str]:
+        """Everything in the folder."""
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> CommandLine:
+    """The command line in an empty folder."""
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """The command line in one folder for all tests of a module."""
+    return CommandLine(tmp_path_factory.mktemp("cli"))
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until something holds, up to a minute and a half, while a process is alive."""
+    end = time.monotonic() + 90
+    while not condition():
+        if process is not None and process.poll() is not None:
+            out, err = process.communicate()
+            pytest.fail(f"the run ended with {process.returncode}:\n{out}\n{err}")
+        if time.monotonic() > end:
+            pytest.fail("waited for 90 s")
+        time.sleep(0.01)
+
+
+def descendants(pid: int) -> Iterator[tuple[int, str]]:
+    """Processes that a process has started, directly or not, with their command lines."""
+    parents: dict[int, int] = {}
+    commands: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            status = (entry / "stat").read_text().rpartition(")")[2].split()
+            if status[0] == "Z":
+                continue
+            parents[int(entry.name)] = int(status[1])
+            commands[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+    for child in parents:
+        ancestor = parents[child]
+        while ancestor in parents and ancestor != pid:
+            ancestor = parents[ancestor]
+        if ancestor == pid:
+            yield child, commands[child]

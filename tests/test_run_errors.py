@@ -1,0 +1,149 @@
+"""A mistake ends in one line, a non-zero exit within seconds, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine
+
+from raysearch.cli._main import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["method=dadaa"], "unknown method 'dadaa': did you mean 'dada'"),
+        (["data=digts"], "unknown data set 'digts': did you mean 'digits'?"),
+        (["model=resnt50"], "unknown model 'resnt50': did you mean 'resnet50'"),
+        (["model=torchvision", "model.name=nope"], "unknown model 'nope'"),
+        (["metod=dada"], "unknown override 'metod': did you mean 'method'"),
+        (["search.epoch=3"], "unknown override 'search.epoch': did you mean 'search.epochs'"),
+        (["+search.speed=3"], "unknown override 'search.speed'"),
+        (["search.epochs=abc"], "search.epochs=abc: should be a valid integer"),
+        (["search.epochs=0"], "search.epochs=0: should be greater than or equal to 1"),
+        (["search.epochs=-2"], "search.epochs=-2"),
+        (["search.epochs=2.5"], "search.epochs=2.5"),
+        (["search.val_fraction=1.5"], "search.val_fraction=1.5: should be less than 1"),
+        (["search.lr=nan"], "search.lr=nan: should be a finite number"),
+        (["search=3"], "search=3"),
+        (["seeds=0"], "seeds=0: should name at least one seed"),
+        (["seeds=[1,1]"], "seeds=[1, 1]: names a seed twice"),
+        (["method.lr=fast"], "method.lr=fast: should be a number"),
+        (["method.temperature=-1"], "method.temperature=-1"),
+        (["method=dada,dada_paper"], "one value per run"),
+        (["search.epochs"], "cannot read 'search.epochs': expected KEY=VALUE"),
+        (["name=a/b"], "name='a/b'"),
+        (["device=gpu"], "device=gpu: should be 'auto', 'cpu' or 'cuda'"),
+        (["evaluation.policies=[lerned]"], "'lerned': did you mean 'learned'"),
+        (["evaluation.policies=[missing.json]"], "missing.json: No such file"),
+        (["data=folder", "data.root=missing"], "missing"),
+        (["data.limit=5"], "data.limit=5"),
+        (["--num-gpu", "1"], "unknown option --num-gpu: did you mean --num-gpus"),
+        (["--num-gpus", "many"], "expected a whole number"),
+        (["--num-gpus", "99"], "--num-gpus 99: this machine has"),
+        (["device=cuda", "--num-gpus", "0"], "device=cuda needs a GPU"),
+        (["search.gpus_per_trial=0.5", "device=cpu"], "search.gpus_per_trial=0.5: the run has no"),
+        (["search.cpus_per_trial=2", "--num-cpus", "1"], "search.cpus_per_trial=2: the run has 1"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
+        (["--address", "nowhere"], "expected HOST:PORT"),
+        (["--resume", "nothing"], "there is no run nothing"),
+        (["--resume", "nothing", "seeds=2"], "leave out seeds=2"),
+        (["runs_dir=/proc/here"], "runs_dir=/proc/here cannot be written"),
+        (["tracking.uri=http://127.0.0.1:1"], "MLflow at http://127.0.0.1:1 does not answer"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], said: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    out, err = capfd.readouterr()
+    assert said in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not out
+    assert not list(folder.iterdir())
+
+
+def test_a_gpu_where_there_is_none(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for arguments in (["device=cuda"], ["--num-gpus", "1"]):
+        assert main(arguments) == 2
+        assert "no GPU that PyTorch can use" in capfd.readouterr().err
+    assert not list(folder.iterdir())
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    """A server that is neither Ray nor MLflow."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_that_is_not_ray(
+    web_server: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--address", web_server]) == 2
+    assert f"{web_server} answers, but is no Ray cluster" in capfd.readouterr().err
+    assert not list(folder.iterdir())
+
+
+def test_a_name_that_is_taken(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "runs" / "mine").mkdir(parents=True)
+    assert main(["name=mine"]) == 2
+    assert "mine exists already" in capfd.readouterr().err
+
+
+def test_no_space_left(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = os.statvfs_result((4096, 4096, 10, 1, 1, 10, 10, 10, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: usage)
+    assert main([]) == 2
+    assert "no space left in runs" in capfd.readouterr().err
+    assert not list(folder.iterdir())
+
+
+def test_a_traceback_only_with_debug(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["method=dadaa", "--debug"]) == 2
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_the_exit_code_of_the_process(cli: CommandLine) -> None:
+    result = cli.run("method=dadaa")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert cli.files() == []
+
+
+def test_interrupted_before_anything_was_computed(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import raysearch.cli._execute as execute
+
+    def stop(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(execute, "cluster", stop)
+    assert main(["tracking=none"]) == 130
+    assert capfd.readouterr().err == "interrupted before anything was computed\n"
+    assert not list(folder.iterdir())

@@ -1,0 +1,89 @@
+"""What the command line shows without running anything."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from raysearch import __version__
+from raysearch.cli._compose import choices, compose, config_dir
+from raysearch.cli._main import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_help_names_all_that_can_be_chosen(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capfd.readouterr().out
+    for name in [*choices("method"), *choices("data"), *choices("model")]:
+        assert name in out
+    for flag in ("--num-gpus", "--num-cpus", "--address", "--dry-run", "--resume", "--quiet"):
+        assert flag in out
+    assert "search.epochs=" in out
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capfd.readouterr().out.strip() == f"raysearch {__version__}"
+
+
+def test_dry_run_says_what_would_happen_and_starts_nothing(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    before = set(os.listdir("/proc"))
+    arguments = ["seeds=3", "data.limit=200", "search.epochs=5", "evaluation.seeds=[7,8]"]
+    assert main([*arguments, "--dry-run", "--num-cpus", "2", "device=cpu"]) == 0
+    out = capfd.readouterr().out
+    assert "search: 3 trials of 5 epochs, 2 at once, each with 1 CPU, on cpu" in out
+    assert "evaluation: 8 trials" in out
+    assert "epoch-equivalents" in out
+    assert "epochs: 5" in out
+    assert not ray.is_initialized()
+    assert not list(folder.iterdir())
+    started = set(os.listdir("/proc")) - before
+    assert not [pid for pid in started if "raylet" in _command(pid)]
+
+
+def _command(pid: str) -> str:
+    try:
+        return Path("/proc", pid, "cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_logical_gpus_are_packed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    packed = ["search.gpus_per_trial=0.25", "evaluation.gpus_per_trial=0.25", "seeds=32"]
+    flags = ["--dry-run", "--num-gpus", "8", "--num-cpus", "2"]
+    assert main([*packed, *flags, "device=cpu", "data.limit=200"]) == 0
+    out = capfd.readouterr().out
+    assert "search: 32 trials of 20 epochs, 32 at once, each with 0.0625 CPU and 0.25 GPU" in out
+
+
+def test_overrides_win_over_data_and_method_files() -> None:
+    settings = compose(["method=dada_paper", "search.epochs=3"]).settings
+    assert settings.search.epochs == 3
+    assert settings.search.weight_decay == pytest.approx(2e-4)
+
+
+def test_a_torchvision_model_by_its_name() -> None:
+    assert compose(["model=efficientnet_b0"]).settings.model.name == "efficientnet_b0"
+
+
+def test_every_method_and_data_set_composes() -> None:
+    for method in choices("method"):
+        compose([f"method={method}"])
+    for data in choices("data"):
+        compose([f"data={data}"])
+
+
+def test_the_configuration_lies_beside_the_package() -> None:
+    assert (config_dir() / "config.yaml").is_file()

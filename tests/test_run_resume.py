@@ -1,0 +1,151 @@
+"""Processes that are killed: the run goes on and ends as an undisturbed one would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, CommandLine, descendants, wait_for
+
+
+def epochs_done(run: Path, stage: str) -> int:
+    """Finished epochs of the stage's furthest trial, as far as they are on disk."""
+    done = [0]
+    for path in run.glob(f"trials/{stage}-*/*/checkpoint_*/progress.json"):
+        try:
+            done.append(json.loads(path.read_text())["epoch"])
+        except (OSError, ValueError):
+            continue
+    return max(done)
+
+
+def kill_tree(process: subprocess.Popen[str]) -> None:
+    """kill -9 of the driver alone; Ray has to notice by itself (its idle agents take a minute)."""
+    children = [pid for pid, command in descendants(process.pid) if "Agent" not in command]
+    assert children
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(_alive(pid) for pid in children))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """What must not depend on how often a run was interrupted."""
+    summary = json.loads((run / "summary.json").read_text())
+    return {
+        "policy": json.loads((run / "policy.json").read_text()),
+        "errors": summary["errors"],
+        "equivalents": summary["search"]["epoch_equivalents"],
+    }
+
+
+# Long enough to be caught in the act.
+ARGUMENTS = [*SMALL, "search.epochs=30", "evaluation.epochs=25", "--num-cpus", "2", "device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(module_cli: CommandLine) -> dict[str, Any]:
+    """The result of a run that nobody disturbs."""
+    done = module_cli.run(*ARGUMENTS, "name=undisturbed")
+    assert done.returncode == 0, done.stderr
+    run = module_cli.folder / "runs" / "undisturbed"
+    assert not (run / "trials").exists()
+    return result_of(run)
+
+
+@pytest.fixture
+def stopping() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes to stop when a test fails."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+def test_killed_workers_and_drivers_change_nothing(
+    undisturbed: dict[str, Any],
+    module_cli: CommandLine,
+    stopping: list[subprocess.Popen[str]],
+) -> None:
+    run = module_cli.folder / "runs" / "disturbed"
+
+    process = module_cli.start(*ARGUMENTS, "name=disturbed")
+    stopping.append(process)
+    wait_for(lambda: epochs_done(run, "search") >= 3, process)
+    worker = [pid for pid, command in descendants(process.pid) if "Trainable" in command]
+    assert worker
+    before = epochs_done(run, "search")
+    for pid in worker:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: epochs_done(run, "search") >= before + 4, process)
+    kill_tree(process)
+    assert 0 < epochs_done(run, "search") < 30
+
+    process = module_cli.start("--resume", "disturbed")
+    stopping.append(process)
+    wait_for(lambda: epochs_done(run, "evaluation") >= 3, process)
+    kill_tree(process)
+    assert not (run / "summary.json").exists()
+
+    finished = module_cli.run("--resume", str(run))
+    assert finished.returncode == 0, finished.stderr
+    assert result_of(run) == undisturbed
+    log = (run / "raysearch.log").read_text()
+    assert "goes on from" in log or "failed" in log
+
+
+def test_a_complete_run_has_nothing_to_resume(
+    undisturbed: dict[str, Any], module_cli: CommandLine
+) -> None:
+    again = module_cli.run("--resume", "undisturbed")
+    assert again.returncode == 0
+    assert "is complete" in again.stdout
+
+
+def test_ctrl_c_keeps_what_was_done(
+    cli: CommandLine, stopping: list[subprocess.Popen[str]]
+) -> None:
+    process = cli.start(*ARGUMENTS, "search.epochs=5000", "name=stopped")
+    stopping.append(process)
+    run = cli.folder / "runs" / "stopped"
+    wait_for(lambda: epochs_done(run, "search") >= 2, process)
+    refused = cli.run("--resume", "stopped")
+    assert refused.returncode == 2
+    assert "still going on in another process" in refused.stderr
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - start < 30
+    assert process.returncode == 130
+    assert "--resume runs/stopped" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    assert epochs_done(run, "search") >= 2
+
+
+@pytest.mark.slow
+def test_sigterm_is_a_ctrl_c(cli: CommandLine, stopping: list[subprocess.Popen[str]]) -> None:
+    process = cli.start(*ARGUMENTS, "search.epochs=5000", "name=stopped")
+    stopping.append(process)
+    run = cli.folder / "runs" / "stopped"
+    wait_for(lambda: epochs_done(run, "search") >= 2, process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "--resume runs/stopped" in err.splitlines()[-1]
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
