@@ -1,4 +1,4 @@
-"""What the benchmark programs share: arguments, method settings, real data, the closing JSON line."""
+"""What the benchmark programs share: arguments, settings, real data, the closing JSON line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _accepted(default: Any) -> tuple[type, ...]:
 
 
 def method_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The `method` group of `configs/method/NAME.yaml`, with `method.KEY=VALUE` arguments over it."""
+    """The `method` group of `configs/method/NAME.yaml`, `method.KEY=VALUE` arguments over it."""
     settings = _method_file(values["method"])
     for key, value in values.items():
         if key.startswith("method."):

@@ -70,7 +70,10 @@ def main() -> None:
     metrics: dict[str, dict[str, float]] = {}
     for round_ in range(rounds + 1):
         # a plain epoch goes over train and validation: twice the search's batches
-        for name, epoch, count in (("plain step", plain, 2 * steps), ("search step", search, steps)):
+        for name, epoch, count in (
+            ("plain step", plain, 2 * steps),
+            ("search step", search, steps),
+        ):
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
                 torch.cuda.synchronize()

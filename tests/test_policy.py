@@ -53,7 +53,7 @@ def test_samples_follow_weights_and_probabilities() -> None:
         rates = draws.applied[draws.sub_policy == s].double().mean(0)
         torch.testing.assert_close(rates, policy.probabilities[s], atol=1.5e-2, rtol=0)
     assert abs(float(draws.sign.mean())) < 0.02
-    assert 0 <= float(draws.center.min())
+    assert float(draws.center.min()) >= 0
     assert float(draws.center.max()) < 1
 
 

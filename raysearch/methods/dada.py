@@ -22,15 +22,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from raysearch import ops
-from raysearch.errors import RaysearchError, unknown
 from raysearch.hypergrad import (
     Choices,
     ControlVariate,
@@ -42,90 +40,10 @@ from raysearch.hypergrad import (
     reinforce,
     relax,
 )
+from raysearch.methods._dada_settings import DadaSettings
 from raysearch.methods._single_pass import Batch, SinglePass
 from raysearch.policy import SubPolicies, random_draws, with_operations
 from raysearch.training import Task, seeded
-
-
-@dataclass(frozen=True)
-class DadaSettings:
-    """The `method` group of the configuration.
-
-    Attributes:
-        name: `dada`.
-        operations: names of the operations that are paired.
-        estimator: `relax`, `gumbel_softmax` or `reinforce`.
-        sampling: a choice per `image`, or one per `batch` as the paper's code draws it.
-        lr: Adam's learning rate for α, β and the control variate.
-        magnitude_lr: Adam's learning rate for m; 0 keeps the starting magnitudes.
-        betas: Adam's decay rates.
-        temperature: τ of the relaxations, > 0.
-        alpha: standard deviation of the starting logits α.
-        probability, magnitude: starting values of every σ(β) and m, in (0, 1).
-        prior_strength: T ≥ 0; see the module's text.
-        difference: `forward` or `central` differences along v.
-        epsilon: length of the step along v, in weight space.
-        warmup: share of the search's epochs, in [0, 1), that train with the starting policy
-            before the policy begins to move; they cost one epoch-equivalent each.
-        keep: sub-policies of largest α in the final policy; 0 keeps all.
-    """
-
-    name: str
-    operations: tuple[str, ...]
-    estimator: Literal["relax", "gumbel_softmax", "reinforce"]
-    sampling: Literal["image", "batch"]
-    lr: float
-    magnitude_lr: float
-    betas: tuple[float, float]
-    temperature: float
-    alpha: float
-    probability: float
-    magnitude: float
-    prior_strength: float
-    difference: Literal["forward", "central"]
-    epsilon: float
-    warmup: float
-    keep: int
-
-    def __post_init__(self) -> None:
-        for name in self.operations:
-            ops.operation_id(name)
-        for key, known in (
-            ("estimator", ("relax", "gumbel_softmax", "reinforce")),
-            ("sampling", ("image", "batch")),
-            ("difference", ("forward", "central")),
-        ):
-            if getattr(self, key) not in known:
-                raise unknown(f"method.{key}", str(getattr(self, key)), known)
-        checks = {
-            "operations": len(set(self.operations)) == len(self.operations) >= 2,
-            "lr": self.lr > 0,
-            "magnitude_lr": self.magnitude_lr >= 0,
-            "betas": all(0 <= beta < 1 for beta in self.betas),
-            "temperature": self.temperature > 0,
-            "alpha": self.alpha >= 0,
-            "probability": 0 < self.probability < 1,
-            "magnitude": 0 <= self.magnitude <= 1,
-            "prior_strength": self.prior_strength >= 0,
-            "epsilon": self.epsilon > 0,
-            "warmup": 0 <= self.warmup < 1,
-            "keep": self.keep >= 0,
-        }
-        for key, fine in checks.items():
-            if not fine:
-                raise RaysearchError(f"method.{key}={getattr(self, key)!r} is out of range")
-
-    @classmethod
-    def of(cls, method: Mapping[str, Any]) -> DadaSettings:
-        """From the configuration group; raises RaysearchError for keys that do not belong."""
-        extra = sorted(set(method) - set(cls.__dataclass_fields__))
-        missing = sorted(set(cls.__dataclass_fields__) - set(method))
-        if extra:
-            raise unknown("setting of method dada", extra[0], cls.__dataclass_fields__)
-        if missing:
-            raise RaysearchError(f"method dada needs method.{missing[0]}")
-        values = {**method, "operations": tuple(method["operations"])}
-        return cls(**{**values, "betas": tuple(method["betas"])})
 
 
 class Dada(SinglePass):

@@ -13,7 +13,7 @@ from raysearch import models
 from raysearch.training._task import Task
 
 
-class counting(TorchDispatchMode):  # noqa: N801 (used as a context manager)
+class counting(TorchDispatchMode):
     """Count the arithmetic (convolutions and matrix products) that is done inside the block.
 
     PyTorch's own `FlopCounterMode` cannot follow gradients with respect to a module's input.

@@ -1,0 +1,232 @@
+"""Searches and trainings: resumed bit for bit, per-batch or per-image, moved by their evidence."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from raysearch import methods
+from raysearch.data import Dataset, TensorSplit
+from raysearch.errors import NonFiniteLossError, RaysearchError
+from raysearch.methods._dada_settings import DadaSettings
+from raysearch.methods.dada import Dada
+from raysearch.policy import SubPolicies, trivial_augment
+from raysearch.training import Predefined, Task, Training, counting, plain_step_flops
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
+SETTINGS: dict[str, Any] = yaml.safe_load((CONFIGS / "dada.yaml").read_text())["method"]
+SGD = {"epochs": 4, "batch_size": 16, "lr": 0.05}
+
+
+def split(n: int, seed: int) -> TensorSplit:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 4
+    images = torch.randint(0, 60, (n, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    for i, label in enumerate(labels.tolist()):
+        images[i, 0, 2 * label : 2 * label + 2] += 150
+    return TensorSplit(images, labels)
+
+
+@pytest.fixture
+def task() -> Task:
+    data = Dataset(
+        name="stripes",
+        classes=tuple("abcd"),
+        train=split(96, 0),
+        val=None,
+        test=split(40, 1),
+        channels=1,
+        size=(8, 8),
+        mean=(0.25,),
+        std=(0.25,),
+    )
+    return Task(
+        data, "small_cnn", torch.device("cpu"), 3, Predefined(flip=True, padding=1, cutout=2)
+    )
+
+
+def build(task: Task, **changes: Any) -> Dada:
+    method = methods.build("dada", task, SGD, {**SETTINGS, **changes})
+    assert isinstance(method, Dada)
+    return method
+
+
+def through_a_file(state: dict[str, Any]) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+VARIANTS = {
+    "default": {},
+    "per batch": {"sampling": "batch"},
+    "gumbel": {"estimator": "gumbel_softmax"},
+    "reinforce": {"estimator": "reinforce", "magnitude_lr": 0.0},
+    "central": {"difference": "central"},
+    "warmup": {"warmup": 0.5},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_restored_search_continues_bit_for_bit(task: Task, variant: str) -> None:
+    whole = build(task, **VARIANTS[variant])
+    metrics = [whole.step() for _ in range(whole.epochs)]
+    first = build(task, **VARIANTS[variant])
+    first.step()
+    first.step()
+    second = build(task, **VARIANTS[variant])
+    torch.rand(7)  # the global generator is nobody's business
+    second.load_state_dict(through_a_file(first.state_dict()))
+    later = [second.step() for _ in range(2)]
+    for ours, theirs in zip(later, metrics[2:], strict=True):
+        assert ours == pytest.approx(theirs, rel=0, abs=0, nan_ok=True)
+    assert second.policy() == whole.policy()
+    for name, tensor in second.model.state_dict().items():
+        assert torch.equal(tensor, whole.model.state_dict()[name])
+
+
+def test_seeds_matter_and_nothing_else(task: Task) -> None:
+    def policy(seed: int) -> SubPolicies:
+        search = build(Task(**{**task.__dict__, "seed": seed}))
+        search.step()
+        return search.policy()
+
+    assert policy(1) == policy(1)
+    assert policy(1) != policy(2)
+
+
+def test_metrics_say_what_the_interface_promises(task: Task) -> None:
+    metrics = build(task).step()
+    assert {"train_loss", "val_loss", "val_error", "lr", "entropy", "kl_uniform"} <= set(metrics)
+    shares = [value for key, value in metrics.items() if key.startswith("share/")]
+    assert len(shares) == 15
+    assert sum(shares) == pytest.approx(1)
+    assert 0 <= metrics["kl_uniform"] < 0.1
+    assert 0 <= metrics["val_error"] <= 100
+
+
+def test_cost_is_arithmetic_in_plain_epochs(task: Task) -> None:
+    per_epoch = {
+        variant: build(task, **changes).step()["epoch_equivalents"]
+        for variant, changes in VARIANTS.items()
+    }
+    # 3 + 3 passes of gradients, then a pass or two of differences, doubled by magnitudes
+    assert per_epoch["reinforce"] == pytest.approx(7 / 3, rel=0.03)
+    assert per_epoch["default"] == pytest.approx(8 / 3, rel=0.05)
+    assert per_epoch["central"] == pytest.approx(10 / 3, rel=0.06)
+    assert per_epoch["warmup"] == 1
+
+
+def test_plain_step_flops_are_those_of_a_step(task: Task) -> None:
+    training = Training(task, SGD, None, predefined=False)
+    with counting() as count:
+        training.step()
+    steps = 96 // 16
+    assert count.total == steps * plain_step_flops(task, 16)
+
+
+def test_per_batch_sampling_gives_all_images_one_sub_policy(task: Task) -> None:
+    images, _ = next(task.dataset.train.batches(16, device=task.device, generator=None))
+    for sampling, count in (("image", 16), ("batch", 1)):
+        search = build(task, sampling=sampling)
+        _, choices = search.sample(images, torch.Generator().manual_seed(0))
+        assert len(choices.chosen) == count
+
+
+def test_the_prior_holds_the_policy_where_it_started(task: Task) -> None:
+    def moved(**changes: Any) -> float:
+        search = build(task, lr=0.1, **changes)
+        return [search.step()["kl_uniform"] for _ in range(4)][-1]
+
+    assert moved(prior_strength=30.0) < 0.3 * moved(prior_strength=0.0)
+
+
+def test_the_prior_gradient_is_that_of_the_joint_divergence(task: Task) -> None:
+    search = build(task, prior_strength=1.0)
+    generator = torch.Generator().manual_seed(0)
+    search.alpha += 0.5 * torch.randn(search.alpha.shape, generator=generator)
+    search.beta += 0.5 * torch.randn(search.beta.shape, generator=generator)
+    alpha, beta = search.alpha.double().requires_grad_(), search.beta.double().requires_grad_()
+    p, q = alpha.softmax(0), beta.sigmoid()
+    joint = torch.stack([q, 1 - q])  # bit, sub-policy, position
+    mass = p[:, None, None] * joint[:, :, 0].T[:, :, None] * joint[:, :, 1].T[:, None, :]
+    divergence = (mass * (mass * len(p) * 4).log()).sum()
+    truth = torch.autograd.grad(divergence, (alpha, beta))
+    for ours, theirs in zip(search._prior_gradient(), truth, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_keep_leaves_the_heaviest(task: Task) -> None:
+    search = build(task, keep=25)
+    search.step()
+    assert len(search.policy()) == 25
+
+
+def test_a_loss_that_is_not_finite_names_the_step(task: Task) -> None:
+    search = methods.build("dada", task, {**SGD, "lr": 1e12}, SETTINGS)
+    with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
+        for _ in range(4):
+            search.step()
+    training = Training(task, {**SGD, "lr": 1e12}, None, predefined=True)
+    with pytest.raises(NonFiniteLossError, match="training"):
+        for _ in range(4):
+            training.step()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"estimator": "relaxed"}, "did you mean 'relax'"),
+        ({"operations": ["Rotate", "Sheer"]}, "unknown operation 'Sheer'"),
+        ({"operations": ["Rotate"]}, "operations"),
+        ({"temperature": 0}, "temperature"),
+        ({"temprature": 1}, "did you mean 'temperature'"),
+        ({"betas": [0.5, 1.0]}, "betas"),
+        ({"lr": "fast"}, "method.lr"),
+        ({"keep": 1.5}, "method.keep"),
+    ],
+)
+def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RaysearchError, match=message) as error:
+        DadaSettings.of({**SETTINGS, **change})
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_methods_are_named() -> None:
+    with pytest.raises(RaysearchError, match="did you mean 'dada'"):
+        methods.build("dadaa", None, {}, {})  # type: ignore[arg-type]
+    assert "dada" in methods.names()
+
+
+@pytest.mark.parametrize("policy", [None, trivial_augment()])
+def test_a_restored_training_continues_bit_for_bit(task: Task, policy: Any) -> None:
+    whole = Training(task, SGD, policy, predefined=True)
+    metrics = [whole.step() for _ in range(4)]
+    first = Training(task, SGD, policy, predefined=True)
+    first.step()
+    second = Training(task, SGD, policy, predefined=True)
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert [second.step() for _ in range(3)] == metrics[1:]
+    assert second.test() == whole.test()
+
+
+def test_training_learns_and_counts_its_epochs(task: Task) -> None:
+    training = Training(task, {**SGD, "epochs": 8}, None, predefined=False)
+    metrics = [training.step() for _ in range(8)]
+    assert metrics[-1]["train_loss"] < 0.3 * metrics[0]["train_loss"]
+    # the final training has twice the images of the search's half
+    assert metrics[-1]["epoch_equivalents"] == pytest.approx(16)
+    assert training.test()["test_error"] < 20
+
+
+def test_fewer_images_than_a_batch_are_one_batch(task: Task) -> None:
+    training = Training(task, {**SGD, "batch_size": 500}, None, predefined=False)
+    assert training.step()["train_loss"] > 0
+    search = methods.build("dada", task, {**SGD, "batch_size": 500}, SETTINGS)
+    assert search.step()["train_loss"] > 0
