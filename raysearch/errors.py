@@ -1,4 +1,4 @@
-"""Errors that are meant for the person at the keyboard: one line that says what, where and what to do."""
+"""Errors for the person at the keyboard: one line that says what, where and what to do."""
 
 from __future__ import annotations
 

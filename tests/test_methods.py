@@ -16,7 +16,7 @@ from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._dada_settings import DadaSettings
 from raysearch.methods.dada import Dada
 from raysearch.policy import SubPolicies, trivial_augment
-from raysearch.training import Predefined, Task, Training, counting, plain_step_flops
+from raysearch.training import FlopCounter, Predefined, Task, Training, plain_step_flops
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
 SETTINGS: dict[str, Any] = yaml.safe_load((CONFIGS / "dada.yaml").read_text())["method"]
@@ -68,7 +68,8 @@ VARIANTS = {
     "per batch": {"sampling": "batch"},
     "gumbel": {"estimator": "gumbel_softmax"},
     "reinforce": {"estimator": "reinforce", "magnitude_lr": 0.0},
-    "central": {"difference": "central"},
+    "every step": {"magnitude_interval": 1},
+    "central": {"difference": "central", "magnitude_interval": 1},
     "warmup": {"warmup": 0.5},
 }
 
@@ -118,14 +119,15 @@ def test_cost_is_arithmetic_in_plain_epochs(task: Task) -> None:
     }
     # 3 + 3 passes of gradients, then a pass or two of differences, doubled by magnitudes
     assert per_epoch["reinforce"] == pytest.approx(7 / 3, rel=0.03)
-    assert per_epoch["default"] == pytest.approx(8 / 3, rel=0.05)
+    assert per_epoch["default"] == pytest.approx((4 * 7 + 2) / 12, rel=0.03)  # 2 of 6 steps
+    assert per_epoch["every step"] == pytest.approx(8 / 3, rel=0.05)
     assert per_epoch["central"] == pytest.approx(10 / 3, rel=0.06)
     assert per_epoch["warmup"] == 1
 
 
 def test_plain_step_flops_are_those_of_a_step(task: Task) -> None:
     training = Training(task, SGD, None, predefined=False)
-    with counting() as count:
+    with FlopCounter() as count:
         training.step()
     steps = 96 // 16
     assert count.total == steps * plain_step_flops(task, 16)
@@ -169,14 +171,15 @@ def test_keep_leaves_the_heaviest(task: Task) -> None:
 
 
 def test_a_loss_that_is_not_finite_names_the_step(task: Task) -> None:
-    search = methods.build("dada", task, {**SGD, "lr": 1e12}, SETTINGS)
-    with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
-        for _ in range(4):
-            search.step()
-    training = Training(task, {**SGD, "lr": 1e12}, None, predefined=True)
-    with pytest.raises(NonFiniteLossError, match="training"):
+    def until_it_fails(training: Any) -> None:
         for _ in range(4):
             training.step()
+
+    hot = {**SGD, "lr": 1e12}
+    with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
+        until_it_fails(methods.build("dada", task, hot, SETTINGS))
+    with pytest.raises(NonFiniteLossError, match="training"):
+        until_it_fails(Training(task, hot, None, predefined=True))
 
 
 @pytest.mark.parametrize(

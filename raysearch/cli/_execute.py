@@ -103,7 +103,7 @@ def _tracker(run: Run, display: Display) -> Iterator[Tracker | None]:
         run.folder.path.name,
         run.configuration.values,
         run.folder.state.get("mlflow_run_id"),
-        warn=display.message,
+        warn=display.warning,
     )
     run.folder.save_state(mlflow_run_id=tracker.run_id)
     try:

@@ -193,6 +193,5 @@ def _state_bytes(work: Work) -> int:
 
 def merge(policies: Mapping[int, Policy]) -> Policy:
     """The equal mixture of the policies that the search seeds found."""
-    first, *others = policies.values()
-    mixture: Policy = type(first).merge([first, *others]) if others else first  # type: ignore[attr-defined]
-    return mixture
+    found = list(policies.values())
+    return type(found[0]).merge(found)

@@ -21,10 +21,13 @@ class DadaSettings:
         sampling: a choice per `image`, or one per `batch` as the paper's code draws it.
         lr: Adam's learning rate for α, β and the control variate.
         magnitude_lr: Adam's learning rate for m; 0 keeps the starting magnitudes.
+        magnitude_interval: steps from one update of m to the next, at least 1; the derivative
+            for m costs a backward pass.
         betas: Adam's decay rates.
         temperature: τ of the relaxations, > 0.
         alpha: standard deviation of the starting logits α.
-        probability, magnitude: starting values of every σ(β) and m, in (0, 1).
+        probability: starting value of every σ(β), in (0, 1).
+        magnitude: starting value of every m, in [0, 1].
         prior_strength: T ≥ 0; see the module's text.
         difference: `forward` or `central` differences along v.
         epsilon: length of the step along v, in weight space.
@@ -39,6 +42,7 @@ class DadaSettings:
     sampling: Literal["image", "batch"]
     lr: float
     magnitude_lr: float
+    magnitude_interval: int
     betas: tuple[float, float]
     temperature: float
     alpha: float
@@ -60,22 +64,19 @@ class DadaSettings:
         ):
             if getattr(self, key) not in known:
                 raise unknown(f"method.{key}", str(getattr(self, key)), known)
-        numbers = ("lr", "magnitude_lr", "temperature", "alpha", "probability", "magnitude")
-        numbers += ("prior_strength", "epsilon", "warmup", "keep")
-        for key in numbers:
-            value = getattr(self, key)
-            whole = key == "keep"
+        for key, kind in type(self).__annotations__.items():
+            if kind not in ("int", "float"):
+                continue
+            value, whole = getattr(self, key), kind == "int"
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 raise _wrong(key, value, "a whole number" if whole else "a number")
         for key, fine, expected in (
             ("operations", len(set(self.operations)) == len(self.operations) >= 2, "two or more"),
             ("lr", self.lr > 0, "a number above 0"),
             ("magnitude_lr", self.magnitude_lr >= 0, "at least 0"),
-            (
-                "betas",
-                len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),
-                "two in [0, 1)",
-            ),
+            ("magnitude_interval", self.magnitude_interval >= 1, "at least 1"),
+            ("betas", len(self.betas) == 2, "two numbers"),
+            ("betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1"),
             ("temperature", self.temperature > 0, "a number above 0"),
             ("alpha", self.alpha >= 0, "at least 0"),
             ("probability", 0 < self.probability < 1, "between 0 and 1"),

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from raysearch.hypergrad import Network, OneStep
 from raysearch.methods._base import SearchMethod
 from raysearch.training import (
+    FlopCounter,
     SGDSettings,
     Task,
     autocast,
-    counting,
     finite_mean,
     plain_step_flops,
     seeded,
@@ -49,7 +49,9 @@ class SinglePass(SearchMethod):
         self.network = Network(self.model)
         self.optimizer = self.sgd.optimizer(self.model)
         self._plain_flops = plain_step_flops(task, self.sgd.batch_size)
-        self._search_flops = 0  # counted in the first search step
+        self.steps_done = 0  # search steps, all epochs together
+        self._flops_of: dict[str, int] = {}  # by kind of step, counted the first time
+        self._flops = 0
         self._last_val = {"val_loss": float("nan"), "val_error": float("nan")}
 
     @abstractmethod
@@ -66,6 +68,10 @@ class SinglePass(SearchMethod):
             draw: what `sample` returned for these images.
             lr: ζ, the classifier's learning rate in this step.
         """
+
+    def step_kind(self) -> str:
+        """A name for the next search step's arithmetic, where steps differ in it."""
+        return "search"
 
     @abstractmethod
     def policy_metrics(self) -> dict[str, float]:
@@ -87,6 +93,7 @@ class SinglePass(SearchMethod):
                 train = task.normalise(task.after(images, generator)), labels
                 if self.epoch < self.warmup_epochs:
                     train_losses.append(self._plain_step(train, lr))
+                    self._flops += self._plain_flops
                     continue
                 result = self._counted(train, next(validation), draw, lr)
                 self._update(result.gradient, lr)
@@ -125,12 +132,16 @@ class SinglePass(SearchMethod):
         return loss.detach()
 
     def _counted(self, train: Batch, val: Batch, draw: Any, lr: float) -> OneStep:
-        """`search_step`, its arithmetic counted the first time."""
-        if self._search_flops:
-            return self.search_step(train, val, draw, lr)
-        with counting() as count:
+        """`search_step`; its arithmetic is counted the first time that a kind of step is taken."""
+        kind = self.step_kind()
+        if kind in self._flops_of:
             result = self.search_step(train, val, draw, lr)
-        self._search_flops = count.total * self.sgd.batch_size // len(train[0])
+        else:
+            with FlopCounter() as counter:
+                result = self.search_step(train, val, draw, lr)
+            self._flops_of[kind] = counter.total * self.sgd.batch_size // len(train[0])
+        self._flops += self._flops_of[kind]
+        self.steps_done += 1
         return result
 
     def _update(self, gradient: Mapping[str, Tensor], lr: float) -> None:
@@ -162,8 +173,7 @@ class SinglePass(SearchMethod):
 
     def epoch_equivalents(self) -> float:
         """Arithmetic so far over that of a plain training epoch on the same split."""
-        searched = max(0, self.epoch - self.warmup_epochs)
-        return self.epoch - searched + searched * self._search_flops / self._plain_flops
+        return self._flops / (self._plain_flops * self.sgd.steps(len(self.train)))
 
     def state_dict(self) -> dict[str, Any]:
         """The classifier's part of the state; a subclass adds the policy's."""
@@ -171,7 +181,9 @@ class SinglePass(SearchMethod):
             "epoch": self.epoch,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "search_flops": self._search_flops,
+            "steps_done": self.steps_done,
+            "flops": self._flops,
+            "flops_of": self._flops_of,
             "last_val": self._last_val,
         }
 
@@ -180,5 +192,6 @@ class SinglePass(SearchMethod):
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._search_flops = state["search_flops"]
+        self.steps_done, self._flops = state["steps_done"], state["flops"]
+        self._flops_of = dict(state["flops_of"])
         self._last_val = dict(state["last_val"])

@@ -88,6 +88,11 @@ class Dada(SinglePass):
         )
         return draws.apply(images), choices
 
+    def step_kind(self) -> str:
+        """Steps that update the magnitudes cost more than those that do not."""
+        due = self.steps_done % self.settings.magnitude_interval == 0
+        return "magnitudes" if self.settings.magnitude_lr > 0 and due else "plain"
+
     def search_step(self, train: Batch, val: Batch, draw: Choices, lr: float) -> OneStep:
         """Equations 7 and 8: rewards of the batch, then one Adam step on α, β, m and ψ."""
         result = one_step_rewards(
@@ -97,12 +102,13 @@ class Dada(SinglePass):
             lr,
             difference=self.settings.difference,
             epsilon=self.settings.epsilon,
-            with_pixels=self.settings.magnitude_lr > 0,
+            with_pixels=self.step_kind() == "magnitudes",
         )
         gradient = self._estimate(draw, self._costs(result.rewards, len(draw.chosen)))
         prior_alpha, prior_beta = self._prior_gradient()
         self.alpha.grad = gradient.alpha + prior_alpha
         self.beta.grad = gradient.beta + prior_beta
+        self.magnitude.grad = None
         if result.pixel_rewards is not None:
             self.magnitude.grad = self._magnitude_gradient(draw, result.pixel_rewards)
         if gradient.spread is not None:

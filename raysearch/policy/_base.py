@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -143,6 +143,17 @@ class Policy(ABC):
     @abstractmethod
     def from_body(cls, body: Mapping[str, Any]) -> Policy:
         """The policy from its own, schema-checked part of a JSON document."""
+
+    @classmethod
+    def merge(cls, policies: Sequence[Policy]) -> Policy:
+        """The equal mixture of policies of this kind, for one search run with several seeds.
+
+        Raises:
+            ValueError: no policies, or policies that differ and of a kind that cannot be mixed.
+        """
+        if not policies or any(policy != policies[0] for policy in policies):
+            raise ValueError(f"different policies of kind {cls.kind} cannot be merged")
+        return policies[0]
 
     def to_json(self) -> Json:
         """The whole JSON document: format, version, kind and the kind's own part."""

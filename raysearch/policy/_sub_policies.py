@@ -87,20 +87,22 @@ class SubPolicies(Policy):
         )
 
     @classmethod
-    def merge(cls, policies: Sequence[SubPolicies]) -> SubPolicies:
+    def merge(cls, policies: Sequence[Policy]) -> SubPolicies:
         """The equal mixture of several policies, for one search run with several seeds.
 
         Raises:
-            ValueError: no policies, or policies of different lengths or ranges.
+            ValueError: no policies, or policies of another kind, different lengths or ranges.
         """
-        if len({(p.ranges, p._ids.shape[1]) for p in policies}) != 1:
-            raise ValueError("only policies of one range and sub-policy length can be merged")
+        alike = [policy for policy in policies if isinstance(policy, SubPolicies)]
+        shapes = {(policy.ranges, policy._ids.shape[1]) for policy in alike}
+        if len(alike) < len(policies) or len(shapes) != 1:
+            raise ValueError("only sub-policies of one range and length can be merged")
         return cls(
-            [names for policy in policies for names in policy.operations],
-            torch.cat([policy.weights for policy in policies]),
-            torch.cat([policy.probabilities for policy in policies]),
-            torch.cat([policy.magnitudes for policy in policies]),
-            policies[0].ranges,
+            [names for policy in alike for names in policy.operations],
+            torch.cat([policy.weights for policy in alike]),
+            torch.cat([policy.probabilities for policy in alike]),
+            torch.cat([policy.magnitudes for policy in alike]),
+            alike[0].ranges,
         )
 
     def top(self, count: int) -> SubPolicies:

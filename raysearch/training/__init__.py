@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysearch.training._cost import counting, plain_step_flops
+from raysearch.training._cost import FlopCounter, plain_step_flops
 from raysearch.training._task import Predefined, Task, derive_seed, seeded
 from raysearch.training._training import (
     SGDSettings,
@@ -13,12 +13,12 @@ from raysearch.training._training import (
 )
 
 __all__ = [
+    "FlopCounter",
     "Predefined",
     "SGDSettings",
     "Task",
     "Training",
     "autocast",
-    "counting",
     "derive_seed",
     "evaluate",
     "finite_mean",

@@ -13,7 +13,7 @@ from raysearch import models
 from raysearch.training._task import Task
 
 
-class counting(TorchDispatchMode):
+class FlopCounter(TorchDispatchMode):
     """Count the arithmetic (convolutions and matrix products) that is done inside the block.
 
     PyTorch's own `FlopCounterMode` cannot follow gradients with respect to a module's input.
@@ -23,7 +23,7 @@ class counting(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(
@@ -32,7 +32,7 @@ class counting(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
         return out
 
 
@@ -48,7 +48,8 @@ def plain_step_flops(task: Task, batch_size: int) -> int:
         )
         images = torch.empty(batch_size, data.channels, *data.size)
         labels = torch.empty(batch_size, dtype=torch.int64)
-        with counting() as count:
+        counter = FlopCounter()
+        with counter:
             loss = F.cross_entropy(model(images), labels)
             torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
-    return count.total
+    return counter.total
