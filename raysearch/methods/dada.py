@@ -75,7 +75,7 @@ class Dada(SinglePass):
     def sample(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Choices]:
         """Augment each image by a choice of its own, or all by one."""
         n = len(images)
-        draws = random_draws(n, 2, images.device, generator)
+        draws = random_draws(n, 2, generator)
         choices = choose(
             self.alpha, self.beta, n if self.settings.sampling == "image" else 1, generator
         )

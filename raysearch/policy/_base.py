@@ -63,17 +63,18 @@ class Draws:
         return ops.apply_sequence(images, operation, value, self.center)
 
 
-def random_draws(
-    n: int,
-    count: int,
-    device: torch.device,
-    generator: torch.Generator | None,
-) -> Draws:
+def source(generator: torch.Generator | None) -> torch.device:
+    """Where numbers from `generator` live."""
+    return torch.device("cpu") if generator is None else generator.device
+
+
+def random_draws(n: int, count: int, generator: torch.Generator | None) -> Draws:
     """Draws with random signs and centres; every operation Identity at magnitude 0, applied."""
+    device = source(generator)
     noise = torch.rand(n, count, 3, device=device, generator=generator)
     zeros = torch.zeros(n, count, dtype=torch.int64, device=device)
     return Draws(
-        sub_policy=zeros[:, 0] if count else torch.zeros(n, dtype=torch.int64, device=device),
+        sub_policy=zeros[:, 0],
         operation=zeros,
         applied=torch.ones_like(zeros, dtype=torch.bool),
         magnitude=torch.zeros(n, count, device=device),
@@ -98,7 +99,6 @@ class Policy(ABC):
         self,
         n: int,
         *,
-        device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
         progress: float = 0.0,
     ) -> Draws:
@@ -106,8 +106,9 @@ class Policy(ABC):
 
         Args:
             n: number of images.
-            device: where the tensors of the draw live.
-            generator: source of randomness on that device; None is torch's global one.
+            generator: source of randomness, on whose device the draw lives; None is torch's
+                global one for the CPU. On the CPU is best, for images on a GPU too: the
+                operations' parameters are needed there, and nothing waits for the GPU.
             progress: how far the training that uses the policy has come, in [0, 1]. Policies
                 that do not change over training ignore it.
         """
@@ -119,12 +120,9 @@ class Policy(ABC):
 
         Args:
             images: uint8 [B, C, H, W], or floating point in [0, 1]; C is 1 or 3.
-            generator: source of randomness on the images' device; None is torch's global one.
-            progress: see `sample`.
+            generator, progress: see `sample`.
         """
-        draws = self.sample(
-            len(images), device=images.device, generator=generator, progress=progress
-        )
+        draws = self.sample(len(images), generator=generator, progress=progress)
         return draws.apply(images, self.ranges)
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from raysearch import ops
-from raysearch.policy._base import Draws, Json, Policy, random_draws, with_operations
+from raysearch.policy._base import Draws, Json, Policy, random_draws, source, with_operations
 
 
 class RandomOperations(Policy):
@@ -55,14 +55,13 @@ class RandomOperations(Policy):
         self,
         n: int,
         *,
-        device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
         progress: float = 0.0,
     ) -> Draws:
         """Draw operations and magnitudes uniformly for each of n images; see `Policy.sample`."""
-        device = torch.device(device)
+        device = source(generator)
         shape = (n, self.count)
-        draws = random_draws(n, self.count, device, generator)
+        draws = random_draws(n, self.count, generator)
         index = torch.randint(len(self._ids), shape, device=device, generator=generator)
         level = torch.randint(self.levels, shape, device=device, generator=generator)
         step = (self.high - self.low) / max(1, self.levels - 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raysearch import ops
-from raysearch.policy._base import Draws, Json, Policy, random_draws, with_operations
+from raysearch.policy._base import Draws, Json, Policy, random_draws, source, with_operations
 
 
 class SubPolicies(Policy):
@@ -129,12 +129,11 @@ class SubPolicies(Policy):
         self,
         n: int,
         *,
-        device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
         progress: float = 0.0,
     ) -> Draws:
         """Draw a sub-policy and its apply bits for each of n images; see `Policy.sample`."""
-        device = torch.device(device)
+        device = source(generator)
         uniform = torch.rand(n, device=device, generator=generator)
         cumulative = self.weights.cumsum(0).float().to(device)
         chosen = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=len(self) - 1)
@@ -148,7 +147,7 @@ class SubPolicies(Policy):
             generator: source of randomness on that tensor's device.
         """
         device = chosen.device
-        draws = random_draws(len(chosen), self._ids.shape[1], device, generator)
+        draws = random_draws(len(chosen), self._ids.shape[1], generator)
         bits = torch.rand(draws.operation.shape, device=device, generator=generator)
         return with_operations(
             draws,

@@ -31,6 +31,19 @@ class Predefined:
 
 
 @dataclass(frozen=True)
+class Generators:
+    """An epoch's sources of randomness for augmentation.
+
+    Attributes:
+        images: on the images' device, for the predefined augmentation.
+        policy: on the CPU, for the draws of a policy.
+    """
+
+    images: torch.Generator
+    policy: torch.Generator
+
+
+@dataclass(frozen=True)
 class Task:
     """Data, network, device and seed: what a search or a training is given.
 
@@ -72,6 +85,14 @@ class Task:
         generator = torch.Generator(device or self.device)
         return generator.manual_seed(derive_seed(self.seed, *names))
 
+    def generators(self, epoch: int) -> Generators:
+        """Fresh generators for the augmentation of one epoch."""
+        cpu = torch.device("cpu")
+        return Generators(
+            images=self.generator("augment", epoch),
+            policy=self.generator("policy", epoch, device=cpu),
+        )
+
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] to floating point with mean 0 and deviation 1 over the train split."""
         mean = torch.tensor(self.dataset.mean, device=images.device).mul_(255)
@@ -85,14 +106,15 @@ class Task:
         images: Tensor,
         policy: Policy | None,
         predefined: bool,
-        generator: torch.Generator,
+        generators: Generators,
         progress: float = 0.0,
     ) -> Tensor:
         """Flip and crop, then the policy, then Cutout: uint8 [B, C, H, W] to the same."""
+        generator = generators.images
         if predefined:
             images = self.before(images, generator)
         if policy is not None:
-            images = policy(images, generator, progress)
+            images = policy(images, generators.policy, progress)
         if predefined:
             images = self.after(images, generator)
         return images

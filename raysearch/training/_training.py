@@ -102,7 +102,7 @@ class Training:
         """
         task, settings = self.task, self.settings
         steps = settings.steps(len(self._split))
-        generator = task.generator("augment", self.epoch)
+        generators = task.generators(self.epoch)
         batches = self._split.batches(
             settings.batch_size,
             device=task.device,
@@ -116,7 +116,7 @@ class Training:
                 for group in self.optimizer.param_groups:
                     group["lr"] = settings.lr_at(self.epoch, step, steps)
                 progress = (self.epoch + step / steps) / self.epochs
-                images = task.augment(images, self.policy, self.predefined, generator, progress)
+                images = task.augment(images, self.policy, self.predefined, generators, progress)
                 losses.append(self._update(task.normalise(images), labels))
         loss = finite_mean(losses, "training", self.epoch)
         self.epoch += 1
