@@ -18,6 +18,7 @@ from raysearch.errors import RaysearchError, unknown
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 console = Console()
+_KINDS = {int: "a whole number", float: "a number", str: "a word"}
 
 
 def arguments(defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def arguments(defaults: Mapping[str, Any]) -> dict[str, Any]:
             raise SystemExit(f"error: {unknown('argument', key, [f'{k}=' for k in defaults])}")
         parsed = yaml.safe_load(text)
         if key in defaults and not isinstance(parsed, _accepted(defaults[key])):
-            raise SystemExit(f"error: {key}={text}: expected a {type(defaults[key]).__name__}")
+            raise SystemExit(f"error: {key}={text}: expected {_KINDS[type(defaults[key])]}")
         values[key] = parsed
     return values
 

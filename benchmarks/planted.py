@@ -193,7 +193,7 @@ def identifiable(data: Dataset, values: dict[str, Any], names: Sequence[str], po
 def report(found: list[Found], margins: dict[str, float], bound: float) -> None:
     """The table for people."""
     table = Table(title="rank of the planted operation among the policy's marginals")
-    for heading in ("planted", "identifiable", "ranks", "shares %", "found first instead"):
+    for heading in ("planted", "identifiable", "ranks", "shares %", "seconds", "first instead"):
         table.add_column(heading)
     for name, margin in margins.items():
         rows = [f for f in found if f.case.operation == name]
@@ -202,6 +202,7 @@ def report(found: list[Found], margins: dict[str, float], bound: float) -> None:
             f"{'yes' if margin > bound else 'no'} ({margin:+.1f})",
             " ".join(str(f.rank) for f in rows),
             " ".join(f"{100 * f.share:.1f}" for f in rows),
+            " ".join(f"{f.seconds:.0f}" for f in rows),
             ", ".join(sorted({f.first for f in rows} - {name})),
         )
     console.print(table)
