@@ -9,9 +9,10 @@ operation at a magnitude of 0.75 with a random sign. A search over the method's 
 Not every operation can be found on every data set: on grey images Color does nothing, and shearing
 8x8 pixels by half the range moves none. What can be found is settled beforehand, without the
 method: a network is trained with each operation alone (probability and magnitude 0.5, where the
-search's operations start too) and its loss measured on every planted validation set. An operation
-is identifiable where the network trained with it has the lowest loss of all, on average over the
-seeds, with 95 % confidence (one-sided t test of its lead over the runner-up).
+search's operations start too), and with none, and its loss measured on every planted validation
+set. An operation is identifiable where planting it matters (it at least doubles the loss of the
+network trained with none) and where the network trained with it has the lowest loss of all, with
+95 % confidence over the seeds (one-sided t test of its lead over the runner-up).
 """
 
 from __future__ import annotations
@@ -171,35 +172,57 @@ def probe(job: tuple[Dataset, dict[str, Any], str, int, Sequence[str]]) -> list[
     ]
 
 
-def identifiable(data: Dataset, values: dict[str, Any], names: Sequence[str], pool: Any) -> Tensor:
-    """By how many standard errors each operation's own training beats the next best; [N]."""
-    jobs = [
-        (data, values, operation, seed, names)
-        for seed in range(values["seeds"])
-        for operation in names
-    ]
+@dataclass(frozen=True)
+class Probe:
+    """How well a planted operation can be found at all.
+
+    Attributes:
+        damage: loss of a plainly trained network on planted images over that on clean ones.
+        lead: by how many standard errors training with the operation beats the next best.
+        bound: what `lead` must exceed for 95 % confidence.
+    """
+
+    damage: float
+    lead: float
+    bound: float
+
+    @property
+    def identifiable(self) -> bool:
+        """Whether a search can be expected to find it."""
+        return self.damage >= 2 and self.lead > self.bound
+
+
+def probe_all(
+    data: Dataset, values: dict[str, Any], names: Sequence[str], pool: Any
+) -> dict[str, Probe]:
+    """Train with each operation alone, and with none, and see what that does where."""
+    seeds, every = values["seeds"], ("Identity", *names)
+    jobs = [(data, values, name, seed, every) for seed in range(seeds) for name in every]
     losses = torch.tensor(list(pool.map(probe, jobs)))
-    losses = losses.reshape(values["seeds"], len(names), len(names))  # seed, trained with, planted
+    losses = losses.reshape(seeds, len(every), len(every))  # seed, trained with, planted
+    damage = losses[:, 0].mean(0) / losses[:, 0, 0].mean()
     own = losses.diagonal(dim1=1, dim2=2)
-    others = losses + torch.diag(torch.full((len(names),), float("inf")))
-    runner_up = others.mean(0).argmin(0)
-    rival = losses[:, runner_up, torch.arange(len(names))]
+    others = losses + torch.diag(torch.full((len(every),), float("inf")))
+    rival = losses[:, others.mean(0).argmin(0), torch.arange(len(every))]
     difference = rival - own
-    error = difference.std(0).clamp_min(1e-6) / values["seeds"] ** 0.5
-    margins: Tensor = difference.mean(0) / error
-    return margins
+    lead = difference.mean(0) / (difference.std(0).clamp_min(1e-6) / seeds**0.5)
+    bound = float(stats.t.ppf(0.95, df=max(1, seeds - 1)))
+    return {
+        name: Probe(float(damage[i]), float(lead[i]), bound) for i, name in enumerate(every) if i
+    }
 
 
-def report(found: list[Found], margins: dict[str, float], bound: float) -> None:
+def report(found: list[Found], probes: dict[str, Probe]) -> None:
     """The table for people."""
     table = Table(title="rank of the planted operation among the policy's marginals")
-    for heading in ("planted", "identifiable", "ranks", "shares %", "seconds", "first instead"):
+    for heading in ("planted", "damage", "lead", "ranks", "shares %", "seconds", "first instead"):
         table.add_column(heading)
-    for name, margin in margins.items():
+    for name, probe_ in probes.items():
         rows = [f for f in found if f.case.operation == name]
         table.add_row(
-            name,
-            f"{'yes' if margin > bound else 'no'} ({margin:+.1f})",
+            name if probe_.identifiable else f"({name})",
+            f"{probe_.damage:.1f}",
+            f"{probe_.lead:+.1f}",
             " ".join(str(f.rank) for f in rows),
             " ".join(f"{100 * f.share:.1f}" for f in rows),
             " ".join(f"{f.seconds:.0f}" for f in rows),
@@ -217,16 +240,18 @@ def main() -> None:
     cases = [Case(name, seed) for name in names for seed in range(values["seeds"])]
     with ProcessPoolExecutor(values["workers"]) as pool:
         searched = list(pool.map(search, [(data, values, case) for case in cases]))
-        margins = dict(zip(names, identifiable(data, values, names, pool).tolist(), strict=True))
-    bound = float(stats.t.ppf(0.95, df=max(1, values["seeds"] - 1)))
-    report(searched, margins, bound)
-    counted = [f for f in searched if margins[f.case.operation] > bound]
+        probes = probe_all(data, values, names, pool)
+    report(searched, probes)
+    counted = [f for f in searched if probes[f.case.operation].identifiable]
     share = sum(f.rank == 1 for f in counted) / len(counted) if counted else float("nan")
     seconds = statistics.median(f.seconds for f in searched)
+    bound = next(iter(probes.values())).bound
     console.print(
-        f"identifiable (in brackets: lead over the next best training, in standard errors; more "
-        f"than {bound:.2f} counts): {len(counted)} of {len(searched)} cases; "
-        f"planted operation first in {share:.0%} of them"
+        "damage: how many times larger planting makes the loss of a plainly trained network; "
+        "lead: of training with the operation over the next best, in standard errors. In "
+        f"brackets: not identifiable (damage below 2 or lead below {bound:.2f}).\n"
+        f"{len(counted)} of {len(searched)} cases are identifiable; the planted operation is "
+        f"first in {share:.0%} of them"
     )
     finish(
         {
@@ -242,7 +267,7 @@ def main() -> None:
             "epoch_equivalents": round(max(f.epoch_equivalents for f in searched), 2),
             "data": values["data"],
             "size": list(data.size),
-            "not_identifiable": [name for name, margin in margins.items() if margin <= bound],
+            "not_identifiable": [n for n, p in probes.items() if not p.identifiable],
         }
     )
 
