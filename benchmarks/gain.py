@@ -101,6 +101,8 @@ def train(job: tuple[Dataset, dict[str, Any], Policy | None, bool, int]) -> floa
 def main() -> None:
     """Measure and print."""
     values = arguments(DEFAULTS)
+    if values["seeds"] < 2:
+        raise RaysearchError("seeds=N: at least 2, so that there is a spread")
     data, settings = task_settings(values)
     method = method_settings(values)
     with ProcessPoolExecutor(values["workers"]) as pool:

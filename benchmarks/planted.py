@@ -234,6 +234,8 @@ def report(found: list[Found], probes: dict[str, Probe]) -> None:
 def main() -> None:
     """Measure and print."""
     values = arguments(DEFAULTS)
+    if values["seeds"] < 2:
+        raise RaysearchError("seeds=N: at least 2, so that there is a spread")
     names = tuple(n for n in values["operations"].split(",") if n)
     names = names or tuple(method_settings(values).get("operations", ops.DADA_OPERATIONS))
     data = load(values)
@@ -243,7 +245,7 @@ def main() -> None:
         probes = probe_all(data, values, names, pool)
     report(searched, probes)
     counted = [f for f in searched if probes[f.case.operation].identifiable]
-    share = sum(f.rank == 1 for f in counted) / len(counted) if counted else float("nan")
+    share = sum(f.rank == 1 for f in counted) / len(counted) if counted else 0.0
     seconds = statistics.median(f.seconds for f in searched)
     bound = next(iter(probes.values())).bound
     console.print(

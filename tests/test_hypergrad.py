@@ -209,3 +209,28 @@ def test_the_train_gradient_is_the_plain_one_and_the_extra_passes_leave_no_trace
         assert torch.equal(parameter, other)
     for buffer, other in zip(model.buffers(), plain.buffers(), strict=True):
         assert torch.equal(buffer, other)  # moved once, by the classifier's own pass
+
+
+def test_rewards_compare_the_same_dropout_masks() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 40), nn.Dropout(0.3), nn.Linear(40, 3))
+    model.double().train()
+    train = torch.randn(12, 2, 6, 6).double(), torch.randint(3, (12,))
+    val = torch.randn(9, 2, 6, 6).double(), torch.randint(3, (9,))
+
+    def rewards(difference) -> Tensor:
+        torch.manual_seed(7)
+        return one_step_rewards(Network(model), train, val, 0.1, difference=difference).rewards
+
+    assert torch.corrcoef(torch.stack([rewards("forward"), rewards("central")]))[0, 1] > 0.999
+    torch.manual_seed(8)
+    other = one_step_rewards(Network(model), train, val, 0.1).rewards
+    assert not torch.allclose(other, rewards("forward"))  # the masks do change between steps
+
+
+def test_relax_survives_a_policy_that_has_almost_decided() -> None:
+    alpha = torch.tensor([0.0, -50.0, -95.0, 200.0])
+    beta = torch.zeros(COUNT, BITS)
+    choices = choose(alpha, beta, 64, torch.Generator().manual_seed(0))
+    gradient = relax(alpha, beta, choices, torch.ones(64), ControlVariate(COUNT, BITS))
+    assert flat(gradient).isfinite().all()

@@ -178,6 +178,10 @@ def test_a_loss_that_is_not_finite_names_the_step(task: Task) -> None:
     hot = {**SGD, "lr": 1e12}
     with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
         until_it_fails(methods.build("dada", task, hot, SETTINGS))
+    eager = {**SETTINGS, "magnitude_interval": 1}
+    small = {**hot, "batch_size": 4}  # many steps follow the first one that is not finite
+    with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
+        until_it_fails(methods.build("dada", task, small, eager))
     with pytest.raises(NonFiniteLossError, match="training"):
         until_it_fails(Training(task, hot, None, predefined=True))
 
@@ -193,6 +197,8 @@ def test_a_loss_that_is_not_finite_names_the_step(task: Task) -> None:
         ({"betas": [0.5, 1.0]}, "betas"),
         ({"lr": "fast"}, "method.lr"),
         ({"keep": 1.5}, "method.keep"),
+        ({"betas": ["a", "b"]}, "betas"),
+        ({"operations": [1, 2]}, "operations"),
     ],
 )
 def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
@@ -233,3 +239,9 @@ def test_fewer_images_than_a_batch_are_one_batch(task: Task) -> None:
     assert training.step()["train_loss"] > 0
     search = methods.build("dada", task, {**SGD, "batch_size": 500}, SETTINGS)
     assert search.step()["train_loss"] > 0
+
+
+@pytest.mark.parametrize("wrong", [{"padding": -1}, {"padding": 1.5}, {"cutout": "x"}, {"flip": 2}])
+def test_wrong_predefined_settings_are_one_line(wrong: dict[str, Any]) -> None:
+    with pytest.raises(RaysearchError, match=r"data\.predefined\."):
+        Predefined(**wrong)

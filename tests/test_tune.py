@@ -373,6 +373,10 @@ def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
         write_checkpoint(folder, progress, {"epoch": epoch}, None)
     torn = tmp_path / "search-2" / "a" / "checkpoint_000001"
     os.truncate(torn / "state.pt", 10)
+    last = tmp_path / "search-2" / "a" / "checkpoint_000002"  # finished, its policy cut short
+    last.mkdir()
+    write_checkpoint(last, Progress(epochs=20, epoch=20), None, {"format": "raysearch-policy"})
+    os.truncate(last / "policy.json", 5)
     found = newest_checkpoint(tmp_path, "search", "a")
     assert found is not None
     assert found[1].epoch == 9

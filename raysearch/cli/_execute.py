@@ -123,12 +123,13 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
         folder.save_state(status="running", device=capacity.device)
         folder.trials.mkdir(exist_ok=True)
         job = Job(plan.search_job(capacity.device), places["search"].share)
-        found = _stage(run, "search", plan.search, job, observers)
+        found = _stage(run, "search", plan.search, job, places["search"].at_once, observers)
         policies = _keep_policies(folder.path, found)
         learned = merge(policies)
         learned.save(folder.path / "policy.json")
         job = Job(plan.evaluation_job(capacity.device, learned), places["evaluation"].share)
-        evaluated = _stage(run, "evaluation", plan.evaluation, job, observers)
+        at_once = places["evaluation"].at_once
+        evaluated = _stage(run, "evaluation", plan.evaluation, job, at_once, observers)
     return write_report(
         folder.path,
         name=folder.path.name,
@@ -145,7 +146,12 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
 
 
 def _stage(
-    run: Run, stage: str, trials: list[TrialInfo], job: Job, observers: Sequence[Observer]
+    run: Run,
+    stage: str,
+    trials: list[TrialInfo],
+    job: Job,
+    at_once: int,
+    observers: Sequence[Observer],
 ) -> list[Outcome[TrialInfo]]:
     if not trials:
         return []
@@ -159,6 +165,7 @@ def _stage(
             folder=run.folder.trials,
             epochs=(settings.search if stage == "search" else settings.evaluation).epochs,
             max_failures=settings.search.max_failures,
+            at_once=at_once,
             watchers=observers,
         )
     except BaseException:

@@ -106,7 +106,7 @@ def conditional_categorical(log_p: Tensor, chosen: Tensor, v: Tensor) -> Tensor:
         v: uniform noise, [n, N].
     """
     top = -torch.log(v.gather(1, chosen[:, None]))
-    others = -torch.log(-torch.log(v) * torch.exp(-log_p) + top)
+    others = -torch.logaddexp(torch.log(-torch.log(v)) - log_p, torch.log(top))
     return others.scatter(1, chosen[:, None], -torch.log(top))
 
 

@@ -73,10 +73,10 @@ class Network:
     def logits(
         self, parameters: Mapping[str, Tensor], images: Tensor, *, exact: bool = False
     ) -> Tensor:
-        """Logits of a batch at other parameters, in single precision on CUDA if `exact`."""
+        """Logits of a batch at other parameters, without autocast if `exact`."""
         device = images.device.type
         low = device == "cuda" and not exact
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=low), _tf32(allowed=not exact):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
             return functional_call(  # type: ignore[no-any-return]
                 self.model, ({**parameters}, self._scratch), (images,)
             )
@@ -147,9 +147,11 @@ def one_step_rewards(
         See `OneStep`.
     """
     images, labels = train
+    masks = int(torch.randint(2**62, ()))  # the same dropout masks in every pass that is compared
     images = images.detach().requires_grad_(with_pixels)
     own = network.parameters()
     names = list(own)
+    torch.manual_seed(masks)
     losses = _own_losses(network, images, labels)
     wanted: list[Tensor] = [*own.values(), *([images] if with_pixels else [])]
     found = torch.autograd.grad(losses.sum(), wanted)
@@ -162,10 +164,15 @@ def one_step_rewards(
     v = dict(zip(names, torch.autograd.grad(val_loss, list(ahead.values())), strict=True))
 
     step = epsilon / max(norm(v), 1e-12)
-    plus = _losses_and_pixels(network, step_along(own, v, step), images, labels, with_pixels)
+
+    def at(scale: float) -> tuple[Tensor, Tensor | None]:
+        torch.manual_seed(masks)
+        with _tf32(allowed=False):
+            return _losses_and_pixels(network, step_along(own, v, scale), train, with_pixels)
+
+    plus = at(step)
     if difference == "central" or images.is_cuda:
-        minus = _losses_and_pixels(network, step_along(own, v, -step), images, labels, with_pixels)
-        width = 2 * step
+        minus, width = at(-step), 2 * step
     else:
         minus, width = (losses.detach(), pixels_at_w), step
     rewards = (plus[0] - minus[0]) / width
@@ -191,10 +198,11 @@ def _own_losses(network: Network, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _losses_and_pixels(
-    network: Network, parameters: Parameters, images: Tensor, labels: Tensor, with_pixels: bool
+    network: Network, parameters: Parameters, train: tuple[Tensor, Tensor], with_pixels: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Losses at `parameters`, and ∂Σℓ/∂x when asked for."""
+    images = train[0].detach().requires_grad_(with_pixels)
     with torch.set_grad_enabled(with_pixels):
-        losses = network.losses(parameters, images, labels)
+        losses = network.losses(parameters, images, train[1])
     pixels = torch.autograd.grad(losses.sum(), images)[0] if with_pixels else None
     return losses.detach(), pixels

@@ -40,7 +40,8 @@ class SearchMethod(ABC):
         """One epoch of search.
 
         Returns:
-            At least `train_loss`, `val_loss`, `val_error` (percent), `lr`, the cumulative
+            At least `train_loss`, `val_loss`, `val_error` (percent; these two once the policy
+            has begun to move), `lr`, the cumulative
             `epoch_equivalents`, how far the policy has moved (`entropy` and `kl_uniform`, nats)
             and `share/<operation>` for each operation.
 

@@ -56,7 +56,11 @@ class DadaSettings:
 
     def __post_init__(self) -> None:
         for name in self.operations:
+            if not isinstance(name, str):
+                raise _wrong("operations", name, "names of operations")
             ops.operation_id(name)
+        if not all(isinstance(beta, float | int) for beta in self.betas):
+            raise _wrong("betas", self.betas, "two numbers")
         for key, known in (
             ("estimator", ("relax", "gumbel_softmax", "reinforce")),
             ("sampling", ("image", "batch")),

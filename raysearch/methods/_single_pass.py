@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from raysearch.errors import NonFiniteLossError
 from raysearch.hypergrad import Network, OneStep
 from raysearch.methods._base import SearchMethod
 from raysearch.training import (
@@ -52,7 +53,7 @@ class SinglePass(SearchMethod):
         self.steps_done = 0  # search steps, all epochs together
         self._flops_of: dict[str, int] = {}  # by kind of step, counted the first time
         self._flops = 0
-        self._last_val = {"val_loss": float("nan"), "val_error": float("nan")}
+        self._last_val: dict[str, float] = {}  # not known while the search warms up
 
     @abstractmethod
     def sample(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Any]:
@@ -96,6 +97,8 @@ class SinglePass(SearchMethod):
                     self._flops += self._plain_flops
                     continue
                 result = self._counted(train, next(validation), draw, lr)
+                if not bool(result.rewards.isfinite().all()):
+                    raise NonFiniteLossError("search", self.epoch + 1, step + 1)
                 self._update(result.gradient, lr)
                 train_losses.append(result.train_loss)
                 results.append(result)

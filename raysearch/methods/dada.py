@@ -11,7 +11,8 @@ classifier's weights and ζ its learning rate:
 through RELAX or Gumbel-Softmax for α and β, and straight through for m. Drawing a choice per
 image rather than per batch makes every image of a batch evidence of its own.
 
-One thing is not in the paper: `prior_strength` T adds T·KL(policy ‖ starting policy), in units of
+One thing is not in the paper: `prior_strength` T adds T·KL(policy ‖ prior), the prior being equal
+weights and the starting apply probabilities, in units of
 the rewards' standard deviation, to what is minimised. The one-step signal favours whatever leaves
 images alone; the prior keeps what that signal does not argue against, and its optimum is a
 policy proportional to exp(mean reward / T).
@@ -124,7 +125,8 @@ class Dada(SinglePass):
         """f of each draw: minus its reward, centred without its own help, in standard deviations.
 
         A choice per image is centred by the mean of the other images' rewards, a choice per batch
-        by a running mean of earlier batches, so the estimators stay unbiased.
+        by a running mean of earlier batches, so the estimators stay unbiased (given v and the
+        batch statistics of normalisation, through which a choice touches its neighbours).
         """
         n = len(rewards)
         mean, scale = rewards.mean(), rewards.std() + 1e-12
@@ -146,7 +148,7 @@ class Dada(SinglePass):
         return reinforce(self.alpha, self.beta, choices, cost)
 
     def _prior_gradient(self) -> tuple[Tensor, Tensor]:
-        """∇ of T·KL(policy ‖ start), over sub-policies and their apply bits together."""
+        """∇ of T·KL(policy ‖ prior), over sub-policies and their apply bits together."""
         alpha, beta = self.alpha.clone().requires_grad_(), self.beta.clone().requires_grad_()
         log_p, q = alpha.log_softmax(0), torch.sigmoid(beta)
         on = q * (F.logsigmoid(beta) - F.logsigmoid(self._beta_start))

@@ -152,8 +152,9 @@ class Writer:
                 del buffer.metrics[: len(metrics)]
                 for param in params:
                     buffer.params.pop(param.key, None)
-                for tag in tags:
-                    buffer.new_tags.pop(tag.key, None)
+                for tag in tags:  # unless it has been given another value in the meantime
+                    if cut(buffer.new_tags.get(tag.key, ""), TAG_LIMIT) == tag.value:
+                        buffer.new_tags.pop(tag.key, None)
         status = buffer.status
         if status is not None:
             if status == "RUNNING":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from raysearch import models, ops
 from raysearch.data import Dataset, Split
+from raysearch.errors import RaysearchError
 from raysearch.policy import Policy
 
 
@@ -22,12 +23,26 @@ class Predefined:
     Attributes:
         flip: mirror left-right with probability 1/2.
         padding: pad by so many pixels (black) and crop at random; 0 is off.
-        cutout: side in pixels of a grey square at a random place, after all else; 0 is off.
+        cutout: side in pixels of a square of the mean colour at a random place, after all else;
+            0 is off.
+
+    Raises:
+        RaysearchError: a value of the wrong type or below 0.
     """
 
     flip: bool = False
     padding: int = 0
     cutout: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.flip, bool):
+            raise RaysearchError(f"data.predefined.flip={self.flip!r}: expected true or false")
+        for key in ("padding", "cutout"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise RaysearchError(
+                    f"data.predefined.{key}={value!r}: expected a whole number of pixels"
+                )
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,8 @@ class Task:
     def after(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The predefined augmentation that comes after a policy: Cutout."""
         if self.predefined.cutout:
-            images = ops.cutout(images, self.predefined.cutout, generator)
+            mean = tuple(255 * value for value in self.dataset.mean)
+            images = ops.cutout(images, self.predefined.cutout, generator, fill=mean)
         return images
 
 
@@ -147,6 +163,9 @@ def derive_seed(seed: int, *names: str | int) -> int:
 @contextmanager
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
     """Torch's global generators seeded for one purpose inside, and as they were afterwards."""
-    with torch.random.fork_rng():
+    # the CPU's generator, and a GPU's only where this process computes on one
+    initialised = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = [torch.cuda.current_device()] if initialised else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(seed, *names))
         yield

@@ -1,6 +1,6 @@
 """A trial's checkpoint: a folder that says by itself how far the trial is and whether it is whole.
 
-    progress.json   epochs done, the history so far, seconds, the size of state.pt
+    progress.json   epochs done, the history so far, seconds, the sizes of the others
     state.pt        what is needed to go on (absent once the trial has finished)
     policy.json     the policy so far (search trials)
 
@@ -33,6 +33,7 @@ class Progress:
         wall_seconds: time spent in the epochs of the history.
         device_seconds: the same times the share of the device held.
         state_bytes: size of state.pt; 0 when the trial has finished and there is none.
+        policy_bytes: size of policy.json; 0 in an evaluation, which has none.
     """
 
     epochs: int
@@ -42,6 +43,7 @@ class Progress:
     wall_seconds: float = 0.0
     device_seconds: float = 0.0
     state_bytes: int = 0
+    policy_bytes: int = 0
 
     @property
     def finished(self) -> bool:
@@ -62,12 +64,12 @@ def write_checkpoint(
     policy: Mapping[str, Any] | None,
 ) -> None:
     """Fill an empty folder; `state` is None when the trial has finished."""
-    progress.state_bytes = 0
+    progress.state_bytes = progress.policy_bytes = 0
     if state is not None:
         torch.save(dict(state), folder / STATE)
         progress.state_bytes = (folder / STATE).stat().st_size
     if policy is not None:
-        (folder / POLICY).write_text(json.dumps(policy))
+        progress.policy_bytes = (folder / POLICY).write_bytes(json.dumps(policy).encode())
     (folder / PROGRESS).write_text(json.dumps(asdict(progress)))
 
 
@@ -75,10 +77,13 @@ def read_progress(folder: Path) -> Progress | None:
     """How far the trial was, or None when the checkpoint is not whole."""
     try:
         progress = Progress(**json.loads((folder / PROGRESS).read_text()))
-        size = (folder / STATE).stat().st_size if progress.state_bytes else 0
+        whole = all(
+            not size or (folder / name).stat().st_size == size
+            for name, size in ((STATE, progress.state_bytes), (POLICY, progress.policy_bytes))
+        )
     except (OSError, ValueError, TypeError):
         return None
-    return progress if size == progress.state_bytes else None
+    return progress if whole else None
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def _cannot_start(wish: Wish, error: Exception) -> RaysearchError:
 
 
 def _cluster_capacity(wish: Wish, resources: Mapping[str, float]) -> Capacity:
-    cpus = min(resources.get("CPU", 0.0), wish.cpus or math.inf)
+    cpus = min(resources.get("CPU", 0.0), math.inf if wish.cpus is None else wish.cpus)
     gpus = resources.get("GPU", 0.0)
     if wish.device != "cpu" and wish.gpus != 0:
         return _with_gpus(wish, cpus, gpus, "the cluster")

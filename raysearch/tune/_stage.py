@@ -47,6 +47,7 @@ def run_stage(
     folder: Path,
     epochs: int,
     max_failures: int,
+    at_once: int | None = None,
     watchers: Sequence[Watcher[T]] = (),
     trainable: type[tune.Trainable] | None = None,
 ) -> list[Outcome[T]]:
@@ -62,6 +63,8 @@ def run_stage(
         folder: where checkpoints go, on storage that all nodes see.
         epochs: epochs of each trial, for the watchers.
         max_failures: how often a trial that died is retried from its last checkpoint.
+        at_once: trials that may run at the same time, where the cluster has room for more than
+            the run may take; None is as many as fit.
         watchers: told what happens, on the driver.
         trainable: instead of the stage's own.
 
@@ -97,6 +100,7 @@ def run_stage(
                 ),
             ),
             events,
+            at_once,
         )
     outcomes = [_outcome(stage, trial, folder) for trial in trials]
     for watcher in watchers:
@@ -105,7 +109,11 @@ def run_stage(
 
 
 def _fit(
-    trainable: Any, trials: list[dict[str, Any]], run_config: tune.RunConfig, events: Events
+    trainable: Any,
+    trials: list[dict[str, Any]],
+    run_config: tune.RunConfig,
+    events: Events,
+    at_once: int | None,
 ) -> None:
     """Let Tune run the trials, in the order given as far as resources allow."""
     # It misses the result files whose writing is disabled; histories are in the checkpoints.
@@ -115,6 +123,7 @@ def _fit(
         param_space={"trial": tune.grid_search(trials)},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
+            max_concurrent_trials=at_once,
             trial_name_creator=_trial_id,
             trial_dirname_creator=_trial_id,
         ),
