@@ -59,8 +59,8 @@ def summarise(
         "policy": {
             "operations": shares,
             "operations_per_image": policy.operations_per_image(),
-            "entropy": entropy,
-            "kl_uniform": kl_uniform,
+            "operation_entropy": entropy,  # of the shares; history has that of the policy
+            "operation_kl_uniform": kl_uniform,
         },
         "failed": [
             {"trial": result.trial.name, "error": result.error}
