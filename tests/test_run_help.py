@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from conftest import descendants
 
 from raysearch import __version__
 from raysearch.cli._compose import choices, compose, config_dir
@@ -39,7 +40,6 @@ def test_dry_run_says_what_would_happen_and_starts_nothing(
 ) -> None:
     import ray
 
-    before = set(os.listdir("/proc"))
     arguments = ["seeds=3", "data.limit=200", "search.epochs=5", "evaluation.seeds=[7,8]"]
     assert main([*arguments, "--dry-run", "--num-cpus", "2", "device=cpu"]) == 0
     out = capfd.readouterr().out
@@ -49,15 +49,7 @@ def test_dry_run_says_what_would_happen_and_starts_nothing(
     assert "epochs: 5" in out
     assert not ray.is_initialized()
     assert not list(folder.iterdir())
-    started = set(os.listdir("/proc")) - before
-    assert not [pid for pid in started if "raylet" in _command(pid)]
-
-
-def _command(pid: str) -> str:
-    try:
-        return Path("/proc", pid, "cmdline").read_text()
-    except OSError:
-        return ""
+    assert not [command for _, command in descendants(os.getpid()) if "raylet" in command]
 
 
 def test_logical_gpus_are_packed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +57,7 @@ def test_logical_gpus_are_packed(folder: Path, capfd: pytest.CaptureFixture[str]
     flags = ["--dry-run", "--num-gpus", "8", "--num-cpus", "2"]
     assert main([*packed, *flags, "device=cpu", "data.limit=200"]) == 0
     out = capfd.readouterr().out
-    assert "search: 32 trials of 20 epochs, 32 at once, each with 0.0625 CPU and 0.25 GPU" in out
+    assert "search: 32 trials of 200 epochs, 32 at once, each with 0.0625 CPU and 0.25 GPU" in out
 
 
 def test_overrides_win_over_data_and_method_files() -> None:
