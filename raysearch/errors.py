@@ -38,5 +38,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RaysearchError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    return RaysearchError(f"unknown {kind} {name!r}:{hint} (known: {', '.join(names)})")
+    hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return RaysearchError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")

@@ -264,6 +264,10 @@ def test_what_would_lose_its_place_is_refused(transform) -> None:
         transform(images(), boxes)
     with pytest.raises(TypeError, match="mode L or RGB"):
         transform(PIL.Image.new("RGBA", (8, 8)))
+    with pytest.raises(ValueError, match=r"before v2\.Normalize"):
+        transform(torch.randn(2, 3, 8, 8))
+    with pytest.raises(TypeError, match="NumPy"):
+        transform(np.zeros((8, 8, 3), dtype=np.uint8))
     with pytest.raises(TypeError, match="shape"):
         transform(torch.zeros(8, 8, dtype=torch.uint8))
 

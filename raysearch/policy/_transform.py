@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import torch
 from torchvision import tv_tensors
@@ -31,8 +32,9 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
             is a schedule. Others ignore it.
 
     Raises:
-        TypeError: the sample carries boxes, masks or key points, which the geometric operations
-            would have to move along and do not.
+        ValueError: floating-point images outside [0, 1].
+        TypeError: images as NumPy arrays, or the sample carries boxes, masks or key points, which
+            the geometric operations would have to move along and do not.
 
     Example:
         >>> transform = v2.Compose([load_policy("policy.json"), v2.ToImage()])  # doctest: +SKIP
@@ -49,6 +51,8 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         """Refuse what would silently lose its place in the image."""
         bad = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints, tv_tensors.Video)
         for value in flat_inputs:
+            if isinstance(value, np.ndarray) and value.ndim >= 3:
+                raise TypeError("a policy takes PIL images and tensors, not NumPy arrays")
             if isinstance(value, bad):
                 raise TypeError(f"a policy augments images; {type(value).__name__} is not handled")
 
@@ -67,6 +71,10 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
     def _augment(self, images: torch.Tensor) -> torch.Tensor:
         if images.ndim not in (3, 4):
             raise TypeError(f"images of shape [C, H, W] or [B, C, H, W], not {list(images.shape)}")
+        if images.is_floating_point() and not bool(((images >= 0) & (images <= 1)).all()):
+            raise ValueError(
+                "floating-point images must lie in [0, 1]; put the policy before v2.Normalize"
+            )
         batch = images if images.ndim == 4 else images[None]
         return self.policy(batch, progress=self.progress).reshape(images.shape)
 
