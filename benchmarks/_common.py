@@ -13,7 +13,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from raysearch.data import Dataset, TensorSplit, load_dataset
+from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -78,11 +78,6 @@ def images_of(split: Any) -> tuple[torch.Tensor, torch.Tensor]:
     batches = split.batches(4096, device=torch.device("cpu"), generator=None)
     images, labels = zip(*batches, strict=True)
     return torch.cat(images), torch.cat(labels)
-
-
-def split_of(images: torch.Tensor, labels: torch.Tensor) -> TensorSplit:
-    """A split of tensors."""
-    return TensorSplit(images, labels)
 
 
 def finish(result: Mapping[str, Any]) -> None:

@@ -38,10 +38,9 @@ from benchmarks._common import (
     images_of,
     method_settings,
     run,
-    split_of,
 )
 from raysearch import methods, ops
-from raysearch.data import Dataset, load_dataset
+from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError
 from raysearch.policy import SubPolicies
 from raysearch.training import Predefined, Task, Training, evaluate
@@ -116,7 +115,7 @@ def divide(data: Dataset, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tenso
 
 def task_of(data: Dataset, train: Any, val: Any, seed: int) -> Task:
     """A task with the planted validation split; no predefined augmentation in the way."""
-    fields = {**data.__dict__, "train": split_of(*train), "val": split_of(*val)}
+    fields = {**data.__dict__, "train": TensorSplit(*train), "val": TensorSplit(*val)}
     return Task(Dataset(**fields), "small_cnn", torch.device("cpu"), seed, Predefined())
 
 
@@ -166,7 +165,7 @@ def probe(job: tuple[Dataset, dict[str, Any], str, int, Sequence[str]]) -> list[
         evaluate(
             training.model,
             task,
-            split_of(plant(images, name, values["magnitude"], seed), labels),
+            TensorSplit(plant(images, name, values["magnitude"], seed), labels),
         )[1]
         for name in planted
     ]

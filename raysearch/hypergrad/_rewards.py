@@ -158,11 +158,7 @@ def one_step_rewards(
     gradient = {n: g / len(images) for n, g in zip(names, found, strict=False)}
     pixels_at_w = found[-1] if with_pixels else None
 
-    ahead = {n: p.requires_grad_() for n, p in step_along(own, gradient, -lr).items()}
-    val_logits = network.logits(ahead, val[0])
-    val_loss = network.loss(val_logits, val[1]).mean()
-    v = dict(zip(names, torch.autograd.grad(val_loss, list(ahead.values())), strict=True))
-
+    v, val_loss, val_error = _validate(network, step_along(own, gradient, -lr), val)
     step = epsilon / max(norm(v), 1e-12)
 
     def at(scale: float) -> tuple[Tensor, Tensor | None]:
@@ -184,9 +180,21 @@ def one_step_rewards(
         pixel_rewards=pixel_rewards,
         gradient=gradient,
         train_loss=losses.detach().mean(),
-        val_loss=val_loss.detach(),
-        val_error=(val_logits.detach().argmax(1) != val[1]).float().mean(),
+        val_loss=val_loss,
+        val_error=val_error,
     )
+
+
+def _validate(
+    network: Network, ahead: Parameters, val: tuple[Tensor, Tensor]
+) -> tuple[Parameters, Tensor, Tensor]:
+    """v = ∇L_val, L_val and the share of wrong images, at the weights `ahead`."""
+    ahead = {name: parameter.requires_grad_() for name, parameter in ahead.items()}
+    logits = network.logits(ahead, val[0])
+    loss = network.loss(logits, val[1]).mean()
+    v = dict(zip(ahead, torch.autograd.grad(loss, list(ahead.values())), strict=True))
+    error = (logits.detach().argmax(1) != val[1]).float().mean()
+    return v, loss.detach(), error
 
 
 def _own_losses(network: Network, images: Tensor, labels: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ from raysearch.hypergrad import (
 )
 from raysearch.methods._dada_settings import DadaSettings
 from raysearch.methods._single_pass import Batch, SinglePass
-from raysearch.policy import SubPolicies, random_draws, with_operations
+from raysearch.policy import SubPolicies, random_draws
 from raysearch.training import Task, seeded
 
 
@@ -80,7 +81,7 @@ class Dada(SinglePass):
         choices = choose(
             self.alpha, self.beta, n if self.settings.sampling == "image" else 1, generator
         )
-        draws = with_operations(
+        draws = replace(
             draws,
             sub_policy=choices.chosen.expand(n),
             operation=self._ids[choices.chosen].expand(n, -1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysearch.policy._base import Draws, Policy, random_draws, with_operations
+from raysearch.policy._base import Draws, Policy, random_draws
 from raysearch.policy._files import from_json, read_policy
 from raysearch.policy._random_operations import (
     TRIVIAL_AUGMENT_OPERATIONS,
@@ -24,5 +24,4 @@ __all__ = [
     "random_draws",
     "read_policy",
     "trivial_augment",
-    "with_operations",
 ]

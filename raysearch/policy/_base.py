@@ -6,7 +6,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -183,8 +183,3 @@ class Policy(ABC):
     def operations_per_image(self) -> float:
         """Expected number of operations applied to an image."""
         return sum(self.operation_rates().values())
-
-
-def with_operations(draws: Draws, **changes: Tensor) -> Draws:
-    """A copy of `draws` with some of its tensors replaced."""
-    return replace(draws, **changes)

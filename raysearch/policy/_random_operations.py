@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 
 from raysearch import ops
-from raysearch.policy._base import Draws, Json, Policy, random_draws, source, with_operations
+from raysearch.policy._base import Draws, Json, Policy, random_draws, source
 
 
 class RandomOperations(Policy):
@@ -66,7 +67,7 @@ class RandomOperations(Policy):
         level = torch.randint(self.levels, shape, device=device, generator=generator)
         step = (self.high - self.low) / max(1, self.levels - 1)
         magnitude = self.low + step * level if self.levels > 1 else level * 0.0 + self.high
-        return with_operations(
+        return replace(
             draws,
             operation=self._ids.to(device)[index],
             magnitude=magnitude.float(),

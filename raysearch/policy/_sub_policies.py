@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from raysearch import ops
-from raysearch.policy._base import Draws, Json, Policy, random_draws, source, with_operations
+from raysearch.policy._base import Draws, Json, Policy, random_draws, source
 
 
 class SubPolicies(Policy):
@@ -149,7 +150,7 @@ class SubPolicies(Policy):
         device = chosen.device
         draws = random_draws(len(chosen), self._ids.shape[1], generator)
         bits = torch.rand(draws.operation.shape, device=device, generator=generator)
-        return with_operations(
+        return replace(
             draws,
             sub_policy=chosen,
             operation=self._ids.to(device)[chosen],
