@@ -351,3 +351,25 @@ def test_extreme_values_do_no_harm() -> None:
     for value in (-1e30, -300.0, -1.0, 300.0, 1e30):
         result = ops.apply(images, torch.arange(20), torch.full((20,), value))
         assert torch.equal(result[0], images[0])
+
+
+@pytest.mark.parametrize("magnitude", [1.4, 2.0])
+@pytest.mark.parametrize("ranges", [ops.AUTOAUGMENT_RANGES, ops.WIDE_RANGES])
+def test_magnitudes_beyond_one_extrapolate(ranges, magnitude: float) -> None:
+    """A threshold below 0 and too few bits are the strongest that there are; others go on."""
+    images = random_images(4, 3, 16, 16)
+    strongest = {"Solarize": 0.0, "Posterize": 1.0}
+    for name, (low, high, _) in ranges.items():
+        operation = torch.full((4,), IDS[name])
+        value = ops.to_values(
+            operation, torch.full((4,), magnitude), torch.tensor([-1.0, 1.0]).repeat(2), ranges
+        )
+        torch.testing.assert_close(
+            (value - low).abs(),
+            torch.full((4,), magnitude * abs(high - low)),
+            atol=0.5 if name == "Posterize" else 1e-5,
+            rtol=1e-5,
+        )
+        clamped = value.clamp(min=strongest.get(name, -torch.inf))
+        result = ops.apply(images, operation, value)
+        assert torch.equal(result, ops.apply(images, operation, clamped)), name

@@ -124,6 +124,18 @@ def test_rotation_by_any_angle_equals_pillow(degrees: float, size: tuple[int, in
     assert (result == pillow(image, "Rotate", degrees)).float().mean() >= 0.995
 
 
+@pytest.mark.parametrize("factor", [-0.98, -0.26, -0.01, 2.26, 2.98])
+@pytest.mark.parametrize("name", FACTORS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_factors_of_magnitudes_beyond_one_equal_pillow(
+    name: str, factor: float, channels: int
+) -> None:
+    for image in sample_images(channels, (33, 47)):
+        operation = torch.tensor([ops.operation_id(name)])
+        result = ops.apply(image[None], operation, torch.tensor([factor]))[0]
+        assert torch.equal(result, pillow(image, name, factor))
+
+
 def test_large_image_whose_positions_leave_32_bits() -> None:
     image = torch.randint(256, (1, 4, 40_000), dtype=torch.uint8)
     flip = torch.tensor([ops.operation_id("TranslateX")])

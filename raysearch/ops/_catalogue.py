@@ -148,7 +148,8 @@ def to_values(
 
     Args:
         operation: int64 [...], operation ids.
-        magnitude: float [...], in [0, 1].
+        magnitude: float [...], in [0, 1]; beyond 1 the range is extrapolated, and `apply` takes
+            a threshold below 0 for 0 and less than 1 bit for 1.
         sign: float [...], -1 or +1.
         ranges: the range of each operation by name.
 

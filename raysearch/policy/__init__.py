@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from raysearch.policy._base import Draws, Policy, random_draws
+from raysearch.policy._base import Policy
+from raysearch.policy._candidates import Candidates
 from raysearch.policy._files import from_json, read_policy
+from raysearch.policy._mixture import Mixture
+from raysearch.policy._operations import Draws, OperationPolicy, random_draws
 from raysearch.policy._random_operations import (
     TRIVIAL_AUGMENT_OPERATIONS,
     RandomOperations,
     trivial_augment,
 )
+from raysearch.policy._schedule import Schedule
 from raysearch.policy._sub_policies import SubPolicies
 from raysearch.policy._transform import PolicyTransform, load_policy
+from raysearch.policy._transformations import Transformations
 
 __all__ = [
     "TRIVIAL_AUGMENT_OPERATIONS",
+    "Candidates",
     "Draws",
+    "Mixture",
+    "OperationPolicy",
     "Policy",
     "PolicyTransform",
     "RandomOperations",
+    "Schedule",
     "SubPolicies",
+    "Transformations",
     "from_json",
     "load_policy",
     "random_draws",

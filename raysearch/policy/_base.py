@@ -1,66 +1,27 @@
-"""What a search returns: a distribution over image operations that can be sampled and applied."""
+"""What a search returns: a way to augment images at random, as a value and as a file."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from raysearch import ops
 from raysearch.files import write_whole
-from raysearch.policy._draw import draw_shares
+from raysearch.policy._draw import draw_policy
 
 Json = dict[str, Any]
 
 FORMAT = "raysearch-policy"
 VERSION = 1
 
-
-@dataclass(frozen=True)
-class Draws:
-    """One draw of a policy for each of n images: K operations, applied in order.
-
-    Attributes:
-        sub_policy: which entry of the policy was drawn, int64 [n].
-        operation: operation ids (`raysearch.ops.OPERATIONS`), int64 [n, K].
-        applied: whether each operation is carried out, bool [n, K].
-        magnitude: in [0, 1], float32 [n, K].
-        sign: −1 or +1, float32 [n, K]; turns the deviation of signed operations round.
-        center: (x, y) of Cutout's square as shares of the side, float32 [n, K, 2] in [0, 1).
-    """
-
-    sub_policy: Tensor
-    operation: Tensor
-    applied: Tensor
-    magnitude: Tensor
-    sign: Tensor
-    center: Tensor
-
-    def __len__(self) -> int:
-        return len(self.sub_policy)
-
-    def apply(self, images: Tensor, ranges: str = "autoaugment") -> Tensor:
-        """Carry the draw out: image i gets its own operations.
-
-        Args:
-            images: uint8 [n, C, H, W], or floating point in [0, 1].
-            ranges: the ranges that magnitudes refer to, `autoaugment` or `wide`.
-
-        Returns:
-            A tensor of the same shape and type.
-        """
-        height, width = images.shape[-2:]
-        table = ops.wide_ranges((height, width)) if ranges == "wide" else ops.AUTOAUGMENT_RANGES
-        value = ops.to_values(self.operation, self.magnitude, self.sign, table)
-        operation = self.operation * self.applied  # id 0 is Identity
-        return ops.apply_sequence(images, operation, value, self.center)
+_NUMBERS = re.compile(r"\[[-+.e\d\s,]+\]")  # a list of nothing but numbers
 
 
 def source(generator: torch.Generator | None) -> torch.device:
@@ -68,51 +29,16 @@ def source(generator: torch.Generator | None) -> torch.device:
     return torch.device("cpu") if generator is None else generator.device
 
 
-def random_draws(n: int, count: int, generator: torch.Generator | None) -> Draws:
-    """Draws with random signs and centres; every operation Identity at magnitude 0, applied."""
-    device = source(generator)
-    noise = torch.rand(n, count, 3, device=device, generator=generator)
-    zeros = torch.zeros(n, count, dtype=torch.int64, device=device)
-    return Draws(
-        sub_policy=zeros[:, 0],
-        operation=zeros,
-        applied=torch.ones_like(zeros, dtype=torch.bool),
-        magnitude=torch.zeros(n, count, device=device),
-        sign=torch.where(noise[..., 0] < 0.5, -1.0, 1.0),
-        center=noise[..., 1:],
-    )
-
-
 class Policy(ABC):
-    """A distribution over sequences of image operations.
+    """A distribution over ways to change an image, which may depend on how far a training has come.
 
     Attributes:
         kind: the name under which the policy is written to JSON.
-        ranges: the ranges that its magnitudes refer to, `autoaugment` or `wide`.
     """
 
     kind: ClassVar[str]
-    ranges: str
 
     @abstractmethod
-    def sample(
-        self,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        progress: float = 0.0,
-    ) -> Draws:
-        """Draw the operations of n images independently.
-
-        Args:
-            n: number of images.
-            generator: source of randomness, on whose device the draw lives; None is torch's
-                global one for the CPU. On the CPU is best, for images on a GPU too: the
-                operations' parameters are needed there, and nothing waits for the GPU.
-            progress: how far the training that uses the policy has come, in [0, 1]. Policies
-                that do not change over training ignore it.
-        """
-
     def __call__(
         self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
     ) -> Tensor:
@@ -120,14 +46,37 @@ class Policy(ABC):
 
         Args:
             images: uint8 [B, C, H, W], or floating point in [0, 1]; C is 1 or 3.
-            generator, progress: see `sample`.
-        """
-        draws = self.sample(len(images), generator=generator, progress=progress)
-        return draws.apply(images, self.ranges)
+            generator: source of randomness; None is torch's global one for the CPU. On the CPU is
+                best, for images on a GPU too: the operations' parameters are needed there, and
+                nothing waits for the GPU.
+            progress: how far the training that uses the policy has come, in [0, 1]. Policies
+                that do not change over training ignore it.
 
-    @abstractmethod
+        Returns:
+            A new tensor of the same shape and type.
+        """
+
+    def at(self, progress: float) -> Policy:
+        """The policy as it is at a point of a training, in [0, 1]; itself if it never changes."""
+        return self
+
+    def moments(self) -> list[float]:
+        """When, in [0, 1), another policy comes into force: ascending, the first is 0."""
+        return [0.0]
+
     def operation_rates(self) -> dict[str, float]:
-        """Expected number of times that each operation is applied to an image."""
+        """Expected number of times that each operation is applied to an image.
+
+        Empty for a policy without discrete operations.
+        """
+        return {}
+
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of each parameter of continuous transformations.
+
+        Empty for a policy without such; 0 always stands for an image left as it is.
+        """
+        return {}
 
     @abstractmethod
     def describe(self, most: int = 10) -> str:
@@ -144,14 +93,23 @@ class Policy(ABC):
 
     @classmethod
     def merge(cls, policies: Sequence[Policy]) -> Policy:
-        """The equal mixture of policies of this kind, for one search run with several seeds.
+        """The equal mixture of policies, for one search run with several seeds.
+
+        Returns:
+            The first if all are equal, else a `Mixture`, into which mixtures go member by member.
 
         Raises:
-            ValueError: no policies, or policies that differ and of a kind that cannot be mixed.
+            ValueError: no policies.
         """
-        if not policies or any(policy != policies[0] for policy in policies):
-            raise ValueError(f"different policies of kind {cls.kind} cannot be merged")
-        return policies[0]
+        from raysearch.policy._mixture import Mixture  # which is a Policy itself
+
+        if not policies:
+            raise ValueError("no policies to merge")
+        if all(policy == policies[0] for policy in policies):
+            return policies[0]
+        return Mixture(
+            [one for p in policies for one in (p.parts if isinstance(p, Mixture) else [p])]
+        )
 
     def to_json(self) -> Json:
         """The whole JSON document: format, version, kind and the kind's own part."""
@@ -164,11 +122,24 @@ class Policy(ABC):
             OSError: the folder does not exist or cannot be written.
         """
         text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+        text = _NUMBERS.sub(lambda numbers: "".join(numbers[0].split()), text)  # on one line
         write_whole(Path(path), text.encode())
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Write a bar chart of `marginals`; the path's ending chooses the picture's format."""
-        draw_shares(self.marginals(), self.operations_per_image(), path)
+        """Write a picture; the path's ending chooses its format (`.png`, `.svg`, `.pdf`).
+
+        Each operation's share of all applications as bars, each continuous parameter's mean and
+        standard deviation; as lines over the training for a policy that changes.
+        """
+        starts = self.moments()
+        points = [self.at(start) for start in starts]
+        draw_policy(
+            path,
+            starts,
+            [point.marginals() for point in points],
+            [point.operations_per_image() for point in points],
+            [point.parameters() for point in points],
+        )
 
     def marginals(self) -> dict[str, float]:
         """Each operation's expected share of all applications; sums to 1 unless nothing applies.
@@ -182,4 +153,4 @@ class Policy(ABC):
 
     def operations_per_image(self) -> float:
         """Expected number of operations applied to an image."""
-        return sum(self.operation_rates().values())
+        return float(sum(self.operation_rates().values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,14 +12,30 @@ import jsonschema
 
 from raysearch.errors import RaysearchError, unknown
 from raysearch.policy._base import FORMAT, VERSION, Json, Policy
+from raysearch.policy._candidates import MAX_MAGNITUDE, Candidates
+from raysearch.policy._compound import Compound
+from raysearch.policy._mixture import Mixture
 from raysearch.policy._random_operations import RandomOperations
+from raysearch.policy._schedule import Schedule
 from raysearch.policy._sub_policies import SubPolicies
+from raysearch.policy._transformations import Transformations
 
-MAX_BYTES = 16 * 1024 * 1024  # a policy of 100,000 sub-policies is smaller
-KINDS: dict[str, type[Policy]] = {cls.kind: cls for cls in (SubPolicies, RandomOperations)}
+# A policy of 100,000 sub-policies is smaller, and so are 5 seeds' schedules of 200 phases of 500
+# draws of 10 parameters.
+MAX_BYTES = 64 * 1024 * 1024
+_CLASSES: tuple[type[Policy], ...] = (
+    SubPolicies,
+    RandomOperations,
+    Candidates,
+    Transformations,
+    Schedule,
+    Mixture,
+)
+KINDS: dict[str, type[Policy]] = {cls.kind: cls for cls in _CLASSES}
 
 _UNIT = {"type": "number", "minimum": 0, "maximum": 1}
 _NAME = {"type": "string", "maxLength": 64}
+_COUNT = {"type": "integer", "minimum": 1, "maximum": 16}
 _RANGES = {"enum": ["autoaugment", "wide"]}
 
 
@@ -29,6 +46,10 @@ def _object(**properties: Any) -> Json:
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def _list(items: Json, most: int) -> Json:
+    return {"type": "array", "minItems": 1, "maxItems": most, "items": items}
 
 
 SCHEMAS: dict[str, Json] = {
@@ -51,9 +72,23 @@ SCHEMAS: dict[str, Json] = {
     RandomOperations.kind: _object(
         ranges=_RANGES,
         operations={"type": "array", "minItems": 1, "items": _NAME},
-        count={"type": "integer", "minimum": 1, "maximum": 16},
+        count=_COUNT,
         magnitude=_object(low=_UNIT, high=_UNIT, levels={"type": "integer", "minimum": 1}),
     ),
+    Candidates.kind: _object(
+        ranges=_RANGES,
+        augment=_UNIT,
+        count=_COUNT,
+        operations=_list(_NAME, 10_000),
+        magnitudes=_list({"type": "number", "minimum": 0, "maximum": MAX_MAGNITUDE}, 10_000),
+        probabilities=_list({"type": "number", "minimum": 0}, 10_000),
+    ),
+    Transformations.kind: _object(
+        names=_list(_NAME, 16),
+        draws={"type": "array", "minItems": 1, "maxItems": 1_000_000},  # see its `from_body`
+    ),
+    Schedule.kind: _object(phases=_list({"type": "object"}, 10_000)),
+    Mixture.kind: _object(members=_list({"type": "object"}, 1_000)),
 }
 
 
@@ -75,18 +110,40 @@ def from_json(document: Any, where: str = "policy") -> Policy:
             f"{where}: policy version {document.get('version')!r}; "
             f"this raysearch reads version {VERSION}"
         )
-    kind = document.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise RaysearchError(f"{where}: {unknown('policy kind', str(kind), KINDS)}")
-    body = {k: v for k, v in document.items() if k not in ("format", "version", "kind")}
+    body = {k: v for k, v in document.items() if k not in ("format", "version")}
     try:
-        jsonschema.validate(body, SCHEMAS[kind])
-        return KINDS[kind].from_body(body)
-    except jsonschema.ValidationError as error:
-        place = error.json_path.removeprefix("$").removeprefix(".") or "document"
-        raise RaysearchError(f"{where}: {place}: {error.message[:200]}") from None
+        return _read(body, KINDS)
     except (ValueError, OverflowError, RaysearchError) as error:
         raise RaysearchError(f"{where}: {error}") from None
+
+
+def _read(document: Json, kinds: Collection[str]) -> Policy:
+    """The policy of a document or a part of one, which must be of one of `kinds`.
+
+    Raises:
+        ValueError, OverflowError, RaysearchError: something is wrong; the message names the place.
+    """
+    kind = document.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise unknown("policy kind", str(kind), kinds)
+    cls = KINDS[kind]
+    body = {k: v for k, v in document.items() if k != "kind"}
+    try:
+        jsonschema.validate(body, SCHEMAS[kind])
+    except jsonschema.ValidationError as error:
+        place = error.json_path.removeprefix("$").removeprefix(".") or "document"
+        raise RaysearchError(f"{place}: {error.message[:200]}") from None
+    if issubclass(cls, Compound):
+        inner = [kind for kind in kinds if kind not in cls.excluded]
+        body = {cls.key: [_part(cls.key, i, one, inner) for i, one in enumerate(body[cls.key])]}
+    return cls.from_body(body)
+
+
+def _part(key: str, index: int, document: Json, kinds: Collection[str]) -> Policy:
+    try:
+        return _read(document, kinds)
+    except (ValueError, OverflowError, RaysearchError) as error:
+        raise RaysearchError(f"{key}[{index}]: {error}") from None
 
 
 def read_policy(path: str | os.PathLike[str]) -> Policy:

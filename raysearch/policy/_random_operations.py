@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 
 from raysearch import ops
-from raysearch.policy._base import Draws, Json, Policy, random_draws, source
+from raysearch.policy._base import Json, source
+from raysearch.policy._operations import Draws, OperationPolicy, random_draws
 
 
-class RandomOperations(Policy):
+class RandomOperations(OperationPolicy):
     """`count` operations per image, each drawn uniformly, each always applied.
 
     The magnitude of each is drawn uniformly from `levels` equidistant values between `low` and
@@ -59,7 +60,7 @@ class RandomOperations(Policy):
         generator: torch.Generator | None = None,
         progress: float = 0.0,
     ) -> Draws:
-        """Draw operations and magnitudes uniformly for each of n images; see `Policy.sample`."""
+        """Operations and magnitudes, each uniformly, of n images; see `OperationPolicy.sample`."""
         device = source(generator)
         shape = (n, self.count)
         draws = random_draws(n, self.count, generator)

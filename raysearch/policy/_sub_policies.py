@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from raysearch import ops
-from raysearch.policy._base import Draws, Json, Policy, random_draws, source
+from raysearch.policy._base import Json, Policy, source
+from raysearch.policy._operations import Draws, OperationPolicy, random_draws
 
 
-class SubPolicies(Policy):
+class SubPolicies(OperationPolicy):
     """A mixture of sub-policies: one is drawn by weight, its operations apply in order.
 
     Operation k of sub-policy s is applied with probability β_sk at magnitude m_sk (DADA, Li et
@@ -133,7 +134,7 @@ class SubPolicies(Policy):
         generator: torch.Generator | None = None,
         progress: float = 0.0,
     ) -> Draws:
-        """Draw a sub-policy and its apply bits for each of n images; see `Policy.sample`."""
+        """Draw the sub-policies and apply bits of n images; see `OperationPolicy.sample`."""
         device = source(generator)
         uniform = torch.rand(n, device=device, generator=generator)
         cumulative = self.weights.cumsum(0).float().to(device)

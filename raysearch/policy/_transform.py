@@ -29,10 +29,11 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
 
     Attributes:
         progress: how far the training has come, in [0, 1]; set it every epoch for a policy that
-            is a schedule. Others ignore it.
+            is a schedule (`policy.moments()` has more than one entry). Others ignore it. The
+            workers of a DataLoader see it too, also persistent ones.
 
     Raises:
-        ValueError: floating-point images outside [0, 1].
+        ValueError: floating-point images or a progress outside [0, 1].
         TypeError: images as NumPy arrays, or the sample carries boxes, masks or key points, which
             the geometric operations would have to move along and do not.
 
@@ -45,7 +46,20 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = policy
-        self.progress = 0.0
+        # in shared memory, as workers have a copy of everything else
+        self._progress = torch.zeros((), dtype=torch.float64)
+        self._progress.share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def progress(self) -> float:
+        """How far the training has come."""
+        return float(self._progress)
+
+    @progress.setter
+    def progress(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"progress must lie in [0, 1], got {value}")
+        self._progress.fill_(value)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         """Refuse what would silently lose its place in the image."""
@@ -79,14 +93,29 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         return self.policy(batch, progress=self.progress).reshape(images.shape)
 
     def extra_repr(self) -> str:
-        """The policy's kind and strongest operations."""
+        """The policy's kind, strongest operations and first parameters."""
         strongest = list(self.policy.marginals().items())[:3]
+        parameters = list(self.policy.parameters().items())[:3]
         shares = ", ".join(f"{name} {share:.0%}" for name, share in strongest)
-        return f"kind={self.policy.kind}, strongest: {shares}"
+        spreads = ", ".join(f"{name} {mean:.2g} ± {std:.2g}" for name, (mean, std) in parameters)
+        return (
+            f"kind={self.policy.kind}"
+            + (f", strongest: {shares}" if shares else "")
+            + (f", parameters: {spreads}" if spreads else "")
+        )
 
 
 def load_policy(path: str | os.PathLike[str]) -> PolicyTransform:
     """The policy in a file, ready to train with.
+
+    A policy that changes over training (`kind` schedule, or a mixture of them) is replayed by
+    telling the transform once an epoch how far the training has come, whatever its length:
+
+    >>> augment = load_policy("policy.json")  # doctest: +SKIP
+    >>> for epoch in range(epochs):  # doctest: +SKIP
+    ...     augment.progress = epoch / epochs
+    ...     for images, labels in loader:  # whose data set uses `augment`
+    ...         train_on(images, labels)
 
     Args:
         path: a `policy.json` that a search wrote.

@@ -1,0 +1,80 @@
+"""What policies that are made of other policies have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from raysearch.policy._base import Json, Policy
+
+
+class Compound(Policy):
+    """Policies with equal shares in a whole: of the images, or of the training.
+
+    Args:
+        parts: at least one policy.
+
+    Attributes:
+        key: the name of the list of parts in JSON.
+        excluded: kinds that a part may not be of, which bounds the nesting.
+
+    Raises:
+        ValueError: no parts, or one of an excluded kind.
+    """
+
+    key: ClassVar[str]
+    excluded: ClassVar[tuple[str, ...]]
+
+    def __init__(self, parts: Sequence[Policy]) -> None:
+        self.parts = tuple(parts)
+        if not self.parts:
+            raise ValueError(f"a {self.kind} needs {self.key}")
+        for part in self.parts:
+            if part.kind in self.excluded:
+                raise ValueError(f"{self.key} of a {self.kind} cannot be of kind {part.kind}")
+
+    def operation_rates(self) -> dict[str, float]:
+        """The mean over the parts."""
+        rates: dict[str, float] = {}
+        for part in self.parts:
+            for name, rate in part.operation_rates().items():
+                rates[name] = rates.get(name, 0.0) + rate / len(self.parts)
+        return rates
+
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation over the mixture of the parts.
+
+        A part that does not have a parameter leaves images as they are: 0 throughout.
+        """
+        parts = [part.parameters() for part in self.parts]
+        result = {}
+        for name in dict.fromkeys(name for part in parts for name in part):
+            moments = [part.get(name, (0.0, 0.0)) for part in parts]
+            mean = math.fsum(mean for mean, _ in moments) / len(parts)
+            square = math.fsum(std**2 + (own - mean) ** 2 for own, std in moments)
+            result[name] = (mean, math.sqrt(square / len(parts)))
+        return result
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.parts))
+
+    def body(self) -> Json:
+        """The parts, each with its kind."""
+        return {self.key: [{"kind": part.kind, **part.body()} for part in self.parts]}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Compound:
+        """The policy of a body whose parts have been read, so that they are policies already."""
+        return cls(body[cls.key])
+
+
+def indent(text: str) -> str:
+    """A part's description inside that of the whole."""
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -1,0 +1,68 @@
+"""Several policies at once: what a search with several seeds returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from raysearch.policy._base import Policy, source
+from raysearch.policy._compound import Compound, indent
+
+
+class Mixture(Compound):
+    """Every image is augmented by one of several policies, each of which is equally likely.
+
+    Args:
+        members: of any kind but mixture; one may occur more than once.
+
+    Raises:
+        ValueError: no members, or one that is a mixture.
+    """
+
+    kind: ClassVar[str] = "mixture"
+    key: ClassVar[str] = "members"
+    excluded: ClassVar[tuple[str, ...]] = ("mixture",)
+
+    def __init__(self, members: Sequence[Policy]) -> None:
+        super().__init__(members)
+
+    @property
+    def members(self) -> tuple[Policy, ...]:
+        """The policies."""
+        return self.parts
+
+    def __call__(
+        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    ) -> Tensor:
+        """Draw a member for each image and let it augment its own; see `Policy.__call__`."""
+        device, count = source(generator), len(self.members)
+        drawn = torch.randint(count, (len(images),), device=device, generator=generator)
+        result = torch.empty_like(images, memory_format=torch.contiguous_format)
+        for i, member in enumerate(self.members):
+            own = (drawn == i).nonzero().flatten().to(images.device)
+            if len(own):
+                result[own] = member(images[own], generator, progress)
+        return result
+
+    def at(self, progress: float) -> Mixture:
+        """The mixture of the members at a point of the training."""
+        return Mixture([member.at(progress) for member in self.members])
+
+    def moments(self) -> list[float]:
+        """When any of the members changes."""
+        return sorted({moment for member in self.members for moment in member.moments()})
+
+    def describe(self, most: int = 10) -> str:
+        """Each member in short."""
+        each = max(1, most // len(self.members))
+        return "\n".join(
+            line
+            for i, member in enumerate(self.members)
+            for line in (
+                f"member {i + 1} of {len(self.members)} ({member.kind}):",
+                indent(member.describe(each)),
+            )
+        )

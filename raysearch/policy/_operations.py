@@ -1,0 +1,99 @@
+"""Policies of discrete operations: what they draw for a batch, and how a draw is carried out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysearch import ops
+from raysearch.policy._base import Policy, source
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One draw of a policy for each of n images: K operations, applied in order.
+
+    Attributes:
+        sub_policy: which entry of the policy was drawn, int64 [n].
+        operation: operation ids (`raysearch.ops.OPERATIONS`), int64 [n, K].
+        applied: whether each operation is carried out, bool [n, K].
+        magnitude: in [0, 1], or beyond where a policy allows it, float32 [n, K].
+        sign: −1 or +1, float32 [n, K]; turns the deviation of signed operations round.
+        center: (x, y) of Cutout's square as shares of the side, float32 [n, K, 2] in [0, 1).
+    """
+
+    sub_policy: Tensor
+    operation: Tensor
+    applied: Tensor
+    magnitude: Tensor
+    sign: Tensor
+    center: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sub_policy)
+
+    def apply(self, images: Tensor, ranges: str = "autoaugment") -> Tensor:
+        """Carry the draw out: image i gets its own operations.
+
+        Args:
+            images: uint8 [n, C, H, W], or floating point in [0, 1].
+            ranges: the ranges that magnitudes refer to, `autoaugment` or `wide`.
+
+        Returns:
+            A tensor of the same shape and type.
+        """
+        height, width = images.shape[-2:]
+        table = ops.wide_ranges((height, width)) if ranges == "wide" else ops.AUTOAUGMENT_RANGES
+        value = ops.to_values(self.operation, self.magnitude, self.sign, table)
+        operation = self.operation * self.applied  # id 0 is Identity
+        return ops.apply_sequence(images, operation, value, self.center)
+
+
+def random_draws(n: int, count: int, generator: torch.Generator | None) -> Draws:
+    """Draws with random signs and centres; every operation Identity at magnitude 0, applied."""
+    device = source(generator)
+    noise = torch.rand(n, count, 3, device=device, generator=generator)
+    zeros = torch.zeros(n, count, dtype=torch.int64, device=device)
+    return Draws(
+        sub_policy=zeros[:, 0],
+        operation=zeros,
+        applied=torch.ones_like(zeros, dtype=torch.bool),
+        magnitude=torch.zeros(n, count, device=device),
+        sign=torch.where(noise[..., 0] < 0.5, -1.0, 1.0),
+        center=noise[..., 1:],
+    )
+
+
+class OperationPolicy(Policy):
+    """A distribution over sequences of image operations.
+
+    Attributes:
+        ranges: the ranges that its magnitudes refer to, `autoaugment` or `wide`.
+    """
+
+    ranges: str
+
+    @abstractmethod
+    def sample(
+        self,
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+        progress: float = 0.0,
+    ) -> Draws:
+        """Draw the operations of n images independently.
+
+        Args:
+            n: number of images.
+            generator, progress: see `Policy.__call__`; the draw lives on the generator's device.
+        """
+
+    def __call__(
+        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    ) -> Tensor:
+        """Augment a batch, each image with a draw of its own; see `Policy.__call__`."""
+        draws = self.sample(len(images), generator=generator, progress=progress)
+        return draws.apply(images, self.ranges)

@@ -1,0 +1,73 @@
+"""A policy that changes over a training: what DDAS and an online search of it return."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from raysearch.policy._base import Policy
+from raysearch.policy._compound import Compound, indent
+
+
+class Schedule(Compound):
+    """Policies for equal parts of a training: phase i of n for progress in [i/n, (i+1)/n).
+
+    A search that keeps the policy of each of its epochs has it replayed over the matching part of
+    a training of any length.
+
+    Args:
+        phases: in order, of any kind but schedule and mixture.
+
+    Raises:
+        ValueError: no phases, or one that is a schedule or a mixture.
+    """
+
+    kind: ClassVar[str] = "schedule"
+    key: ClassVar[str] = "phases"
+    excluded: ClassVar[tuple[str, ...]] = ("schedule", "mixture")
+
+    def __init__(self, phases: Sequence[Policy]) -> None:
+        super().__init__(phases)
+        self._starts = [i / len(self.parts) for i in range(len(self.parts))]
+
+    @property
+    def phases(self) -> tuple[Policy, ...]:
+        """The policies in the order in which they come into force."""
+        return self.parts
+
+    def __call__(
+        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    ) -> Tensor:
+        """What the phase at `progress` does, with the same draws; see `Policy.__call__`."""
+        return self.at(progress)(images, generator, progress)
+
+    def at(self, progress: float) -> Policy:
+        """The phase at a point of the training; 1 belongs to the last.
+
+        Raises:
+            ValueError: `progress` is outside [0, 1].
+        """
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must lie in [0, 1], got {progress}")
+        return self.phases[bisect(self._starts, progress) - 1]
+
+    def moments(self) -> list[float]:
+        """The starts of the phases."""
+        return list(self._starts)
+
+    def describe(self, most: int = 10) -> str:
+        """The first, the middle and the last phase in short."""
+        count = len(self.phases)
+        shown = sorted({0, count // 2, count - 1})
+        return "\n".join(
+            line
+            for i in shown
+            for line in (
+                f"phase {i + 1} of {count}:",
+                indent(self.phases[i].describe(max(1, most // len(shown)))),
+            )
+        )

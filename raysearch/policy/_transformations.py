@@ -1,0 +1,131 @@
+"""Continuous transformations with learned parameters: what online bilevel optimisation returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from raysearch.errors import unknown
+from raysearch.policy._base import Json, Policy, source
+
+MAX_PARAMETER = 1e6  # beyond which float32 places in an image mean nothing
+_DECIMALS = 10**5
+
+
+class Transformations(Policy):
+    """Each image gets one of N sets of parameters of `raysearch.ops.differentiable.transform`.
+
+    An empirical distribution: N draws of an augmenter network (Mounsaveng et al., WACV 2021)
+    stand for it, so that a file needs no network. The colour operations are carried out in an
+    order that is drawn for each batch, as in section 3.2 there.
+
+    Args:
+        names: P parameters (see `raysearch.ops.differentiable.PARAMETERS`), without repetition.
+        draws: N sets of them, [N, P]; 0 changes nothing. Rounded to 5 decimals.
+
+    Raises:
+        ValueError: shapes that do not fit, a name twice, or numbers that are not finite.
+        RaysearchError: an unknown parameter.
+    """
+
+    kind: ClassVar[str] = "transformations"
+
+    def __init__(self, names: Sequence[str], draws: Tensor) -> None:
+        from raysearch.ops import differentiable  # Kornia takes a second to import
+
+        self.names = tuple(names)
+        for name in self.names:
+            if name not in differentiable.PARAMETERS:
+                raise unknown("parameter", name, differentiable.PARAMETERS)
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError(f"names must be at least one and different, got {list(self.names)}")
+        if draws.ndim != 2 or not len(draws) or draws.shape[1] != len(self.names):
+            raise ValueError(f"draws: shape {tuple(draws.shape)}, expected (N, {len(self.names)})")
+        draws = draws.detach().cpu().double()
+        if not bool((draws.abs() <= MAX_PARAMETER).all()):
+            raise ValueError(f"draws must be finite and between ±{MAX_PARAMETER:g}")
+        self.draws = draws.mul(_DECIMALS).round().div(_DECIMALS)
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Transformations)
+            and self.names == other.names
+            and torch.equal(self.draws, other.draws)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.names, len(self)))
+
+    def __call__(
+        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    ) -> Tensor:
+        """Transform each image with one of the N sets; see `Policy.__call__`."""
+        from raysearch.ops import differentiable
+
+        device = source(generator)
+        row = torch.randint(len(self), (len(images),), device=device, generator=generator)
+        colour = [name for name in differentiable.COLOUR if name in self.names]
+        order = torch.randperm(len(colour), device=device, generator=generator).tolist()
+        if not len(images):
+            return images.clone()
+        drawn = self.draws.float().to(device)[row].to(images.device)
+        levels = images.to(torch.float32)
+        if not images.is_floating_point():
+            levels = levels / 255
+        result = differentiable.transform(
+            levels,
+            dict(zip(self.names, drawn.unbind(1), strict=True)),
+            [colour[i] for i in order],
+        )
+        if not images.is_floating_point():
+            result = result.mul(255).round()
+        return result.clamp(0, 1 if images.is_floating_point() else 255).to(images.dtype)
+
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of each, and of the rotation in degrees that they make."""
+        from raysearch.ops import differentiable
+
+        values = dict(zip(self.names, self.draws.unbind(1), strict=True))
+        if {"a11", "a12", "a21", "a22"} <= set(self.names):
+            values = {"rotation": differentiable.rotation(values), **values}
+        return {
+            name: (float(value.mean()), float(value.std(correction=0)))
+            for name, value in values.items()
+        }
+
+    def describe(self, most: int = 10) -> str:
+        """Mean and standard deviation of the parameters, one a line."""
+        parameters = self.parameters()
+        rest = len(parameters) - most
+        return "\n".join(
+            [
+                *(
+                    f"{name:<10}  {mean:+.3f} ± {std:.3f}{'°' if name == 'rotation' else ''}"
+                    for name, (mean, std) in list(parameters.items())[:most]
+                ),
+                *([f"… and {rest} more"] if rest > 0 else []),
+            ]
+        )
+
+    def body(self) -> Json:
+        """`names`, and `draws` as N lists of P numbers."""
+        return {"names": list(self.names), "draws": self.draws.tolist()}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Transformations:
+        """The policy from the JSON form that `body` gives; raises like the constructor."""
+        names, draws = body["names"], body["draws"]
+        for i, row in enumerate(draws):  # up to millions of numbers: too many for JSON Schema
+            if (
+                not isinstance(row, list)
+                or len(row) != len(names)
+                or any(type(value) not in (int, float) for value in row)
+            ):
+                raise ValueError(f"draws[{i}]: expected {len(names)} numbers")
+        return cls(names, torch.tensor(draws, dtype=torch.float64))
