@@ -18,7 +18,10 @@ from raysearch.hypergrad._rewards import (
     cross_entropy_per_image,
     one_step_rewards,
     step_along,
+    validate,
 )
+from raysearch.hypergrad._second_order import SecondOrder
+from raysearch.hypergrad._unrolled import SGDRule, TrainStep, image_gradients, train_step
 
 __all__ = [
     "Choices",
@@ -27,11 +30,17 @@ __all__ = [
     "Network",
     "OneStep",
     "Parameters",
+    "SGDRule",
+    "SecondOrder",
+    "TrainStep",
     "choose",
     "cross_entropy_per_image",
     "gumbel_softmax",
+    "image_gradients",
     "one_step_rewards",
     "reinforce",
     "relax",
     "step_along",
+    "train_step",
+    "validate",
 ]

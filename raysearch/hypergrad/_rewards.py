@@ -1,7 +1,7 @@
 """Per-image rewards: what training on each augmented image does to the validation loss.
 
-With w' = w − ζ ∇_w (1/B) Σ_i ℓ_i(w) and v = ∇_w L_val(w'), the derivative of L_val(w') with
-respect to how much image i's loss counts is −(ζ/B) r_i, where
+With w' = w − ζ ∇_w Σ_i ω_i ℓ_i(w) (ω_i = 1/B unless weights are given) and v = ∇_w L_val(w'), the
+derivative of L_val(w') with respect to ω_i, how much image i's loss counts, is −ζ r_i, where
 
     r_i = ⟨v, ∇_w ℓ_i(w)⟩ = d/dε ℓ_i(w + ε v) at ε = 0.
 
@@ -40,8 +40,8 @@ class OneStep:
         rewards: r_i, [B]; larger means that image i's step lowers the validation loss more.
         pixel_rewards: Σ_pixels ∂r_i/∂x_i, [B], the straight-through derivative of r_i with
             respect to a magnitude; None unless asked for.
-        gradient: ∇_w of the mean train loss at w, by parameter name.
-        train_loss: mean of ℓ_i(w), a scalar tensor.
+        gradient: ∇_w of the train loss Σ_i ω_i ℓ_i(w), by parameter name.
+        train_loss: Σ_i ω_i ℓ_i(w), a scalar tensor; the mean where no weights are given.
         val_loss: L_val(w'), a scalar tensor.
         val_error: share of wrong validation images at w', a scalar tensor in [0, 1].
     """
@@ -85,6 +85,20 @@ class Network:
         """Per-image losses at other parameters, [B], precise enough to be subtracted."""
         return self.loss(self.logits(parameters, images, exact=True), labels)
 
+    def own_losses(
+        self, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Losses that do move the running statistics, at the module's own weights.
+
+        Copies of these can be given as `parameters`; nothing is rounded by autocast then.
+        """
+        if parameters is not None:
+            return self.loss(functional_call(self.model, dict(parameters), (images,)), labels)
+        device = images.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+            logits = self.model(images)
+        return self.loss(logits, labels)
+
 
 @contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
@@ -126,6 +140,7 @@ def one_step_rewards(
     difference: Difference = "forward",
     epsilon: float = 0.01,
     with_pixels: bool = True,
+    weights: Tensor | None = None,
 ) -> OneStep:
     """Rewards of all images of a batch, and the train gradient, in one go.
 
@@ -141,24 +156,30 @@ def one_step_rewards(
         difference: `forward` (error O(ε)) reuses the losses at w; `central` (O(ε²)) does not.
             On CUDA, where the losses at w are computed in bfloat16, it is always central.
         epsilon: length of the step along v in weight space; ε = epsilon / ‖v‖ (DADA, section 3.3).
-        with_pixels: also the straight-through derivative with respect to magnitudes.
+        with_pixels: also the straight-through derivative with respect to magnitudes. It is that
+            of r_i, so it does not go together with weights.
+        weights: ω, how much each image's loss counts, [B]; None is 1/B each.
 
     Returns:
         See `OneStep`.
     """
+    if with_pixels and weights is not None:
+        raise ValueError("with_pixels=True and weights exclude each other")
     images, labels = train
     masks = int(torch.randint(2**62, ()))  # the same dropout masks in every pass that is compared
     images = images.detach().requires_grad_(with_pixels)
     own = network.parameters()
     names = list(own)
     torch.manual_seed(masks)
-    losses = _own_losses(network, images, labels)
+    losses = network.own_losses(images, labels)
     wanted: list[Tensor] = [*own.values(), *([images] if with_pixels else [])]
-    found = torch.autograd.grad(losses.sum(), wanted)
-    gradient = {n: g / len(images) for n, g in zip(names, found, strict=False)}
+    total = losses.sum() if weights is None else (weights * losses).sum()
+    found = torch.autograd.grad(total, wanted)
+    count = len(images) if weights is None else 1
+    gradient = {n: g / count for n, g in zip(names, found, strict=False)}
     pixels_at_w = found[-1] if with_pixels else None
 
-    v, val_loss, val_error = _validate(network, step_along(own, gradient, -lr), val)
+    v, val_loss, val_error = validate(network, step_along(own, gradient, -lr), val)
     step = epsilon / max(norm(v), 1e-12)
 
     def at(scale: float) -> tuple[Tensor, Tensor | None]:
@@ -179,13 +200,13 @@ def one_step_rewards(
         rewards=rewards,
         pixel_rewards=pixel_rewards,
         gradient=gradient,
-        train_loss=losses.detach().mean(),
+        train_loss=total.detach() / count,
         val_loss=val_loss,
         val_error=val_error,
     )
 
 
-def _validate(
+def validate(
     network: Network, ahead: Parameters, val: tuple[Tensor, Tensor]
 ) -> tuple[Parameters, Tensor, Tensor]:
     """v = ∇L_val, L_val and the share of wrong images, at the weights `ahead`."""
@@ -195,14 +216,6 @@ def _validate(
     v = dict(zip(ahead, torch.autograd.grad(loss, list(ahead.values())), strict=True))
     error = (logits.detach().argmax(1) != val[1]).float().mean()
     return v, loss.detach(), error
-
-
-def _own_losses(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-    """Losses at the module's own weights; this pass does move its running statistics."""
-    device = images.device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-        logits = network.model(images)
-    return network.loss(logits, labels)
 
 
 def _losses_and_pixels(
