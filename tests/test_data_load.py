@@ -162,7 +162,12 @@ def test_configuration_files_are_valid(tmp_path: Path, name: str) -> None:
         config: Any = OmegaConf.to_container(compose("config"))
     settings = DataSettings.of(config["data"])
     assert settings.name == name
-    assert set(config["data"]["predefined"]) == {"flip", "padding", "cutout"}
+    assert set(config["data"]["predefined"]) == {
+        "flip",
+        "vertical_flip",
+        "padding",
+        "cutout",
+    }
     assert config["model"]["name"] in model_names()
 
 

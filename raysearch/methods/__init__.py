@@ -11,12 +11,24 @@ from raysearch.errors import unknown
 from raysearch.methods._base import SearchMethod
 from raysearch.training import Task
 
-__all__ = ["SearchMethod", "build", "names"]
+__all__ = ["SearchMethod", "build", "find", "names"]
 
 
 def names() -> list[str]:
     """The methods that there are."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def find(name: str) -> type[SearchMethod]:
+    """A method's class.
+
+    Raises:
+        RaysearchError: there is no such method.
+    """
+    if name not in names():
+        raise unknown("method", name, names())
+    cls: type[SearchMethod] = importlib.import_module(f"{__name__}.{name}").METHOD
+    return cls
 
 
 def build(
@@ -27,7 +39,4 @@ def build(
     Raises:
         RaysearchError: no such method, or settings that it does not take.
     """
-    if name not in names():
-        raise unknown("method", name, names())
-    cls: type[SearchMethod] = importlib.import_module(f"{__name__}.{name}").METHOD
-    return cls(task, search, method)
+    return find(name)(task, search, method)

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from raysearch.policy import Policy
-from raysearch.training import Task
+from raysearch import ops
+from raysearch.policy import Policy, SubPolicies
+from raysearch.training import Predefined, Task
 
 
 class SearchMethod(ABC):
@@ -35,15 +36,29 @@ class SearchMethod(ABC):
             method: the `method` group: the method's own settings.
         """
 
+    @classmethod
+    def uniform(cls, method: Mapping[str, Any]) -> Policy:
+        """The policy that knows nothing, to compare with: all pairs of operations alike.
+
+        Args:
+            method: the `method` group.
+        """
+        return SubPolicies.pairs(method.get("operations") or ops.DADA_OPERATIONS)
+
+    @classmethod
+    def predefined(cls, given: Predefined) -> Predefined:
+        """Which of the data's predefined augmentation goes with the method's policies."""
+        return given
+
     @abstractmethod
     def step(self) -> dict[str, float]:
         """One epoch of search.
 
         Returns:
             At least `train_loss`, `val_loss`, `val_error` (percent; these two once the policy
-            has begun to move), `lr`, the cumulative
-            `epoch_equivalents`, how far the policy has moved (`entropy` and `kl_uniform`, nats)
-            and `share/<operation>` for each operation.
+            has begun to move), `lr`, the cumulative `epoch_equivalents`; how far a policy over
+            operations has moved (`entropy` and `kl_uniform`, nats) and `share/<operation>` for
+            each, or `mean/<parameter>` and `spread/<parameter>` of a continuous one.
 
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
@@ -52,6 +67,13 @@ class SearchMethod(ABC):
     @abstractmethod
     def policy(self) -> Policy:
         """The policy as it stands."""
+
+    def test(self) -> dict[str, float]:
+        """`test_error` (percent) and `test_loss` of the search's own classifier, at the end.
+
+        Empty where that classifier is only a means to find a policy.
+        """
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

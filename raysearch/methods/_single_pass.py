@@ -1,74 +1,96 @@
-"""What the methods that search in a single pass share: they train a classifier as they go."""
+"""What the methods share that move a policy over operations by per-image rewards."""
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from raysearch.errors import NonFiniteLossError
-from raysearch.hypergrad import Network, OneStep
-from raysearch.methods._base import SearchMethod
-from raysearch.training import (
-    FlopCounter,
-    SGDSettings,
-    Task,
-    autocast,
-    finite_mean,
-    plain_step_flops,
-    seeded,
-)
-
-Batch = tuple[Tensor, Tensor]
+from raysearch.hypergrad import OneStep, one_step_rewards
+from raysearch.methods._classifier import Batch, ClassifierSearch, Taken
+from raysearch.methods._settings import RewardSettings
+from raysearch.policy import Policy
+from raysearch.training import Task
 
 
-class SinglePass(SearchMethod):
+class SinglePass(ClassifierSearch):
     """A search that moves its policy after every step of one classifier's training.
 
     A subclass says in `search_step` how a step's train gradient and policy gradient come about
-    and keeps the policy's own state.
+    and keeps the policy's own state, on the CPU.
 
     Args:
         task: data, network, device and seed.
         search: the fields of `SGDSettings` for the classifier.
-        warmup: share of the epochs, in [0, 1), that only train the classifier, on images
-            augmented by the starting policy. The policy's signal then comes from late training.
+        settings: the method's. In the epochs of warm-up, images augmented by the starting policy
+            train the classifier, and no more; the policy's signal then comes from late training.
     """
 
-    def __init__(self, task: Task, search: Mapping[str, Any], warmup: float) -> None:
-        self.task = task
-        self.sgd = SGDSettings.of(search)
-        self.epochs = self.sgd.epochs
-        self.warmup_epochs = round(warmup * self.epochs)
-        self.train, self.val = task.search_splits()
-        self.model = task.build_model()
-        self.network = Network(self.model)
-        self.optimizer = self.sgd.optimizer(self.model)
-        self._plain_flops = plain_step_flops(task, self.sgd.batch_size)
+    def __init__(self, task: Task, search: Mapping[str, Any], settings: RewardSettings) -> None:
+        super().__init__(task, search)
+        self.warmup_epochs = round(settings.warmup * self.epochs)
         self.steps_done = 0  # search steps, all epochs together
-        self._flops_of: dict[str, int] = {}  # by kind of step, counted the first time
-        self._flops = 0
-        self._last_val: dict[str, float] = {}  # not known while the search warms up
+        self._difference, self._epsilon = settings.difference, settings.epsilon
+
+    @abstractmethod
+    def current(self) -> Policy:
+        """The whole policy as it stands, from which the epochs of warm-up draw too."""
 
     @abstractmethod
     def sample(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Any]:
-        """Augment a uint8 batch by the current policy; the draw goes back to `search_step`."""
+        """Augment a uint8 batch for a search step.
+
+        Args:
+            images: uint8 [B, C, H, W] on the task's device.
+            generator: source of the policy's draws, on the CPU.
+
+        Returns:
+            Augmented images: [B, C, H, W], or [R·B, C, H, W] with all images once in each of R
+            rows; and the draw, which goes back to `search_step`.
+        """
 
     @abstractmethod
     def search_step(self, train: Batch, val: Batch, draw: Any, lr: float) -> OneStep:
         """Rewards of an augmented batch and one update of the policy.
 
         Args:
-            train: augmented, normalised images [B, C, H, W] and labels [B].
+            train: augmented, normalised images and labels, as many as `sample` returned.
             val: normalised validation images and labels.
             draw: what `sample` returned for these images.
             lr: ζ, the classifier's learning rate in this step.
         """
+
+    def rewards(
+        self,
+        train: Batch,
+        val: Batch,
+        lr: float,
+        *,
+        with_pixels: bool = False,
+        weights: Tensor | None = None,
+    ) -> OneStep:
+        """`one_step_rewards` with the rewards on the CPU, where policies are kept."""
+        found = one_step_rewards(
+            self.network,
+            train,
+            val,
+            lr,
+            difference=self._difference,
+            epsilon=self._epsilon,
+            with_pixels=with_pixels,
+            weights=None if weights is None else weights.to(train[0].device),
+        )
+        pixels = found.pixel_rewards
+        return replace(
+            found,
+            rewards=found.rewards.cpu(),
+            pixel_rewards=None if pixels is None else pixels.cpu(),
+        )
 
     def step_kind(self) -> str:
         """A name for the next search step's arithmetic, where steps differ in it."""
@@ -78,123 +100,38 @@ class SinglePass(SearchMethod):
     def policy_metrics(self) -> dict[str, float]:
         """`entropy`, `kl_uniform` (nats) and `share/<operation>`."""
 
-    def step(self) -> dict[str, float]:
-        """One epoch; see `SearchMethod.step`."""
-        task, sgd = self.task, self.sgd
-        steps = sgd.steps(len(self.train))
-        generator = task.generator("augment", self.epoch)
-        train_losses: list[Tensor] = []
-        results: list[OneStep] = []
-        validation = self._validation_batches()
-        self.model.train()
-        with seeded(task.seed, "dropout", self.epoch):
-            for step, (images, labels) in enumerate(self._train_batches()):
-                lr = sgd.lr_at(self.epoch, step, steps)
-                images, draw = self.sample(task.before(images, generator), generator)
-                train = task.normalise(task.after(images, generator)), labels
-                if self.epoch < self.warmup_epochs:
-                    train_losses.append(self._plain_step(train, lr))
-                    self._flops += self._plain_flops
-                    continue
-                result = self._counted(train, next(validation), draw, lr)
-                if not bool(result.rewards.isfinite().all()):
-                    raise NonFiniteLossError("search", self.epoch + 1, step + 1)
-                self._update(result.gradient, lr)
-                train_losses.append(result.train_loss)
-                results.append(result)
-        return self._finish_epoch(train_losses, results, lr)
+    def take_step(
+        self, images: Tensor, labels: Tensor, validation: Iterator[Batch], step: int, lr: float
+    ) -> Taken:
+        """A search step, or a plain one on images augmented by the starting policy."""
+        task, generators = self.task, self.generators
+        if self.epoch < self.warmup_epochs:
+            images = task.normalise(task.augment(images, self.current(), True, generators))
+            return self.counted("warm-up", lambda: self.plain_step(images, labels), len(labels))
+        images = task.before(images, generators.images)
+        rows, draw = self.sample(images, generators.policy)
+        rows = task.normalise(task.after(rows, generators.images))
+        train = rows, labels.repeat(len(rows) // len(labels))
 
-    def _train_batches(self) -> Iterator[Batch]:
-        order = self.task.generator("order", self.epoch, device=torch.device("cpu"))
-        yield from self.train.batches(
-            self.sgd.batch_size,
-            device=self.task.device,
-            generator=order,
-            drop_last=len(self.train) >= self.sgd.batch_size,
-        )
+        def work() -> Taken:
+            found = self.search_step(train, next(validation), draw, lr)
+            if not bool(found.rewards.isfinite().all()):
+                raise NonFiniteLossError("search", self.epoch + 1, step + 1)
+            return Taken(found.gradient, found.train_loss, found.val_loss, found.val_error)
 
-    def _validation_batches(self) -> Iterator[Batch]:
-        """Normalised validation batches without end, in an order of this epoch's own."""
-        for round_ in itertools.count():
-            order = self.task.generator("val", self.epoch, round_, device=torch.device("cpu"))
-            for images, labels in self.val.batches(
-                self.sgd.batch_size,
-                device=self.task.device,
-                generator=order,
-                drop_last=len(self.val) >= self.sgd.batch_size,
-            ):
-                yield self.task.normalise(images), labels
-
-    def _plain_step(self, train: Batch, lr: float) -> Tensor:
-        with autocast(self.task.device):
-            logits = self.model(train[0])
-        loss = F.cross_entropy(logits.float(), train[1])
-        parameters = self.network.parameters()
-        gradient = torch.autograd.grad(loss, list(parameters.values()))
-        self._update(dict(zip(parameters, gradient, strict=True)), lr)
-        return loss.detach()
-
-    def _counted(self, train: Batch, val: Batch, draw: Any, lr: float) -> OneStep:
-        """`search_step`; its arithmetic is counted the first time that a kind of step is taken."""
-        kind = self.step_kind()
-        if kind in self._flops_of:
-            result = self.search_step(train, val, draw, lr)
-        else:
-            with FlopCounter() as counter:
-                result = self.search_step(train, val, draw, lr)
-            self._flops_of[kind] = counter.total * self.sgd.batch_size // len(train[0])
-        self._flops += self._flops_of[kind]
+        taken = self.counted(self.step_kind(), work, len(labels))
         self.steps_done += 1
-        return result
+        return taken
 
-    def _update(self, gradient: Mapping[str, Tensor], lr: float) -> None:
-        """The classifier's own SGD step, with the train gradient that the search shares."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        for name, parameter in self.network.parameters().items():
-            parameter.grad = gradient[name]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def _finish_epoch(
-        self, train_losses: list[Tensor], results: list[OneStep], lr: float
-    ) -> dict[str, float]:
-        train_loss = finite_mean(train_losses, "search", self.epoch)
-        if results:
-            self._last_val = {
-                "val_loss": finite_mean([r.val_loss for r in results], "search", self.epoch),
-                "val_error": 100 * float(torch.stack([r.val_error for r in results]).mean()),
-            }
-        self.epoch += 1
-        return {
-            "train_loss": train_loss,
-            **self._last_val,
-            "lr": lr,
-            "epoch_equivalents": self.epoch_equivalents(),
-            **self.policy_metrics(),
-        }
-
-    def epoch_equivalents(self) -> float:
-        """Arithmetic so far over that of a plain training epoch on the same split."""
-        return self._flops / (self._plain_flops * self.sgd.steps(len(self.train)))
+    def end_epoch(self) -> dict[str, float]:
+        """See `policy_metrics`."""
+        return self.policy_metrics()
 
     def state_dict(self) -> dict[str, Any]:
         """The classifier's part of the state; a subclass adds the policy's."""
-        return {
-            "epoch": self.epoch,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps_done": self.steps_done,
-            "flops": self._flops,
-            "flops_of": self._flops_of,
-            "last_val": self._last_val,
-        }
+        return {**super().state_dict(), "steps_done": self.steps_done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the classifier's part of the state."""
-        self.epoch = state["epoch"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps_done, self._flops = state["steps_done"], state["flops"]
-        self._flops_of = dict(state["flops_of"])
-        self._last_val = dict(state["last_val"])
+        super().load_state_dict(state)
+        self.steps_done = state["steps_done"]

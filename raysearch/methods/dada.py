@@ -38,12 +38,13 @@ from raysearch.hypergrad import (
     OneStep,
     choose,
     gumbel_softmax,
-    one_step_rewards,
     reinforce,
     relax,
 )
+from raysearch.methods._classifier import Batch
 from raysearch.methods._dada_settings import DadaSettings
-from raysearch.methods._single_pass import Batch, SinglePass
+from raysearch.methods._reward_scale import RewardScale
+from raysearch.methods._single_pass import SinglePass
 from raysearch.policy import SubPolicies, random_draws
 from raysearch.training import Task, seeded
 
@@ -53,20 +54,17 @@ class Dada(SinglePass):
 
     def __init__(self, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings = settings = DadaSettings.of(method)
-        super().__init__(task, search, settings.warmup)
+        super().__init__(task, search, settings)
         self.pairs = list(itertools.combinations(settings.operations, 2))
         self._ids = torch.tensor([[ops.operation_id(n) for n in pair] for pair in self.pairs])
-        self._ids = self._ids.to(task.device)
-        shape, device = self._ids.shape, task.device
+        shape = self._ids.shape
         with seeded(task.seed, "policy"):
-            self.alpha = (settings.alpha * torch.randn(len(self.pairs))).to(device)
-            control = ControlVariate(len(self.pairs), 2, settings.temperature)
-        self.control = control.to(device)
-        self.beta = torch.full(shape, settings.probability, device=device).logit()
-        self.magnitude = torch.full(shape, settings.magnitude, device=device)
+            self.alpha = settings.alpha * torch.randn(len(self.pairs))
+            self.control = ControlVariate(len(self.pairs), 2, settings.temperature)
+        self.beta = torch.full(shape, settings.probability).logit()
+        self.magnitude = torch.full(shape, settings.magnitude)
         self._beta_start = self.beta.clone()
-        self._reward_mean = torch.zeros((), device=device)
-        self._reward_scale = torch.zeros((), device=device)
+        self._scale = RewardScale()
         groups: list[dict[str, Any]] = [
             {"params": [self.alpha, self.beta]},
             {"params": [self.magnitude], "lr": settings.magnitude_lr},
@@ -97,16 +95,11 @@ class Dada(SinglePass):
 
     def search_step(self, train: Batch, val: Batch, draw: Choices, lr: float) -> OneStep:
         """Equations 7 and 8: rewards of the batch, then one Adam step on α, β, m and ψ."""
-        result = one_step_rewards(
-            self.network,
-            train,
-            val,
-            lr,
-            difference=self.settings.difference,
-            epsilon=self.settings.epsilon,
-            with_pixels=self.step_kind() == "magnitudes",
-        )
-        gradient = self._estimate(draw, self._costs(result.rewards, len(draw.chosen)))
+        with_pixels = self.step_kind() == "magnitudes"
+        result = self.rewards(train, val, lr, with_pixels=with_pixels)
+        per_image = len(draw.chosen) == len(result.rewards)
+        cost = (self._scale.per_image if per_image else self._scale.of_batch)(result.rewards)
+        gradient = self._estimate(draw, cost)
         prior_alpha, prior_beta = self._prior_gradient()
         self.alpha.grad = gradient.alpha + prior_alpha
         self.beta.grad = gradient.beta + prior_beta
@@ -121,24 +114,6 @@ class Dada(SinglePass):
         self._adam.step()
         self.magnitude.clamp_(0, 1)
         return result
-
-    def _costs(self, rewards: Tensor, draws: int) -> Tensor:
-        """f of each draw: minus its reward, centred without its own help, in standard deviations.
-
-        A choice per image is centred by the mean of the other images' rewards, a choice per batch
-        by a running mean of earlier batches, so the estimators stay unbiased (given v and the
-        batch statistics of normalisation, through which a choice touches its neighbours).
-        """
-        n = len(rewards)
-        mean, scale = rewards.mean(), rewards.std() + 1e-12
-        first = self._reward_scale == 0
-        scale_before = torch.where(first, scale, self._reward_scale)
-        mean_before = torch.where(first, mean, self._reward_mean)
-        self._reward_scale = scale_before.lerp(scale, 0.1)
-        self._reward_mean = mean_before.lerp(mean, 0.1)
-        if draws == n > 1:
-            return -(rewards - mean) * (n / (n - 1)) / scale_before
-        return -(mean - mean_before).reshape(1) / scale_before
 
     def _estimate(self, choices: Choices, cost: Tensor) -> Gradient:
         if self.settings.estimator == "relax":
@@ -161,22 +136,23 @@ class Dada(SinglePass):
 
     def _magnitude_gradient(self, choices: Choices, pixel_rewards: Tensor) -> Tensor:
         """Straight through (section 3.3): ∂x̂/∂m = 1 for the operations that were applied."""
-        per_bit = -pixel_rewards[:, None] * choices.bits / (len(pixel_rewards) * self._reward_scale)
+        per_bit = -pixel_rewards[:, None] * choices.bits / (len(pixel_rewards) * self._scale.scale)
         chosen = choices.chosen.expand(len(pixel_rewards))
         return torch.zeros_like(self.magnitude).index_add_(0, chosen, per_bit)
 
     def policy(self) -> SubPolicies:
         """Weights softmax(α); the `keep` heaviest where that is set."""
-        policy = self._whole_policy()
+        policy = self.current()
         return policy.top(self.settings.keep) if self.settings.keep else policy
 
-    def _whole_policy(self) -> SubPolicies:
+    def current(self) -> SubPolicies:
+        """Every sub-policy with its weight softmax(α)."""
         weights = self.alpha.double().softmax(0)
         return SubPolicies(self.pairs, weights, self.beta.sigmoid(), self.magnitude)
 
     def policy_metrics(self) -> dict[str, float]:
         """How far the distribution over sub-policies has moved, and each operation's share."""
-        policy = self._whole_policy()
+        policy = self.current()
         entropy = float(torch.special.entr(policy.weights).sum())
         return {
             "entropy": entropy,
@@ -194,8 +170,7 @@ class Dada(SinglePass):
             "magnitude": self.magnitude.clone(),
             "control": self.control.state_dict(),
             "adam": self._adam.state_dict(),
-            "reward_mean": self._reward_mean,
-            "reward_scale": self._reward_scale,
+            "scale": self._scale.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -205,8 +180,7 @@ class Dada(SinglePass):
             getattr(self, name).copy_(state[name])
         self.control.load_state_dict(state["control"])
         self._adam.load_state_dict(state["adam"])
-        self._reward_mean = state["reward_mean"].to(self.task.device)
-        self._reward_scale = state["reward_scale"].to(self.task.device)
+        self._scale.load_state_dict(state["scale"])
 
 
 METHOD = Dada

@@ -13,12 +13,15 @@ def _check(images: Tensor) -> None:
         raise ValueError(f"images must be [B,C,H,W], got {list(images.shape)}")
 
 
-def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def random_flip(
+    images: Tensor, generator: torch.Generator | None = None, *, vertical: bool = False
+) -> Tensor:
     """Mirror each image left to right with probability 1/2.
 
     Args:
         images: [B,C,H,W] of any dtype.
         generator: source of the draws, on the images' device; None is torch's global one.
+        vertical: mirror top to bottom instead.
 
     Returns:
         A new tensor like `images`.
@@ -29,7 +32,7 @@ def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Ten
     _check(images)
     batch, device = images.shape[0], images.device
     flip = torch.randint(2, (batch,), device=device, generator=generator)
-    both = torch.cat((images, images.flip(3)))
+    both = torch.cat((images, images.flip(2 if vertical else 3)))
     return both.index_select(0, flip.mul_(batch).add_(torch.arange(batch, device=device)))
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ class Predefined:
 
     Attributes:
         flip: mirror left-right with probability 1/2.
+        vertical_flip: mirror top-bottom with probability 1/2.
         padding: pad by so many pixels (black) and crop at random; 0 is off.
         cutout: side in pixels of a square of the mean colour at a random place, after all else;
             0 is off.
@@ -31,12 +33,15 @@ class Predefined:
     """
 
     flip: bool = False
+    vertical_flip: bool = False
     padding: int = 0
     cutout: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.flip, bool):
-            raise RaysearchError(f"data.predefined.flip={self.flip!r}: expected true or false")
+        for key in ("flip", "vertical_flip"):
+            value = getattr(self, key)
+            if not isinstance(value, bool):
+                raise RaysearchError(f"data.predefined.{key}={value!r}: expected true or false")
         for key in ("padding", "cutout"):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -109,10 +114,16 @@ class Task:
         )
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] to floating point with mean 0 and deviation 1 over the train split."""
-        mean = torch.tensor(self.dataset.mean, device=images.device).mul_(255)
-        std = torch.tensor(self.dataset.std, device=images.device).mul_(255)
-        batch = images.to(torch.float32).sub_(mean[:, None, None]).div_(std[:, None, None])
+        """Images with mean 0 and deviation 1 over the train split, differentiably.
+
+        Args:
+            images: uint8 [B, C, H, W], or floating point in [0, 1].
+        """
+        mean, std = _moments(self.dataset.mean, self.dataset.std, images.device)
+        if images.is_floating_point():
+            batch = (images - mean) / std
+        else:
+            batch = images.to(torch.float32).sub_(255 * mean).div_(255 * std)
         layout = torch.channels_last if images.is_cuda else torch.contiguous_format
         return batch.contiguous(memory_format=layout)
 
@@ -135,9 +146,11 @@ class Task:
         return images
 
     def before(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The predefined augmentation that comes before a policy: flip and crop."""
+        """The predefined augmentation that comes before a policy: flips and crop."""
         if self.predefined.flip:
             images = ops.random_flip(images, generator)
+        if self.predefined.vertical_flip:
+            images = ops.random_flip(images, generator, vertical=True)
         if self.predefined.padding:
             images = ops.random_crop(images, self.predefined.padding, generator)
         return images
@@ -148,6 +161,15 @@ class Task:
             mean = tuple(255 * value for value in self.dataset.mean)
             images = ops.cutout(images, self.predefined.cutout, generator, fill=mean)
         return images
+
+
+@lru_cache(maxsize=8)
+def _moments(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation as [C, 1, 1] on a device, put there once."""
+    both = torch.tensor((mean, std), device=device)[..., None, None]
+    return both[0], both[1]
 
 
 def derive_seed(seed: int, *names: str | int) -> int:

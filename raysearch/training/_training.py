@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -177,13 +177,25 @@ def finite_mean(losses: list[Tensor], where: str, epoch: int) -> float:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, task: Task, split: Split, batch_size: int = 512
+    model: nn.Module,
+    task: Task,
+    split: Split,
+    batch_size: int = 512,
+    *,
+    before: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[float, float]:
-    """Error in percent and mean cross-entropy of a network on a split, without augmentation."""
+    """Error in percent and mean cross-entropy of a network on a split, without augmentation.
+
+    Args:
+        model, task, split, batch_size: what to evaluate, and on what.
+        before: carried out on each batch before normalisation, for networks that are meant to be
+            used with a transformation; from uint8 [B, C, H, W] to that or to [0, 1].
+    """
     model.eval()
     wrong = torch.zeros((), device=task.device)
     loss = torch.zeros((), device=task.device)
     for images, labels in split.batches(batch_size, device=task.device, generator=None):
+        images = images if before is None else before(images)
         with autocast(task.device):
             logits = model(task.normalise(images)).float()
         wrong += (logits.argmax(1) != labels).sum()

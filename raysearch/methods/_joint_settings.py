@@ -1,0 +1,71 @@
+"""Settings of the methods that train an augmenter network, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from raysearch.methods._settings import MethodSettings
+
+
+@dataclass(frozen=True)
+class JointSettings(MethodSettings):
+    """The `method` group of `stn`, and what `bilevel` has in common with it.
+
+    Attributes:
+        transformations: what the augmenter learns.
+        size: of the augmenter; see `raysearch.methods._augmenter.SIZES`.
+        gain: factor on the starting weights of the augmenter's last layer, whose biases it then
+            sets to 0; 0 leaves both as PyTorch draws them.
+        lr: the augmenter's learning rate (SGD).
+        schedule: of that learning rate: `constant`, or half a `cosine` to 0.
+        normalise: divide the augmenter's gradient by the running root mean square of its norm,
+            so that `lr` is the length of a step whatever the scale of the losses. The gradient
+            falls by orders of magnitude as ζ and the training loss do.
+        momentum: the augmenter's, in [0, 1).
+        weight_decay: the augmenter's, at least 0.
+    """
+
+    transformations: Literal["translation", "affine", "colour", "affine+colour"]
+    size: Literal["small", "medium", "large"]
+    gain: float
+    lr: float
+    schedule: Literal["constant", "cosine"]
+    normalise: bool
+    momentum: float
+    weight_decay: float
+
+    def conditions(self) -> Iterable[tuple[str, bool, str]]:
+        """The values that each number may take."""
+        return (
+            ("gain", self.gain >= 0, "at least 0"),
+            ("lr", self.lr > 0, "a number above 0"),
+            ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0"),
+        )
+
+
+@dataclass(frozen=True)
+class BilevelSettings(JointSettings):
+    """The `method` group of `bilevel`.
+
+    Attributes:
+        unroll: K, the classifier's last steps through which the augmenter's gradient goes.
+        interval: J, the classifier's steps from one update of the augmenter to the next, at
+            least K.
+        resplit: divide the training images (and those for validation) anew in every epoch,
+            rather than once.
+    """
+
+    unroll: int
+    interval: int
+    resplit: bool
+
+    def conditions(self) -> Iterable[tuple[str, bool, str]]:
+        """The values that each number may take."""
+        return (
+            *super().conditions(),
+            ("unroll", self.unroll >= 1, "at least 1"),
+            ("interval", self.interval >= self.unroll, f"at least method.unroll={self.unroll}"),
+        )

@@ -1,0 +1,230 @@
+"""DDAS: Direct Differentiable Augmentation Search (Liu et al., ICCV 2021).
+
+The policy decides at two levels: with probability t = σ(τ₀) an image is augmented at all; then by
+two candidates drawn independently from p = softmax(a), one after the other. A candidate is an
+operation at a magnitude. An arm is what may happen to an image: nothing, or a pair k of candidates
+with p_k = p_k1 p_k2. The training loss expected over arms is linear in their probabilities,
+
+    L_train(w; t, a) = (1 − t) ℓ(x) + t Σ_k p_k ℓ(T_k x),
+
+so the derivatives after one step w' = w − ζ ∇_w L_train, with v = ∇_w L_val(w'), are exact:
+
+    ∂L_val/∂p_k = −ζ t ⟨v, ∇_w ℓ(T_k x)⟩
+    ∂L_val/∂t   = −ζ (Σ_k p_k ⟨v, ∇_w ℓ(T_k x)⟩ − ⟨v, ∇_w ℓ(x)⟩).
+
+A step sees a sample: rows (image, arm), each with a weight ω(t, a) that estimates L_train as
+Σ_rows ω ℓ / B. Its derivative is −(ζ/B) Σ_rows r ∂ω, with one reward r = ⟨v, ∇_w ℓ⟩ per row, all of
+them from one pass. How rows are drawn (`sampling`):
+
+- `image`: every image draws an arm of its own from a proposal, the policy mixed with the uniform
+  one at both levels; ω is the arm's probability under the policy over that under the proposal.
+- `batch`, as in the paper: S pairs are drawn and every image is used un-augmented and under each
+  of them, with ω = 1 − t and t p_k / Σ_S p_k. As in the released code, what moves the policy is
+  each pair's reward minus the un-augmented one, divided by the L1 norm of these differences.
+
+The factor ζ, and with `image` the running standard deviation of rewards, are left out of what
+Adam gets. One thing is not in the paper: `prior_strength` T adds T·KL(policy ‖ start), over arms,
+to what is minimised; see `dada.py`.
+
+The policy is a schedule: that of each search epoch's end, replayed over the matching part of a
+later training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from raysearch import ops
+from raysearch.hypergrad import OneStep
+from raysearch.methods._classifier import Batch
+from raysearch.methods._ddas_settings import DdasSettings
+from raysearch.methods._reward_scale import RewardScale
+from raysearch.methods._single_pass import SinglePass
+from raysearch.policy import Candidates, Schedule
+from raysearch.training import Task
+
+PAIR = 2  # candidates that an augmented image goes through
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Arms drawn by one step, on the CPU.
+
+    Attributes:
+        augmented: whether the arm is a pair, bool [A].
+        pair: indices of candidates, int64 [A, 2]; without meaning where not augmented.
+        log_q: logarithm of the probability with which each arm was drawn, [A]; None where the
+            first is un-augmented and the others stand for all pairs together.
+    """
+
+    augmented: Tensor
+    pair: Tensor
+    log_q: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.augmented)
+
+
+def log_probability(tau: Tensor, log_p: Tensor, arms: Arms) -> Tensor:
+    """Logarithm of each arm's probability, [A], from the logit of t and log p [N]."""
+    pairs = F.logsigmoid(tau) + log_p[arms.pair].sum(1)
+    return torch.where(arms.augmented, pairs, F.logsigmoid(-tau))
+
+
+def weights(tau: Tensor, a: Tensor, arms: Arms) -> Tensor:
+    """ω: how much the loss under each arm counts, [A]; differentiable in tau and a [N]."""
+    log_p = a.log_softmax(0)
+    if arms.log_q is not None:
+        return (log_probability(tau, log_p, arms) - arms.log_q).exp()
+    shares = log_p[arms.pair[1:]].sum(1).softmax(0)
+    return torch.cat([torch.sigmoid(-tau).reshape(1), torch.sigmoid(tau) * shares])
+
+
+def divergence(tau: Tensor, a: Tensor, start: float, log_start: Tensor) -> Tensor:
+    """KL of the policy from the one with t = start and log p = log_start, over arms; a scalar."""
+    t, log_p = torch.sigmoid(tau), a.log_softmax(0)
+    which = (log_p.exp() * (log_p - log_start)).sum()
+    on = t * (F.logsigmoid(tau) - math.log(start) + PAIR * which)
+    return on + (1 - t) * (F.logsigmoid(-tau) - math.log1p(-start))
+
+
+class Ddas(SinglePass):
+    """The search; see the module's text and `SearchMethod`."""
+
+    def __init__(self, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+        self.settings = settings = DdasSettings.of(method)
+        super().__init__(task, search, settings)
+        self.start = self.uniform(method)
+        self._log_start = self.start.probabilities.float().log()
+        self.tau = torch.tensor(settings.augment).logit()
+        self.a = self._log_start.clone()
+        self._past: list[tuple[float, Tensor]] = []  # t and p of every epoch
+        self._scale = RewardScale()
+        groups: list[dict[str, Any]] = [
+            {"params": [self.a]},
+            {"params": [self.tau], "lr": settings.augment_lr},
+        ]
+        self._adam = torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas)
+
+    @classmethod
+    def uniform(cls, method: Mapping[str, Any]) -> Candidates:
+        """The policy with which a search of these settings starts."""
+        settings = DdasSettings.of(method)
+        found = [
+            (name, level, 1 / len(levels) if settings.equal == "operations" else 1.0)
+            for name in settings.operations
+            for levels in [settings.levels if name in ops.AUTOAUGMENT_RANGES else (0.0,)]
+            for level in levels
+        ]
+        names, levels, p = zip(*found, strict=True)
+        return Candidates(names, torch.tensor(levels), torch.tensor(p), settings.augment, PAIR)
+
+    def sample(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Arms]:
+        """An arm for each image, or all images un-augmented and under each of S pairs."""
+        n = len(images)
+        if self.settings.sampling == "image":
+            rows = arms = self._propose(n, generator)
+        else:
+            arms = self._propose(1 + self.settings.candidates, generator)
+            arms = Arms(torch.arange(len(arms)) > 0, arms.pair)
+            rows = Arms(arms.augmented.repeat_interleave(n), arms.pair.repeat_interleave(n, 0))
+            images = images.repeat(len(arms), 1, 1, 1)
+        draws = self.start.draws_for(rows.pair, generator)
+        draws = replace(draws, applied=rows.augmented[:, None].expand(-1, PAIR))
+        return draws.apply(images), arms
+
+    def _propose(self, n: int, generator: torch.Generator) -> Arms:
+        """Draw n arms from the policy mixed, at both levels, with the uniform one."""
+        share = self.settings.exploration
+        t = (1 - share) * torch.sigmoid(self.tau) + share / 2
+        p = (1 - share) * self.a.softmax(0) + share * self._log_start.exp()
+        augmented = torch.rand(n, generator=generator) < t
+        pair = torch.multinomial(p, n * PAIR, replacement=True, generator=generator)
+        arms = Arms(augmented, pair.reshape(n, PAIR))
+        return replace(arms, log_q=log_probability(t.logit(), p.log(), arms))
+
+    def search_step(self, train: Batch, val: Batch, draw: Arms, lr: float) -> OneStep:
+        """One step w', the rows' rewards, and one Adam step on τ₀ and a."""
+        per_arm = len(train[0]) // len(draw)  # rows: the whole batch, or one image
+        images = per_arm if draw.log_q is None else len(draw)
+        omega = weights(self.tau, self.a, draw).repeat_interleave(per_arm) / images
+        result = self.rewards(train, val, lr, weights=omega)
+        self._move(draw, self._costs(draw, result.rewards))
+        return result
+
+    def _costs(self, draw: Arms, rewards: Tensor) -> Tensor:
+        """What each arm's weight costs, [A], from the rewards of all rows.
+
+        A constant may be taken off: the weights' mean over draws (`image`) or their sum (`batch`)
+        does not depend on t and a.
+        """
+        if draw.log_q is not None:
+            return self._scale.per_image(rewards) / len(draw)
+        gain = rewards.reshape(len(draw), -1).mean(1)
+        gain = gain - gain[0]
+        return -gain / gain.abs().sum().clamp_min(1e-12)
+
+    def _move(self, draw: Arms, cost: Tensor) -> None:
+        """An Adam step down Σ cost ω + T·KL."""
+        tau, a = self.tau.clone().requires_grad_(), self.a.clone().requires_grad_()
+        prior = divergence(tau, a, self.settings.augment, self._log_start)
+        total = (cost * weights(tau, a, draw)).sum() + self.settings.prior_strength * prior
+        self.tau.grad, self.a.grad = torch.autograd.grad(total, (tau, a))
+        self._adam.step()
+
+    def end_epoch(self) -> dict[str, float]:
+        """The schedule keeps the epoch's policy; see `policy_metrics`."""
+        self._past.append((float(self.tau.sigmoid()), self.a.softmax(0)))
+        return super().end_epoch()
+
+    def current(self) -> Candidates:
+        """The policy as it stands now."""
+        return self._policy(float(self.tau.sigmoid()), self.a.softmax(0))
+
+    def policy(self) -> Schedule:
+        """The policies of the epochs so far; before the first, the one at the start."""
+        return Schedule([self._policy(t, p) for t, p in self._past] or [self.start])
+
+    def _policy(self, t: float, p: Tensor) -> Candidates:
+        return Candidates(self.start.operations, self.start.magnitudes, p, t, PAIR)
+
+    def policy_metrics(self) -> dict[str, float]:
+        """How far t and the distribution over candidates have moved; each operation's share."""
+        policy, p = self.current(), self.a.double().softmax(0)
+        return {
+            "entropy": float(torch.special.entr(p).sum()),
+            "kl_uniform": float((p * (p.log() - self._log_start)).nansum()),
+            "augment": policy.augment,
+            "operations_per_image": policy.operations_per_image(),
+            **{f"share/{name}": share for name, share in policy.marginals().items()},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The classifier's state, τ₀ and a, past policies, Adam's moments, the rewards' scale."""
+        return {
+            **super().state_dict(),
+            "tau": self.tau.clone(),
+            "a": self.a.clone(),
+            "past": list(self._past),
+            "adam": self._adam.state_dict(),
+            "scale": self._scale.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        super().load_state_dict(state)
+        self.tau.copy_(state["tau"])
+        self.a.copy_(state["a"])
+        self._past = list(state["past"])
+        self._adam.load_state_dict(state["adam"])
+        self._scale.load_state_dict(state["scale"])
+
+
+METHOD = Ddas

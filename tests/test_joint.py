@@ -1,0 +1,269 @@
+"""Methods that train an augmenter: exact, resumed bit for bit, and they find what is there."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from raysearch import methods
+from raysearch.data import Dataset, TensorSplit
+from raysearch.errors import RaysearchError
+from raysearch.hypergrad import Network
+from raysearch.methods._augmenter import Augmenter, parameter_names
+from raysearch.methods.bilevel import Bilevel
+from raysearch.methods.stn import Stn
+from raysearch.ops import differentiable
+from raysearch.policy import Schedule, from_json
+from raysearch.training import Predefined, Task
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
+BILEVEL: dict[str, Any] = yaml.safe_load((CONFIGS / "bilevel.yaml").read_text())["method"]
+STN: dict[str, Any] = yaml.safe_load((CONFIGS / "stn.yaml").read_text())["method"]
+SGD = {"epochs": 4, "batch_size": 16, "lr": 0.05}
+
+
+def split(n: int, seed: int, channels: int = 3) -> TensorSplit:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 4
+    images = torch.randint(0, 60, (n, channels, 8, 8), dtype=torch.uint8, generator=generator)
+    for i, label in enumerate(labels.tolist()):
+        images[i, :, 2 * label : 2 * label + 2] += 150
+    return TensorSplit(images, labels)
+
+
+def make_task(channels: int = 3, model: str = "small_cnn", **fields: Any) -> Task:
+    data = Dataset(
+        name="stripes",
+        classes=tuple("abcd"),
+        train=split(96, 0, channels),
+        val=None,
+        test=split(40, 1, channels),
+        channels=channels,
+        size=(8, 8),
+        mean=(0.25,) * channels,
+        std=(0.25,) * channels,
+    )
+    predefined = Predefined(flip=True, padding=1, cutout=2)
+    return Task(replace(data, **fields), model, torch.device("cpu"), 3, predefined, 0.25)
+
+
+def build(**changes: Any) -> Bilevel:
+    found = methods.build("bilevel", make_task(), SGD, {**BILEVEL, **changes})
+    assert isinstance(found, Bilevel)
+    return found
+
+
+def through_a_file(state: dict[str, Any]) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bilevel": ("bilevel", {}),
+    "paper": ("bilevel", {"gain": 0.0, "lr": 0.2, "schedule": "constant", "normalise": False}),
+    "two of three steps": ("bilevel", {"unroll": 2, "interval": 3, "size": "medium"}),
+    "fixed split": ("bilevel", {"resplit": False, "transformations": "translation"}),
+    "stn": ("stn", {}),
+}
+
+
+def build_variant(variant: str) -> Any:
+    name, changes = VARIANTS[variant]
+    settings = BILEVEL if name == "bilevel" else STN
+    return methods.build(name, make_task(), SGD, {**settings, **changes})
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_restored_it_continues_bit_for_bit(variant: str) -> None:
+    whole = build_variant(variant)
+    metrics = [whole.step() for _ in range(whole.epochs)]
+    first = build_variant(variant)
+    first.step()
+    first.step()
+    second = build_variant(variant)
+    torch.rand(7)  # the global generator is nobody's business
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert [second.step() for _ in range(2)] == metrics[2:]
+    assert second.policy() == whole.policy()
+    assert second.test() == whole.test()
+
+
+def in_float64(search: Bilevel) -> Iterator[tuple[Tensor, Tensor]]:
+    """Carry a search over to float64; its validation batches."""
+    search.model.double().train()
+    search.augmenter.double().train()
+    search.network = Network(search.model)
+    return ((images.double(), labels) for images, labels in search._validation_batches())
+
+
+def expected_gradient(search: Bilevel, count: int) -> list[Tensor]:
+    """∂L_val/∂φ after `count` steps, by differentiation through everything.
+
+    The images, noise and dropout are those of the search's own first steps.
+    """
+    validation = in_float64(search)
+    task, sgd, generators = search.task, search.sgd, search.task.generators(0)
+    w = {n: p.detach().clone().requires_grad_() for n, p in search.network.parameters().items()}
+    m = {n: torch.zeros_like(p) for n, p in w.items()}
+    batches = search._train_batches()
+    for step in range(count):
+        images, labels = next(batches)
+        images = task.before(images, generators.images)
+        augmented = task.normalise(search.augmenter.augment(images, generators.policy))
+        loss = F.cross_entropy(functional_call(search.model, w, (augmented,)), labels)
+        found = torch.autograd.grad(loss, list(w.values()), create_graph=True)
+        lr = sgd.lr_at(0, step, search.steps)
+        for (name, p), g in zip(list(w.items()), found, strict=True):
+            d = g + sgd.weight_decay * p
+            m[name] = sgd.momentum * m[name] + d
+            w[name] = p - lr * (d + sgd.momentum * m[name])  # Nesterov's form
+    images, labels = next(validation)
+    val_loss = F.cross_entropy(functional_call(search.model, w, (images,)), labels)
+    return list(torch.autograd.grad(val_loss, list(search.augmenter.parameters())))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_augmenter_follows_the_exact_derivative(count: int) -> None:
+    """K = 1, 2, 3 with batch normalisation and momentum, from the search's own steps."""
+    search, reference = (build(unroll=count, interval=count) for _ in range(2))
+    found: list[Tensor] = []
+    search.move_augmenter = found.extend  # type: ignore[method-assign]
+    validation, batches = in_float64(search), search._train_batches()
+    torch.manual_seed(0)
+    for step in range(count):
+        images, labels = next(batches)
+        lr = search.sgd.lr_at(0, step, search.steps)
+        taken = search.take_step(images, labels, validation, step, lr)
+        search._update(taken.gradient, lr)
+    torch.manual_seed(0)
+    truth = expected_gradient(reference, count)
+    mine, theirs = (torch.cat([g.flatten() for g in each]) for each in (found, truth))
+    assert float((mine - theirs).norm() / theirs.norm()) < 1e-6
+
+
+def test_every_epoch_divides_the_images_anew() -> None:
+    search = build()
+    seen = []
+    for _ in range(2):
+        search.step()
+        seen.append(search.train.labels.clone())
+        assert len(search.train) == 72
+        assert len(search.val) == 24
+    images = [next(search.train.batches(72, device=search.task.device, generator=None))[0]]
+    search.step()
+    images.append(next(search.train.batches(72, device=search.task.device, generator=None))[0])
+    assert not torch.equal(images[0], images[1])
+    fixed = build(resplit=False)
+    before = fixed.train
+    fixed.step()
+    assert fixed.train is before
+
+
+def test_cost_is_arithmetic_in_plain_epochs() -> None:
+    def cost(**changes: Any) -> float:
+        search = methods.build("bilevel", make_task(), SGD, {**BILEVEL, **changes})
+        return search.step()["epoch_equivalents"]
+
+    # a plain step is 3 passes of the network; 3 to step, 3 to validate, 4 for the mixed derivative
+    assert cost() == pytest.approx(10 / 3, rel=0.06)
+    assert cost(interval=2) < 0.75 * cost()
+    stn = methods.build("stn", make_task(), SGD, STN).step()["epoch_equivalents"]
+    assert stn == pytest.approx(96 / 72, rel=0.2)  # all images, and the gradient for these
+
+
+def test_the_policy_is_the_schedule_of_what_was_drawn() -> None:
+    search = build()
+    for _ in range(4):
+        metrics = search.step()
+    policy = search.policy()
+    assert isinstance(policy, Schedule)
+    assert len(policy.moments()) == 4
+    for name, (mean, spread) in policy.at(1.0).parameters().items():
+        assert metrics[f"mean/{name}"] == mean
+        assert metrics[f"spread/{name}"] == spread
+    assert from_json(policy.to_json()) == policy
+    images = search.task.dataset.test.batches(40, device=search.task.device, generator=None)
+    before, _ = next(images)
+    assert policy(before, torch.Generator().manual_seed(0), 0.5).shape == before.shape
+
+
+def test_long_searches_are_put_together_in_few_phases() -> None:
+    search = build()
+    search._drawn = [torch.full((100, 10), float(epoch)) for epoch in range(100)]
+    policy = search.policy()
+    assert len(policy.moments()) == 34  # of three epochs each
+    first = policy.at(0.0).parameters()["tx"]
+    assert first[0] == pytest.approx(1.0, abs=0.02)  # 0, 1 and 2 in turn
+
+
+def test_only_mirroring_is_predefined() -> None:
+    search = build()
+    assert search.task.predefined == Predefined(flip=True)
+    assert Bilevel.predefined(Predefined(True, True, 4, 16)) == Predefined(True, True)
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+@pytest.mark.parametrize("transformations", ["translation", "affine", "colour", "affine+colour"])
+def test_augmenters_are_those_of_the_paper(size: str, transformations: str) -> None:
+    names = parameter_names(transformations, 3)
+    augmenter = Augmenter(names, size)
+    widths = [m.in_features for m in augmenter.network if isinstance(m, torch.nn.Linear)]
+    n = len(names)
+    expected = {
+        "small": [n, n, 10 * n],
+        "medium": [100, 64, 32],
+        "large": [100, 512, 1024, 124, 512],
+    }
+    assert widths == expected[size]
+    drawn = augmenter.draw(50, torch.Generator().manual_seed(0))
+    assert tuple(drawn) == names
+    for name in set(names) & set(differentiable.COLOUR):
+        assert drawn[name].abs().max() <= 1
+
+
+def test_grey_images_have_no_hue() -> None:
+    assert parameter_names("affine+colour", 1)[-2:] == ("brightness", "contrast")
+    task = make_task(channels=1)
+    metrics = methods.build("bilevel", task, SGD, BILEVEL).step()
+    assert "mean/contrast" in metrics
+    assert "mean/hue" not in metrics
+
+
+def test_stn_transforms_test_images_too() -> None:
+    search = methods.build("stn", make_task(), SGD, STN)
+    assert isinstance(search, Stn)
+    search.step()
+    with torch.no_grad():
+        search.augmenter.network[-1].bias += 3.0  # moves everything out of sight
+    assert search.test()["test_error"] == pytest.approx(75, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"transformations": "afine"}, "did you mean 'affine'"),
+        ({"size": "tiny"}, "size"),
+        ({"unroll": 2}, "interval=1: expected at least method.unroll=2"),
+        ({"unroll": 0}, "unroll"),
+        ({"lr": 0}, "lr"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"resplit": 1}, "resplit"),
+        ({"unrol": 1}, "did you mean 'unroll'"),
+    ],
+)
+def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RaysearchError, match=message) as error:
+        build(**change)
+    assert "\n" not in str(error.value)
