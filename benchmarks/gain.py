@@ -1,18 +1,22 @@
-"""Is the learned policy worth anything on ordinary data, and is it better than a uniform one?
+"""What are the learned policies worth on ordinary data, beside what needs no search?
 
-    python -m benchmarks.gain [method=dada] [data=digits|cifar10] [seeds=5] [search_seeds=2]
+    python -m benchmarks.gain [method=dada,ddas,bilevel] [data=digits|cifar10] [seeds=5]
 
-Searches on half of the training images, retrains from scratch on all of them with the learned
-policy, with the uniform one over the same operations, and with the usual baselines, every one on
-the same seeds, and prints test errors with paired differences. digits is the default run's task;
-cifar10 is CIFAR-10 limited to 4,000 training images, the small CNN, flip and crop, 40 epochs.
+Every method searches on its part of the training images; networks are retrained from scratch on
+all of them with each learned policy, with the uniform one over DADA's 15 operations, and with the
+usual baselines, all on the same seeds, and tested once. A method whose search trains the network
+that is its result (bilevel, stn) searches on every seed, and that network has a row of its own.
+digits is the default run's task; cifar10 is CIFAR-10 limited to 4,000 training images, the small
+CNN, flip and crop.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +24,7 @@ import yaml
 from rich.table import Table
 
 from benchmarks._common import CONFIGS, arguments, cifar10, console, finish, method_settings, run
-from raysearch import methods
+from raysearch import methods, ops
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError
 from raysearch.policy import Policy, SubPolicies, trivial_augment
@@ -28,42 +32,66 @@ from raysearch.report import paired_difference, spread
 from raysearch.training import Predefined, Task, Training
 
 DEFAULTS = {
-    "method": "dada",
+    "method": "dada,ddas,bilevel",
     "data": "digits",
     "seeds": 5,
     "search_seeds": 2,
-    "epochs": 0,  # 0: the task's own
+    "epochs": 0,  # of every training; 0: the task's own
     "search_epochs": 0,
     "limit": 4000,
-    "policies": "none,predefined,trivial_augment,uniform,learned",
+    "policies": "none,predefined,trivial_augment,uniform",
     "workers": os.cpu_count() or 1,
 }
-CIFAR10 = {
+CIFAR10: dict[str, Any] = {
     "search": {"epochs": 20},
-    "evaluation": {"epochs": 40},
+    "evaluation": {"epochs": 30},
     "predefined": {"flip": True, "padding": 4, "cutout": 0},
 }
+JOINT_VAL_FRACTION = 0.2  # configs/method/bilevel.yaml
 
 
-def task_settings(values: dict[str, Any]) -> tuple[Dataset, dict[str, Any]]:
+@dataclass(frozen=True)
+class Setting:
     """The data, and how to search, train and augment on them."""
+
+    data: Dataset
+    search: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    predefined: Predefined
+
+    def task(self, seed: int, predefined: Predefined, val_fraction: float = 0.5) -> Task:
+        """The small CNN on these data."""
+        return Task(self.data, "small_cnn", torch.device("cpu"), seed, predefined, val_fraction)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search's policy, its network's test error where that is a result, and its cost."""
+
+    policy: Policy
+    error: float | None
+    epoch_equivalents: float
+    seconds: float
+
+
+def setting_of(values: Mapping[str, Any]) -> Setting:
+    """The task that was asked for."""
     if values["data"] == "cifar10":
         data = cifar10(values["limit"])
         if data is None:
             raise RaysearchError("data=cifar10 needs RAYSEARCH_DATA to point to where it is")
-        own: dict[str, Any] = CIFAR10
-    else:
+        own = CIFAR10
+    elif values["data"] == "digits":
         own = _yaml("data/digits.yaml")
         data = load_dataset({k: v for k, v in own["data"].items() if k != "predefined"})
         own["predefined"] = own["data"]["predefined"]
-    settings = {
-        "predefined": own["predefined"],
-        "search": {**_yaml("config.yaml")["search"], **own["search"]},
-        "evaluation": {**_yaml("evaluation/default.yaml"), **own["evaluation"]},
-    }
-    for group, key in (("search", "search_epochs"), ("evaluation", "epochs")):
-        settings[group]["epochs"] = values[key] or settings[group]["epochs"]
-    return data, settings
+    else:
+        raise RaysearchError(f"data={values['data']}: expected digits or cifar10")
+    search = {**_yaml("config.yaml")["search"], **own["search"]}
+    evaluation = {**_yaml("evaluation/default.yaml"), **own["evaluation"]}
+    for group, key in ((search, "search_epochs"), (evaluation, "epochs")):
+        group["epochs"] = values[key] or group["epochs"]
+    return Setting(data, search, evaluation, Predefined(**own["predefined"]))
 
 
 def _yaml(name: str) -> dict[str, Any]:
@@ -71,31 +99,39 @@ def _yaml(name: str) -> dict[str, Any]:
     return content
 
 
-def task_of(data: Dataset, settings: dict[str, Any], seed: int) -> Task:
-    """The small CNN on these data."""
-    predefined = Predefined(**settings["predefined"])
-    return Task(data, "small_cnn", torch.device("cpu"), seed, predefined)
+def is_joint(method: str) -> bool:
+    """Whether the search's own network is a result."""
+    return methods.find(method).test is not methods.SearchMethod.test
 
 
-def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], int]) -> tuple[Policy, Any, float]:
-    """One search: its policy, last metrics and seconds."""
-    data, settings, method, seed = job
+def search(job: tuple[Setting, dict[str, Any], int]) -> Found:
+    """One search."""
+    setting, method, seed = job
     torch.set_num_threads(1)
     start = time.perf_counter()
-    found = methods.build(method["name"], task_of(data, settings, seed), settings["search"], method)
+    joint = is_joint(method["name"])
+    task = setting.task(seed, setting.predefined, JOINT_VAL_FRACTION if joint else 0.5)
+    sgd = setting.evaluation if joint else setting.search
+    found = methods.build(method["name"], task, sgd, method)
     while found.epoch < found.epochs:
         metrics = found.step()
-    return found.policy(), metrics, time.perf_counter() - start
+    error = found.test().get("test_error")
+    seconds = time.perf_counter() - start
+    # in epochs over all training images, whatever part of them the search trains on
+    share = len(task.search_splits()[0]) / len(setting.data.train)
+    return Found(found.policy(), error, metrics["epoch_equivalents"] * share, seconds)
 
 
-def train(job: tuple[Dataset, dict[str, Any], Policy | None, bool, int]) -> float:
-    """Test error, in percent, of one training from scratch."""
-    data, settings, policy, predefined, seed = job
+def train(job: tuple[Setting, Policy | None, Predefined | None, int]) -> tuple[float, float]:
+    """Test error, in percent, of one training from scratch, and its seconds."""
+    setting, policy, predefined, seed = job
     torch.set_num_threads(1)
-    training = Training(task_of(data, settings, seed), settings["evaluation"], policy, predefined)
+    start = time.perf_counter()
+    task = setting.task(seed, predefined or Predefined())
+    training = Training(task, setting.evaluation, policy, predefined is not None)
     while training.epoch < training.epochs:
         training.step()
-    return training.test()["test_error"]
+    return training.test()["test_error"], time.perf_counter() - start
 
 
 def main() -> None:
@@ -103,67 +139,84 @@ def main() -> None:
     values = arguments(DEFAULTS)
     if values["seeds"] < 2:
         raise RaysearchError("seeds=N: at least 2, so that there is a spread")
-    data, settings = task_settings(values)
-    method = method_settings(values)
+    setting, seeds = setting_of(values), range(values["seeds"])
+    names = [name for name in values["method"].split(",") if name]
+    chosen = {name: method_settings({**values, "method": name}) for name in names}
+    given = setting.predefined
+    uniform = SubPolicies.pairs(ops.DADA_OPERATIONS)
+    known: dict[str, tuple[Policy | None, Predefined | None]] = {
+        "none": (None, None),
+        "predefined": (None, given),
+        "trivial_augment": (trivial_augment(), given),
+        "uniform": (uniform, given),
+    }
+    rows = {name: known[name] for name in values["policies"].split(",") if name}
     with ProcessPoolExecutor(values["workers"]) as pool:
-        jobs = [(data, settings, method, seed) for seed in range(values["search_seeds"])]
-        found = list(pool.map(search, jobs))
-        learned = type(found[0][0]).merge([policy for policy, _, _ in found])
-        known: dict[str, tuple[Policy | None, bool]] = {
-            "none": (None, False),
-            "predefined": (None, True),
-            "trivial_augment": (trivial_augment(), True),
-            "uniform": (SubPolicies.pairs(method["operations"]), True),
-            "learned": (learned, True),
-        }
-        names = values["policies"].split(",")
-        errors = list(
-            pool.map(
-                train,
-                [
-                    (data, settings, *known[name], seed)
-                    for seed in range(values["seeds"])
-                    for name in names
-                ],
-            )
-        )
-    runs = {name: errors[i :: len(names)] for i, name in enumerate(names)}
-    report(values, runs, learned, found)
+        jobs = [
+            (name, (setting, method, seed))
+            for name, method in chosen.items()
+            for seed in (seeds if is_joint(method["name"]) else range(values["search_seeds"]))
+        ]
+        results = list(pool.map(search, [job for _, job in jobs]))
+        found: dict[str, list[Found]] = {name: [] for name in names}
+        for (name, _), result in zip(jobs, results, strict=True):
+            found[name].append(result)
+        for name, searches in found.items():
+            learned = type(searches[0].policy).merge([one.policy for one in searches])
+            accompanying = methods.find(chosen[name]["name"]).predefined(given)
+            rows[name] = (learned, accompanying)
+        trainings = [(setting, *row, seed) for seed in seeds for row in rows.values()]
+        trained = list(pool.map(train, trainings))
+    errors = {n: [e for e, _ in trained[i :: len(rows)]] for i, n in enumerate(rows)}
+    seconds = {n: sum(s for _, s in trained[i :: len(rows)]) for i, n in enumerate(rows)}
+    for name, searches in found.items():
+        own = [one.error for one in searches if one.error is not None]
+        if own:
+            errors[f"{name} (joint)"] = own
+    report(values, setting, errors, found, seconds)
 
 
 def report(
-    values: dict[str, Any], runs: dict[str, list[float]], learned: Policy, found: Any
+    values: Mapping[str, Any],
+    setting: Setting,
+    errors: Mapping[str, list[float]],
+    found: Mapping[str, list[Found]],
+    seconds: Mapping[str, float],
 ) -> None:
-    """The tables for people and the line for machines."""
-    table = Table(
-        title=f"{values['method']} on {values['data']}: test error, {values['seeds']} seeds"
-    )
-    for heading in ("policy", "error %", "learned minus it, 95 % interval"):
+    """The table for people and the line for machines."""
+    epochs = setting.evaluation["epochs"]
+    table = Table(title=f"{values['data']}: test error, {values['seeds']} seeds, {epochs} epochs")
+    for heading in ("policy", "error %", "minus uniform, 95 % interval", "search, epochs"):
         table.add_column(heading)
-    differences: dict[str, Any] = {}
-    for name, errors in runs.items():
-        mean, std = spread(errors)
+    differences: dict[str, list[float]] = {}
+    cost = {name: sum(f.epoch_equivalents for f in searches) for name, searches in found.items()}
+    for name, runs in errors.items():
+        mean, std = spread(runs)
         text = ""
-        if name != "learned" and "learned" in runs:
-            ours, theirs = dict(enumerate(runs["learned"])), dict(enumerate(errors))
-            difference = paired_difference(ours, theirs) or {}
-            differences[name] = [difference[key] for key in ("mean", "low", "high")]
+        if name != "uniform" and "uniform" in errors:
+            own, theirs = dict(enumerate(runs)), dict(enumerate(errors["uniform"]))
+            difference = paired_difference(own, theirs) or {}
+            differences[name] = [round(difference[key], 3) for key in ("mean", "low", "high")]
             text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*differences[name])
-        table.add_row(name, f"{mean:.2f} ± {std:.2f}", text)
+        method = name.removesuffix(" (joint)")
+        total = cost.get(method, 0.0) / (len(runs) if name != method else 1)
+        table.add_row(name, f"{mean:.2f} ± {std:.2f}", text, f"{total:.0f}")
     console.print(table)
-    metrics = found[0][1]
-    console.print(learned.describe(8))
-    console.print({name: round(share, 3) for name, share in learned.marginals().items()})
+    console.print(
+        "search: arithmetic in plain training epochs over all training images; for a policy the "
+        "sum over the searches whose mixture it is, for a joint row that of one network"
+    )
     finish(
         {
             "benchmark": "gain",
             "method": values["method"],
             "data": values["data"],
-            "errors": {name: [round(e, 3) for e in errors] for name, errors in runs.items()},
+            "epochs": epochs,
+            "errors": {name: [round(e, 3) for e in runs] for name, runs in errors.items()},
             "difference": differences,
-            "search_seconds": [round(seconds, 1) for _, _, seconds in found],
-            "epoch_equivalents": round(metrics["epoch_equivalents"], 1),
-            "kl_uniform": [round(m["kl_uniform"], 4) for _, m, _ in found],
+            "search_epochs": {name: round(total, 1) for name, total in cost.items()},
+            "search_seconds": {n: [round(f.seconds, 1) for f in fs] for n, fs in found.items()},
+            "training_seconds": {name: round(total, 1) for name, total in seconds.items()},
         }
     )
 

@@ -4,7 +4,8 @@
 
 Half of the images train, as they are; the other half validate, each carried through one known
 operation at a magnitude of 0.75 with a random sign. A search over the method's operations (DADA:
-105 pairs of 15) should then rank that operation first among the policy's marginals.
+105 pairs of 15) should then rank that operation first among the marginals of the policy with which
+it ends. Identity, where a method has it, is never planted.
 
 Not every operation can be found on every data set: on grey images Color does nothing, and shearing
 8x8 pixels by half the range moves none. What can be found is settled beforehand, without the
@@ -41,7 +42,7 @@ from benchmarks._common import (
 )
 from raysearch import methods, ops
 from raysearch.data import Dataset, TensorSplit, load_dataset
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, unknown
 from raysearch.policy import SubPolicies
 from raysearch.training import Predefined, Task, Training, evaluate
 
@@ -136,7 +137,7 @@ def search(job: tuple[Dataset, dict[str, Any], Case]) -> Found:
     found = methods.build(settings["name"], task, sgd(values), settings)
     while found.epoch < found.epochs:
         metrics = found.step()
-    shares = found.policy().marginals()
+    shares = found.policy().at(1.0).marginals()  # a schedule's last phase
     return Found(
         case,
         rank=list(shares).index(case.operation) + 1,
@@ -230,13 +231,25 @@ def report(found: list[Found], probes: dict[str, Probe]) -> None:
     console.print(table)
 
 
+def operations(values: dict[str, Any]) -> tuple[str, ...]:
+    """What is planted: of the method's operations those asked for, but not Identity."""
+    settings = method_settings(values)
+    if "operations" not in settings:
+        raise RaysearchError(f"method={settings['name']} does not search over operations")
+    known = tuple(name for name in settings["operations"] if name != "Identity")
+    chosen = tuple(name for name in values["operations"].split(",") if name)
+    for name in chosen:
+        if name not in known:
+            raise unknown("operation", name, known)
+    return chosen or known
+
+
 def main() -> None:
     """Measure and print."""
     values = arguments(DEFAULTS)
     if values["seeds"] < 2:
         raise RaysearchError("seeds=N: at least 2, so that there is a spread")
-    names = tuple(n for n in values["operations"].split(",") if n)
-    names = names or tuple(method_settings(values).get("operations", ops.DADA_OPERATIONS))
+    names = operations(values)
     data = load(values)
     cases = [Case(name, seed) for name in names for seed in range(values["seeds"])]
     with ProcessPoolExecutor(values["workers"]) as pool:

@@ -46,6 +46,27 @@ def test_it_runs_and_closes_with_json(name: str) -> None:
     assert set(result) >= KEYS[name]
 
 
+def test_a_schedules_last_phase_is_ranked() -> None:
+    process = run("planted", "method=ddas", *SMALL["planted"])
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout.splitlines()[-1])["method"] == "ddas"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["method=bilevel"], "method=bilevel does not search over operations"),
+        (["method=ddas", "operations=Identity"], "unknown operation 'Identity'"),
+        (["operations=Rotat"], "did you mean 'Rotate'"),
+    ],
+)
+def test_what_cannot_be_planted_is_one_line(arguments: list[str], message: str) -> None:
+    process = run("planted", *arguments)
+    assert process.returncode != 0
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from raysearch import methods, ops
+from raysearch import methods
 from raysearch.cli._compose import Configuration
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
-from raysearch.policy import Policy, SubPolicies, read_policy, trivial_augment
+from raysearch.policy import Policy, read_policy, trivial_augment
 from raysearch.tracking import TrialInfo
+from raysearch.training import Predefined
 from raysearch.tune import Capacity, EvaluationJob, SearchJob, Setting, Share, Work, trial_share
 
 POLICIES = ("none", "predefined", "trivial_augment", "uniform", "learned")
@@ -42,7 +43,7 @@ class Plan:
     search: list[TrialInfo]
     evaluation: list[TrialInfo]
     dataset: Dataset
-    fixed: Mapping[str, tuple[Policy | None, bool]]
+    fixed: Mapping[str, tuple[Policy | None, Predefined | None]]
 
     def setting(self, device: str) -> Setting:
         """What search and evaluation have in common, on a device."""
@@ -51,7 +52,7 @@ class Plan:
             dataset=self.dataset,
             model=settings.model.name,
             device=device,
-            predefined=self.configuration.values["data"].get("predefined") or {},
+            predefined=_given(self.configuration.values),
             val_fraction=settings.search.val_fraction,
         )
 
@@ -62,8 +63,11 @@ class Plan:
 
     def evaluation_job(self, device: str, learned: Policy | None) -> EvaluationJob:
         """Builds a training from a policy's name and a seed."""
-        policies = {**self.fixed, "learned": (learned, True)}
-        settings = self.configuration.values["evaluation"]
+        values = self.configuration.values
+        method = methods.find(values["method"]["name"])
+        predefined = method.predefined(Predefined(**_given(values)))
+        policies = {**self.fixed, "learned": (learned, predefined)}
+        settings = values["evaluation"]
         return EvaluationJob(self.setting(device), settings, policies)
 
 
@@ -74,9 +78,8 @@ def make_plan(configuration: Configuration) -> Plan:
         RaysearchError: data that cannot be used, or a method or a policy that is not known.
     """
     values, settings = configuration.values, configuration.settings
-    if settings.method.name not in methods.names():
-        raise unknown("method", settings.method.name, methods.names())
-    fixed = _fixed_policies(settings.evaluation.policies, values["method"])
+    methods.find(settings.method.name)
+    fixed = _fixed_policies(settings.evaluation.policies, values)
     return Plan(
         configuration,
         _search_trials(configuration),
@@ -141,23 +144,29 @@ def _slug(policy: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", policy).strip("-")
 
 
+def _given(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data's predefined augmentation."""
+    given: Mapping[str, Any] = values["data"].get("predefined") or {}
+    return given
+
+
 def _fixed_policies(
-    names: list[str], method: Mapping[str, Any]
-) -> dict[str, tuple[Policy | None, bool]]:
-    """The policies that need no search, and whether the predefined augmentation goes with them."""
+    names: list[str], values: Mapping[str, Any]
+) -> dict[str, tuple[Policy | None, Predefined | None]]:
+    """The policies that need no search, and the predefined augmentation that goes with them."""
     if len({_slug(name) for name in names}) < len(names):
         raise RaysearchError("evaluation.policies names a policy twice")
-    operations = method.get("operations") or ops.DADA_OPERATIONS
-    known: dict[str, tuple[Policy | None, bool]] = {
-        "none": (None, False),
-        "predefined": (None, True),
-        "trivial_augment": (trivial_augment(), True),
+    method, given = values["method"], Predefined(**_given(values))
+    known: dict[str, tuple[Policy | None, Predefined | None]] = {
+        "none": (None, None),
+        "predefined": (None, given),
+        "trivial_augment": (trivial_augment(), given),
     }
     for name in names:
         if name == "uniform":
-            known[name] = SubPolicies.pairs(operations), True
+            known[name] = methods.find(method["name"]).uniform(method), given
         elif name.endswith(".json"):
-            known[name] = read_policy(name), True
+            known[name] = read_policy(name), given
         elif name not in POLICIES:
             raise unknown("policy in evaluation.policies", name, POLICIES)
     return known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,15 +62,16 @@ class EvaluationJob:
     """Builds the training of a policy, by its name, on a seed.
 
     Attributes:
-        policies: for each name the policy or None, and whether to use the predefined
-            augmentation.
+        policies: for each name the policy or None, and the predefined augmentation that goes
+            with it or None.
     """
 
     setting: Setting
     evaluation: Mapping[str, Any]
-    policies: Mapping[str, tuple[Policy | None, bool]]
+    policies: Mapping[str, tuple[Policy | None, Predefined | None]]
 
     def __call__(self, policy: str | None, seed: int) -> Training:
         assert policy is not None
-        learned, predefined = self.policies[policy]
-        return Training(self.setting.task(seed), self.evaluation, learned, predefined)
+        augmentation, predefined = self.policies[policy]
+        task = replace(self.setting.task(seed), predefined=predefined or Predefined())
+        return Training(task, self.evaluation, augmentation, predefined is not None)

@@ -152,7 +152,14 @@ class _Trial(tune.Trainable):
 
 
 class SearchTrainable(_Trial):
-    """One search: a method on one seed."""
+    """One search: a method on one seed.
+
+    Where the search's own classifier is a result, the test set is looked at once, at the end.
+    """
+
+    def _final(self) -> dict[str, float]:
+        result: dict[str, float] = self._work.test()  # type: ignore[union-attr]
+        return result
 
     def _policy(self) -> dict[str, Any] | None:
         document: dict[str, Any] = self._work.policy().to_json()  # type: ignore[union-attr]
