@@ -163,6 +163,13 @@ def test_a_terminal_sees_bars_for_some_trials_and_is_given_back() -> None:
     assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h") == 1  # cursor
 
 
+def test_a_search_that_trains_its_own_result_says_how_good_it_is() -> None:
+    display, out = plain()
+    display.stage_started("search", 1, 1)
+    display.trial_finished(trial(0), None, {"val_loss": 0.25, "test_error": 4.06})
+    assert "search 1/1: dada seed 0: test error 4.06 %" in out.getvalue()
+
+
 def test_names_are_not_markup() -> None:
     display, out = plain()
     info = TrialInfo("x", "evaluation", "[red]odd[/red] seed 0", "odd", 0)

@@ -185,6 +185,7 @@ def test_summary_holds_the_figures(written: tuple[Path, dict[str, Any]]) -> None
     assert sum(summary["policy"]["operations"].values()) == pytest.approx(1.0)
     assert summary["evaluations"]["none"]["device_seconds"] == 10.0
     assert summary["seeds"] == {"search": [0, 1], "evaluation": [0, 1, 2, 3, 4]}
+    assert summary["joint_differences"] == {}
     assert {"raysearch", "python", "torch", "torchvision", "ray", "mlflow", "kornia"} <= set(
         summary["versions"]
     )
@@ -210,7 +211,7 @@ def test_pictures_open(written: tuple[Path, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 48), (3, 1, 8, 8), (2, 3, 200, 150)])
 def test_augmented_pictures_of_all_shapes(shape: tuple[int, ...]) -> None:
-    from raysearch.report._pictures import augmented_png
+    from raysearch.report._augmented import augmented_png
 
     samples = torch.randint(0, 256, shape).to(torch.uint8)
     first = augmented_png(SubPolicies.pairs(NAMES), samples)
@@ -299,7 +300,7 @@ def test_failed_trials_and_missing_policies_are_reported(tmp_path: Path) -> None
     assert summary["failed"] == [{"trial": "learned seed 1", "error": "out of memory"}]
     assert summary["differences"]["none"]["seeds"] == 1
     assert "out of memory" in page(tmp_path)[1].text
-    assert "learned policy (1 of 2)" in shown(summary)
+    assert "learned policy (1/2)" in shown(summary)
 
 
 def test_no_evaluation_and_a_policy_without_history(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from raysearch.errors import RaysearchError
 from raysearch.tracking import Observer, Tracker, TrialInfo
 from raysearch.tracking import _writer as writer_module
-from raysearch.tracking._fields import PARAM_LIMIT, entity_key, flatten
+from raysearch.tracking._fields import PARAM_LIMIT, entity_key, flatten, summary_metrics
 
 SEARCH = TrialInfo("search-0", "search", "dada seed 0", None, 0, {"epochs": 3})
 LEARNED = TrialInfo("learned-0", "evaluation", "learned seed 0", "learned", 0)
@@ -107,6 +107,33 @@ def test_cost_and_error_have_the_same_names_in_every_run(database: str, tmp_path
         assert "test_error" in metrics
     assert runs["learned seed 0"]["search_epoch_equivalents"] == COST["epoch_equivalents"]
     assert runs["none seed 0"]["search_epoch_equivalents"] == 0.0
+
+
+def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> None:
+    tracker = Tracker(database, "joint", "demo", {})
+    tracker.trial_started(SEARCH)
+    tracker.trial_progress(SEARCH, 1, {"mean/tx": 0.1, "spread/tx": 0.2})
+    tracker.trial_finished(SEARCH, None, {**COST, "test_error": 4.0, "test_loss": 0.1})
+    summary: dict[str, Any] = {
+        "search": COST,
+        "evaluations": {"none": COST},
+        "errors": {"none": {"mean": 5.0, "std": None}, "joint": {"mean": 4.0, "std": 0.5}},
+        "differences": {},
+        "joint_differences": {"none": {"mean": -1.0, "low": -1.5, "high": -0.5}},
+        "relative_cost": {"joint": {"epoch_equivalents": 5.3, "device_seconds": None}},
+        "policy": {"operations": {}, "parameters": {"tx": {"mean": 0.1, "std": 0.2}}},
+    }
+    tracker.finish(summary, None)
+    child = children(tracker)["dada seed 0"].data.metrics
+    assert (child["test_error"], child["test_loss"], child["spread/tx"]) == (4.0, 0.1, 0.2)
+    parent = tracker._store.client.get_run(tracker.run_id).data.metrics
+    assert (parent["test_error"], parent["test_error_std"]) == (4.0, 0.5)
+    assert parent["joint_difference/none/high"] == -0.5
+    assert parent["relative_cost/joint/epoch_equivalents"] == 5.3
+    assert "relative_cost/joint/device_seconds" not in parent
+    assert (parent["mean/tx"], parent["spread/tx"]) == (0.1, 0.2)
+    summary["errors"]["learned"] = {"mean": 3.0, "std": 0.2}
+    assert summary_metrics(summary)["test_error"] == 3.0
 
 
 def test_resume_continues_parent_and_children_without_doubles(

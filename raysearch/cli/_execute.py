@@ -6,7 +6,7 @@ import contextlib
 import logging
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +20,7 @@ from raysearch.cli._plan import Plan, merge, place
 from raysearch.cli._quiet import quiet
 from raysearch.cli._signals import stop_on_sigterm
 from raysearch.console import Display
-from raysearch.data import Split
+from raysearch.data import Dataset, Split
 from raysearch.policy import Policy, read_policy
 from raysearch.report import write_report
 from raysearch.tracking import Observer, Tracker, TrialInfo, TrialResult
@@ -142,6 +142,8 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
         classes=plan.dataset.classes,
         wall_seconds=folder.state["seconds"],
         tracking=tracker.location() if tracker else None,
+        images=_counts(plan.dataset),
+        predefined=asdict(plan.accompanying()),
     )
 
 
@@ -186,6 +188,16 @@ def _keep_policies(folder: Path, found: Sequence[Outcome[TrialInfo]]) -> dict[in
         policy.save(folder / "policies" / f"seed-{outcome.trial.seed}.json")
         policies[outcome.trial.seed] = policy
     return policies
+
+
+def _counts(data: Dataset) -> dict[str, int]:
+    """How many images there are of each split, and how many could not be read."""
+    return {
+        "train": len(data.train),
+        "val": 0 if data.val is None else len(data.val),
+        "test": len(data.test),
+        "skipped": data.skipped,
+    }
 
 
 def _samples(split: Split) -> Tensor:

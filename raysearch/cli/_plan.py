@@ -61,13 +61,15 @@ class Plan:
         values = self.configuration.values
         return SearchJob(self.setting(device), values["search"], values["method"])
 
+    def accompanying(self) -> Predefined:
+        """The predefined augmentation that goes with the learned policy."""
+        values = self.configuration.values
+        return methods.find(values["method"]["name"]).predefined(Predefined(**_given(values)))
+
     def evaluation_job(self, device: str, learned: Policy | None) -> EvaluationJob:
         """Builds a training from a policy's name and a seed."""
-        values = self.configuration.values
-        method = methods.find(values["method"]["name"])
-        predefined = method.predefined(Predefined(**_given(values)))
-        policies = {**self.fixed, "learned": (learned, predefined)}
-        settings = values["evaluation"]
+        policies = {**self.fixed, "learned": (learned, self.accompanying())}
+        settings = self.configuration.values["evaluation"]
         return EvaluationJob(self.setting(device), settings, policies)
 
 

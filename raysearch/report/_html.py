@@ -12,10 +12,21 @@ import jinja2
 
 from raysearch.console import duration
 from raysearch.policy import Policy, SubPolicies
-from raysearch.report._table import ordered
-from raysearch.report._words import interval, label, percent, signed, verdict
+from raysearch.report._words import (
+    UNITS,
+    difference,
+    label,
+    ordered,
+    parameter,
+    percent,
+    phrase,
+    predefined_words,
+    times,
+    verdict,
+)
 
 SUB_POLICIES = 15  # listed at most
+WORDS = 90  # lines of a policy's description, shared by its members and phases
 _SETTINGS = {"keep_trailing_newline": True, "trim_blocks": True, "lstrip_blocks": True}
 
 
@@ -29,16 +40,26 @@ def report_html(
         policy: the learned policy; its sub-policies are listed where it has any.
         pictures: PNG files `policy`, `augmented` and `curves`; None leaves one out.
     """
-    errors, differences = summary["errors"], summary["differences"]
+    errors = summary["errors"]
     html = _template().render(
         summary=summary,
         policies=ordered(errors),
         best=min(errors, key=lambda name: errors[name]["mean"]) if errors else None,
-        verdicts=[verdict(name, difference) for name, difference in differences.items()],
+        verdicts=[
+            verdict(name, figures, row)
+            for row, key in (("learned", "differences"), ("joint", "joint_differences"))
+            for name, figures in summary[key].items()
+        ],
+        differences=[
+            ("learned", summary["differences"]),
+            ("joint", summary["joint_differences"]),
+        ],
         chart=_dots(errors),
         operations=sorted(summary["policy"]["operations"].items(), key=lambda item: -item[1]),
+        units=UNITS,
+        predefined=predefined_words(summary["predefined"]),
         sub_policies=_sub_policies(policy),
-        description=policy.describe(),
+        description=policy.describe(WORDS) if summary["policy"]["operations"] else "",
         pictures={name: _data_url(png) for name, png in pictures.items() if png is not None},
         configuration=json.dumps(summary["configuration"], indent=2, ensure_ascii=False),
     )
@@ -54,7 +75,13 @@ def _template() -> jinja2.Template:
         **_SETTINGS,  # type: ignore[arg-type]
     )
     environment.filters.update(
-        duration=duration, label=label, percent=percent, signed=signed, interval=interval
+        duration=duration,
+        label=label,
+        phrase=phrase,
+        percent=percent,
+        difference=difference,
+        times=times,
+        parameter=parameter,
     )
     return environment.get_template("report.html.j2")
 

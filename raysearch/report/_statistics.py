@@ -13,6 +13,8 @@ from raysearch.tracking import TrialResult
 
 CONFIDENCE = 0.95
 BASELINES = ("none", "predefined", "trivial_augment", "uniform")
+JOINT = "joint"
+"""The row of errors of the network that the search itself trained."""
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -53,18 +55,33 @@ def paired_difference(
     }
 
 
-def errors_by_policy(evaluations: Sequence[TrialResult]) -> dict[str, dict[int, float]]:
-    """Test errors in percent, policy → seed → error; failed trials are left out."""
+def errors_by_row(
+    search: Sequence[TrialResult], evaluations: Sequence[TrialResult]
+) -> dict[str, dict[int, float]]:
+    """Test errors in percent, row → seed → error; failed trials are left out.
+
+    A row is an evaluated policy, or `JOINT` where searches end with a test of their own network.
+    """
     errors: dict[str, dict[int, float]] = {}
-    for result in evaluations:
+    for result in (*evaluations, *search):
+        row = JOINT if result.trial.stage == "search" else str(result.trial.policy)
         error = result.metrics.get("test_error")
         if result.error is None and error is not None and math.isfinite(error):
-            errors.setdefault(str(result.trial.policy), {})[result.trial.seed] = float(error)
+            errors.setdefault(row, {})[result.trial.seed] = float(error)
     return {name: dict(sorted(runs.items())) for name, runs in errors.items()}
+
+
+def differences(
+    errors: Mapping[str, Mapping[int, float]], row: str, others: Sequence[str]
+) -> dict[str, Any]:
+    """`row` minus each of the others that there are, paired by seed; see `paired_difference`."""
+    own = errors.get(row, {})
+    found = {name: paired_difference(own, errors.get(name, {})) for name in others}
+    return {name: difference for name, difference in found.items() if difference is not None}
 
 
 def entropy_and_kl(shares: Mapping[str, float]) -> tuple[float, float]:
     """Entropy of operation shares and their KL divergence from uniform, in nats."""
     positive = [share for share in shares.values() if share > 0]
     entropy = -math.fsum(share * math.log(share) for share in positive)
-    return entropy, max(0.0, math.log(len(shares)) - entropy) if shares else 0.0
+    return entropy, max(0.0, math.log(len(shares)) - entropy)

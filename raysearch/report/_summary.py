@@ -12,17 +12,18 @@ from typing import Any
 
 from raysearch import __version__
 from raysearch.policy import Policy
+from raysearch.report._costs import evaluation_costs, relative_costs, total_cost
 from raysearch.report._statistics import (
     BASELINES,
+    JOINT,
+    differences,
     entropy_and_kl,
-    errors_by_policy,
-    paired_difference,
+    errors_by_row,
     spread,
 )
 from raysearch.tracking import TrialResult
 
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "kornia", "optuna")
-COSTS = ("wall_seconds", "device_seconds", "epoch_equivalents")
 
 
 def summarise(
@@ -36,32 +37,36 @@ def summarise(
     classes: Sequence[str],
     wall_seconds: Mapping[str, float],
     tracking: Mapping[str, str] | None,
+    images: Mapping[str, int] | None,
+    predefined: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The summary; see `write_report` for the arguments.
 
-    Errors are in percent, differences in percentage points (learned minus baseline, negative is
-    better), `std` is the sample standard deviation and None for a single run, `device_seconds`
-    are wall seconds times the share of the device held, summed over trials, and
-    `epoch_equivalents` count one plain training epoch on the search split as 1.
+    Errors are in percent, under the policy's name or, of the network that a search trained itself,
+    under `joint`. Differences are in percentage points, negative is better: `differences` is the
+    learned policy minus each baseline, `joint_differences` the jointly trained network minus each
+    baseline and the learned policy. `std` is the sample standard deviation and None for a single
+    run, `device_seconds` are wall seconds times the share of the device held, summed over trials,
+    and `epoch_equivalents` count one plain training epoch on the search split as 1.
+    `relative_cost` is the whole cost of each row, searches included, over that of one training
+    with the policy `plain_training`.
     """
-    errors = errors_by_policy(evaluations)
-    shares = policy.marginals()
-    entropy, kl_uniform = entropy_and_kl(shares)
-    cost = _cost(search)
+    errors = errors_by_row(search, evaluations)
+    plain, relative = relative_costs(search, evaluations, errors)
+    cost = total_cost(search)
     summary = {
         "name": name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "directory": str(run_dir),
         "search": {**cost, "wall_seconds": wall_seconds.get("search", cost["wall_seconds"])},
-        "evaluations": _evaluation_costs(evaluations),
-        "errors": {policy_name: _error(runs) for policy_name, runs in errors.items()},
-        "differences": _differences(errors),
-        "policy": {
-            "operations": shares,
-            "operations_per_image": policy.operations_per_image(),
-            "operation_entropy": entropy,  # of the shares; history has that of the policy
-            "operation_kl_uniform": kl_uniform,
-        },
+        "evaluations": evaluation_costs(evaluations),
+        "errors": {row: _error(runs) for row, runs in errors.items()},
+        "differences": differences(errors, "learned", BASELINES),
+        "joint_differences": differences(errors, JOINT, (*BASELINES, "learned")),
+        "relative_cost": relative,
+        "plain_training": plain,
+        "policy": _policy(policy),
+        "predefined": _predefined(config) if predefined is None else predefined,
         "failed": [
             {"trial": result.trial.name, "error": result.error}
             for result in (*search, *evaluations)
@@ -72,48 +77,42 @@ def summarise(
             "evaluation": sorted({result.trial.seed for result in evaluations}),
         },
         "classes": list(classes),
+        "images": images,
         "wall_seconds": dict(wall_seconds),
         "tracking": dict(tracking) if tracking is not None else None,
         "versions": _versions(),
         "configuration": config,
     }
-    plain = _plain(summary)
-    assert isinstance(plain, dict)
-    return plain
+    result = _plain(summary)
+    assert isinstance(result, dict)
+    return result
 
 
-def _cost(results: Sequence[TrialResult]) -> dict[str, Any]:
-    """Cost summed over trials."""
-    return {cost: math.fsum(getattr(result, cost) for result in results) for cost in COSTS}
-
-
-def _evaluation_costs(evaluations: Sequence[TrialResult]) -> dict[str, Any]:
-    """Per policy the cost of its evaluations: summed over the seeds, and of each seed."""
-    groups: dict[str, list[TrialResult]] = {}
-    for result in evaluations:
-        groups.setdefault(str(result.trial.policy), []).append(result)
+def _policy(policy: Policy) -> dict[str, Any]:
+    """The policy in figures, the mean over a training of one that changes."""
+    shares = policy.marginals()
+    entropy, kl_uniform = entropy_and_kl(shares) if shares else (None, None)
     return {
-        name: {
-            **_cost(results),
-            "runs": [
-                {"seed": result.trial.seed, **{c: getattr(result, c) for c in COSTS}}
-                for result in sorted(results, key=lambda result: result.trial.seed)
-            ],
-        }
-        for name, results in groups.items()
+        "operations": shares,
+        "operations_per_image": policy.operations_per_image(),
+        "operation_entropy": entropy,  # of the shares; history has that of the policy
+        "operation_kl_uniform": kl_uniform,
+        "parameters": {
+            name: {"mean": mean, "std": deviation}
+            for name, (mean, deviation) in policy.parameters().items()
+        },
+        "phases": len(policy.moments()),  # of a training, each with a policy of its own
     }
+
+
+def _predefined(config: Mapping[str, Any]) -> Any:
+    """The data's predefined augmentation."""
+    return config.get("data", {}).get("predefined") or {}
 
 
 def _error(runs: Mapping[int, float]) -> dict[str, Any]:
     mean, deviation = spread(list(runs.values()))
     return {"mean": mean, "std": deviation, "runs": list(runs.values()), "seeds": list(runs)}
-
-
-def _differences(errors: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
-    """Learned minus each baseline, paired by seed."""
-    learned = errors.get("learned", {})
-    found = {name: paired_difference(learned, errors.get(name, {})) for name in BASELINES}
-    return {name: difference for name, difference in found.items() if difference is not None}
 
 
 def _versions() -> dict[str, str | None]:

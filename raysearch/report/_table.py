@@ -10,24 +10,39 @@ from rich.table import Table
 from rich.text import Text
 
 from raysearch.console import duration
-from raysearch.report._words import interval, label, percent, signed, verdict
+from raysearch.report._words import (
+    UNITS,
+    difference,
+    label,
+    ordered,
+    parameter,
+    percent,
+    phrase,
+    times,
+    verdict,
+)
 
 STRONGEST = 8  # operations shown
 BAR_WIDTH = 24
-ORDER = ("none", "predefined", "trivial_augment", "uniform")
 
 
 def result_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Search cost, test errors, strongest operations, and where everything lies.
+    """Search cost, test errors, what the policy does, and where everything lies.
 
     Args:
         summary: what `write_report` returned or `summary.json` holds.
     """
-    parts: list[RenderableType] = [Text(""), _cost(summary)]
+    parts: list[RenderableType] = [_cost(summary)]
     if summary["errors"]:
-        parts += [Text(""), _errors(summary), *_verdicts(summary)]
-    parts += [Text(""), _operations(summary), Text(""), _places(summary)]
-    return Group(*parts)
+        parts.append(_errors(summary))
+        if summary["differences"] and summary["joint_differences"]:
+            parts.append(_joint(summary))
+        parts += [Text(text) for text in _verdicts(summary)]
+    policy = summary["policy"]
+    parts += [_operations(policy)] if policy["operations"] else []
+    parts += [_parameters(policy)] if policy["parameters"] else []
+    parts.append(_places(summary))
+    return Group(*(piece for part in parts for piece in _spaced(part)))
 
 
 def result_lines(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -39,16 +54,24 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{summary['directory']}/report.html"
 
 
-def ordered(names: Mapping[str, Any]) -> list[str]:
-    """Policy names as they are listed: baselines, others, the learned one."""
-    known = [name for name in ORDER if name in names]
-    others = [name for name in names if name not in (*ORDER, "learned")]
-    return [*known, *others, *(["learned"] if "learned" in names else [])]
+def _spaced(part: RenderableType) -> list[RenderableType]:
+    """A table with an empty line before it; sentences follow on each other."""
+    return [part] if isinstance(part, Text) else [Text(""), part]
+
+
+def _table(title: str, caption: str = "") -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=caption or None,
+        caption_justify="left",
+    )
 
 
 def _cost(summary: Mapping[str, Any]) -> RenderableType:
     search = summary["search"]
-    table = Table(title="Search cost", title_justify="left", title_style="bold")
+    table = _table("Search cost")
     for heading in ("wall time", "device time", "epoch-equivalents"):
         table.add_column(heading, justify="right")
     table.add_row(
@@ -60,55 +83,102 @@ def _cost(summary: Mapping[str, Any]) -> RenderableType:
 
 
 def _errors(summary: Mapping[str, Any]) -> RenderableType:
-    errors, differences = summary["errors"], summary["differences"]
+    errors, costs = summary["errors"], summary["relative_cost"]
+    row, differences = _differences(summary)
     seeds = max(len(error["runs"]) for error in errors.values())
-    table = Table(
-        title=f"Test error in %, mean ± standard deviation over {seeds} "
-        f"seed{'s' if seeds != 1 else ''}",
-        title_justify="left",
-        title_style="bold",
-        caption="* lowest mean" if len(errors) > 1 else None,
-        caption_justify="left",
+    table = _table(
+        f"Test error in %, mean ± standard deviation over {seeds} seed{'s' if seeds != 1 else ''}",
+        _caption(summary),
     )
-    table.add_column("policy", no_wrap=True)
+    table.add_column("policy", overflow="fold")
     table.add_column("test error", justify="right", no_wrap=True)
+    if costs:
+        table.add_column("× plain\nepochs", justify="right", no_wrap=True)
+        table.add_column("× plain\ntime", justify="right", no_wrap=True)
     if differences:
-        table.add_column("learned − this", justify="right", no_wrap=True)
-        table.add_column("95 % interval", no_wrap=True)
+        table.add_column(f"{row} − this\n[95 % interval]", justify="right", no_wrap=True)
     best = min(errors, key=lambda name: errors[name]["mean"])
     for name in ordered(errors):
         marked = name == best and len(errors) > 1
         count = len(errors[name]["runs"])
-        partial = f" ({count} of {seeds})" if count != seeds else ""
-        row = [label(name) + partial + (" *" if marked else ""), percent(errors[name])]
+        partial = f" ({count}/{seeds})" if count != seeds else ""
+        cells = [label(name) + partial + (" *" if marked else ""), percent(errors[name])]
+        if costs:
+            cells += [times(costs[name][cost]) for cost in ("epoch_equivalents", "device_seconds")]
         if differences:
-            difference = differences.get(name)
-            row += [signed(difference["mean"]), interval(difference)] if difference else ["", ""]
-        table.add_row(*(Text(cell) for cell in row), style="bold" if marked else "")
+            cells.append(difference(differences[name]) if name in differences else "")
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if marked else "")
     return table
 
 
-def _verdicts(summary: Mapping[str, Any]) -> list[RenderableType]:
-    """In words: against the best baseline, and against TrivialAugment."""
-    errors, differences = summary["errors"], summary["differences"]
-    if not differences:
-        return []
-    best = min(differences, key=lambda name: errors[name]["mean"])
-    names = dict.fromkeys([best, *({"trivial_augment"} & differences.keys())])
-    return [Text(verdict(name, differences[name])) for name in names]
+def _caption(summary: Mapping[str, Any]) -> str:
+    notes = ["* lowest mean"] if len(summary["errors"]) > 1 else []
+    if summary["plain_training"] is not None:
+        plain = phrase(summary["plain_training"])
+        notes.append(f"× plain: search and training over one training with {plain}")
+    return "\n".join(notes)
 
 
-def _operations(summary: Mapping[str, Any]) -> RenderableType:
-    shares = summary["policy"]["operations"]
+def _differences(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Those of the learned policy, or of the joint network where only that was tested."""
+    if summary["differences"] or not summary["joint_differences"]:
+        return "learned", summary["differences"]
+    return "joint", summary["joint_differences"]
+
+
+def _joint(summary: Mapping[str, Any]) -> RenderableType:
+    """The joint network's differences, beside a table that has the learned policy's."""
+    table = _table("Jointly trained network, difference in points")
+    table.add_column("compared with")
+    table.add_column("joint − this [95 % interval]", justify="right")
+    for name in ordered(summary["joint_differences"]):
+        table.add_row(Text(label(name)), Text(difference(summary["joint_differences"][name])))
+    return table
+
+
+def _verdicts(summary: Mapping[str, Any]) -> Iterator[str]:
+    """In words: against the best of the others, against TrivialAugment and the learned policy."""
+    errors = summary["errors"]
+    for row, key in (("learned", "differences"), ("joint", "joint_differences")):
+        found = summary[key]
+        if found:
+            others = [name for name in found if name != "learned"] or ["learned"]
+            best = min(others, key=lambda name: errors[name]["mean"])
+            for name in dict.fromkeys([best, "trivial_augment", "learned"]):
+                if name in found:
+                    yield verdict(name, found[name], row)
+
+
+def _operations(policy: Mapping[str, Any]) -> RenderableType:
+    shares = policy["operations"]
     strongest = sorted(shares.items(), key=lambda item: -item[1])[:STRONGEST]
+    title = f"Strongest of {len(shares)} operations{_when(policy)}"
     table = Table.grid(padding=(0, 1))
-    table.title = f"Strongest of {len(shares)} operations (uniform: {100 / len(shares):.1f} %)"
-    table.title_justify, table.title_style = "left", "bold"
-    largest = max((share for _, share in strongest), default=0.0) or 1.0
+    largest = max(share for _, share in strongest) or 1.0
     for name, share in strongest:
         bar = "█" * round(BAR_WIDTH * share / largest)
         table.add_row(f"  {name}", f"{100 * share:5.1f} %", Text(bar, style="blue"))
-    return table
+    return _titled(f"{title} (uniform: {100 / len(shares):.1f} %)", table)
+
+
+def _parameters(policy: Mapping[str, Any]) -> RenderableType:
+    table = Table.grid(padding=(0, 1))
+    table.add_column()
+    table.add_column(justify="right")
+    for name, figures in policy["parameters"].items():
+        unit = Text(UNITS.get(name, ""), style="dim")
+        table.add_row(f"  {name}", parameter(figures, name), unit)
+    return _titled(f"Parameters{_when(policy)}, mean ± standard deviation", table)
+
+
+def _when(policy: Mapping[str, Any]) -> str:
+    """What the figures of a policy that changes are of."""
+    return " over the training" if policy["phases"] > 1 else ""
+
+
+def _titled(title: str, grid: Table) -> RenderableType:
+    """A grid under a title, which may be wider than the grid."""
+    return Group(Text(title, style="bold"), grid)
 
 
 def _places(summary: Mapping[str, Any]) -> RenderableType:

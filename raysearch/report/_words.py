@@ -11,13 +11,41 @@ NAMES = {
     "trivial_augment": "TrivialAugment",
     "uniform": "uniform policy",
     "learned": "learned policy",
+    "joint": "joint network",
 }
-PHRASES = {"predefined": "predefined augmentation", "uniform": "the uniform policy"}
+PHRASES = {
+    "predefined": "predefined augmentation",
+    "uniform": "the uniform policy",
+    "learned": "the learned policy",
+    "joint": "the jointly trained network",
+}
+ORDER = ("none", "predefined", "trivial_augment", "uniform")  # then others, and what was learned
+LEARNED = ("learned", "joint")
+
+UNITS = {  # of the parameters of transformations; 0 always changes nothing
+    "rotation": "degrees, counter-clockwise",
+    **dict.fromkeys(("a11", "a12", "a21", "a22"), "matrix entry less the identity's"),
+    **dict.fromkeys(("tx", "ty"), "half sides of the image"),
+    "brightness": "added to values in [0, 1]",
+    **dict.fromkeys(("contrast", "saturation"), "factor less 1"),
+    "hue": "half turns",
+}
 
 
-def label(policy: str) -> str:
-    """A policy's name for people."""
-    return NAMES.get(policy, policy)
+def label(row: str) -> str:
+    """A policy's name for people, or that of the network which the search trained."""
+    return NAMES.get(row, row)
+
+
+def phrase(row: str) -> str:
+    """The same within a sentence."""
+    return PHRASES.get(row, label(row))
+
+
+def ordered(names: Mapping[str, Any]) -> list[str]:
+    """Rows as they are listed: baselines, others, the learned policy, the joint network."""
+    others = [name for name in names if name not in (*ORDER, *LEARNED)]
+    return [name for name in (*ORDER, *others, *LEARNED) if name in names]
 
 
 def percent(error: Mapping[str, Any]) -> str:
@@ -30,44 +58,94 @@ def percent(error: Mapping[str, Any]) -> str:
     return f"{error['mean']:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else "")
 
 
-def signed(value: float) -> str:
-    """A difference with its sign (a true minus).
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign (a true minus).
 
     >>> signed(-0.5), signed(0.25), signed(-0.001)
     ('−0.50', '+0.25', '0.00')
     """
-    text = f"{abs(value):.2f}"
-    return text if text == "0.00" else ("−" if value < 0 else "+") + text
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0 else ("−" if value < 0 else "+") + text
 
 
-def interval(difference: Mapping[str, Any]) -> str:
-    """The confidence interval in brackets; a dash where one seed gives none."""
-    if difference["low"] is None:
+def difference(figures: Mapping[str, Any]) -> str:
+    """A difference with its confidence interval, which one seed does not give.
+
+    >>> difference({"mean": -0.5, "low": -0.75, "high": -0.25})
+    '−0.50 [−0.75, −0.25]'
+    >>> difference({"mean": 2.0, "low": -10.51, "high": 14.51})
+    '+2.0 [−10.5, +14.5]'
+    """
+    known = [figures[key] for key in ("mean", "low", "high") if figures[key] is not None]
+    digits = 2 if max(map(abs, known)) < 9.995 else 1
+    mean, *interval = (signed(value, digits) for value in known)
+    return f"{mean} [{', '.join(interval)}]" if interval else mean
+
+
+def parameter(figures: Mapping[str, float], name: str) -> str:
+    """A continuous parameter's mean ± standard deviation; its unit is in `UNITS`.
+
+    >>> parameter({"mean": -0.0312, "std": 0.1}, "tx"), parameter({"mean": 4, "std": 9}, "rotation")
+    ('−0.031 ± 0.100', '+4.0 ± 9.0')
+    """
+    digits = 1 if name == "rotation" else 3
+    return f"{signed(figures['mean'], digits)} ± {figures['std']:.{digits}f}"
+
+
+def times(ratio: float | None) -> str:
+    """A relative cost, with about three digits; a dash where there is none.
+
+    >>> times(1.0), times(5.274), times(61.23), times(None)
+    ('1.00', '5.27', '61.2', '–')
+    """
+    if ratio is None:
         return "–"
-    return f"[{signed(difference['low'])}, {signed(difference['high'])}]"
+    digits = 2 if ratio < 9.995 else 1 if ratio < 99.95 else 0
+    return f"{ratio:.{digits}f}"
 
 
-def verdict(baseline: str, difference: Mapping[str, Any]) -> str:
-    """What a difference (learned minus baseline, in points) says and what it leaves open.
+def verdict(baseline: str, difference: Mapping[str, Any], row: str = "learned") -> str:
+    """What a difference (`row` minus baseline, in points) says and what it leaves open.
 
     >>> verdict("none", {"mean": -1.0, "low": -1.5, "high": -0.5, "seeds": 5, "confidence": 0.95})
     'The learned policy beats no augmentation by 1.00 points (95 % CI −1.50 to −0.50, 5 seeds).'
     """
-    name = PHRASES.get(baseline, label(baseline))
+    name, own = phrase(baseline), phrase(row)
+    subject = own[0].upper() + own[1:]
     mean, seeds = difference["mean"], difference["seeds"]
     size = f"{abs(mean):.2f} points"
     if difference["low"] is None:
         side = "below" if mean < 0 else "above"
-        return f"One seed: {size} {side} {name}, which settles nothing; use more evaluation seeds."
+        return (
+            f"One seed: {own} is {size} {side} {name}, which settles nothing; "
+            "use more evaluation seeds."
+        )
     low, high = difference["low"], difference["high"]
     share = f"{100 * difference['confidence']:.0f} % CI"
     facts = f"({share} {signed(low)} to {signed(high)}, {seeds} seeds)"
     if high < 0:
-        return f"The learned policy beats {name} by {size} {facts}."
+        return f"{subject} beats {name} by {size} {facts}."
     if low > 0:
-        return f"The learned policy is worse than {name} by {size} {facts}."
+        return f"{subject} is worse than {name} by {size} {facts}."
     side = "lower" if mean < 0 else "higher"
     return (
-        f"Against {name} it is not settled: the learned policy's error is {size} {side} {facts}, "
+        f"Against {name} it is not settled: {own}'s error is {size} {side} {facts}, "
         "and the interval holds 0."
+    )
+
+
+def predefined_words(predefined: Mapping[str, Any]) -> str:
+    """What a predefined augmentation does; nothing is the empty string.
+
+    >>> predefined_words({"flip": True, "vertical_flip": False, "padding": 4, "cutout": 0})
+    'mirroring left-right, random crops after padding by 4 pixels'
+    """
+    parts = {
+        "flip": "mirroring left-right",
+        "vertical_flip": "mirroring top-bottom",
+        "padding": "random crops after padding by {} pixels",
+        "cutout": "Cutout of {} pixels",
+    }
+    return ", ".join(
+        words.format(predefined[key]) for key, words in parts.items() if predefined.get(key)
     )

@@ -12,9 +12,10 @@ from torch import Tensor
 from raysearch.errors import RaysearchError
 from raysearch.files import write_whole
 from raysearch.policy import Policy
+from raysearch.report._augmented import augmented_png
+from raysearch.report._curves import curves_png, policy_png
 from raysearch.report._history import history_parquet
 from raysearch.report._html import report_html
-from raysearch.report._pictures import augmented_png, curves_png, policy_png
 from raysearch.report._summary import summarise
 from raysearch.tracking import TrialResult
 
@@ -32,6 +33,8 @@ def write_report(
     classes: Sequence[str],
     wall_seconds: Mapping[str, float],
     tracking: Mapping[str, str] | None = None,
+    images: Mapping[str, int] | None = None,
+    predefined: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `policy.json`, `history.parquet`, both pictures, `report.html` and `summary.json`.
 
@@ -45,12 +48,17 @@ def write_report(
         config: the composed configuration, plain values.
         policy: what the search found, over all its seeds.
         seed_policies: what each search seed found.
-        search: the search's trials.
+        search: the search's trials; one whose metrics hold `test_error` trained a network that is
+            a result, and is paired with the evaluations by seed like these among themselves.
         evaluations: the evaluations' trials; paired by seed.
         samples: training images for the picture, uint8 [N, C, H, W], C 1 or 3; 8 are used.
         classes: names of the classes.
         wall_seconds: wall time by stage: `search`, `evaluation`, `total` as far as known.
         tracking: `Tracker.location()`, when the run is tracked.
+        images: how many there are: `train`, `val` (0 where the data have none of their own),
+            `test`, and `skipped` as unreadable.
+        predefined: fields of `Predefined`, what goes with the learned policy; None is the
+            configuration's `data.predefined`.
 
     Returns:
         The summary, as `summary.json` holds it.
@@ -68,6 +76,8 @@ def write_report(
         classes=classes,
         wall_seconds=wall_seconds,
         tracking=tracking,
+        images=images,
+        predefined=predefined,
     )
     pictures = {"policy": policy_png(search, policy), "augmented": augmented_png(policy, samples)}
     report = report_html(summary, policy, {**pictures, "curves": curves_png(search)})

@@ -17,6 +17,14 @@ COSTS = ("wall_seconds", "device_seconds", "epoch_equivalents")
 SEARCH_COSTS = tuple(f"search_{cost}" for cost in COSTS)
 """What finding the policy cost: 0 for the baselines, so that every evaluation is comparable."""
 
+FIGURES = {
+    "errors": ("test_error", ("mean", "std")),
+    "differences": ("difference", ("mean", "low", "high")),
+    "joint_differences": ("joint_difference", ("mean", "low", "high")),
+    "relative_cost": ("relative_cost", ("epoch_equivalents", "device_seconds")),
+}
+"""Groups of a summary, one entry a policy: their name as a metric, and the figures logged."""
+
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as dotted parameter names and texts that MLflow takes.
@@ -67,9 +75,12 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """A finished run's figures for its parent run; see `raysearch.report.write_report`.
 
-    `test_error` is the learned policy's mean in percent; `test_error/<policy>/mean` and `/std`
-    hold every policy's, `difference/<baseline>/mean`, `/low` and `/high` the learned policy's
-    difference with its 95 % confidence interval; `share/<Op>` the policy's operations.
+    `test_error` is the learned policy's mean in percent, or the jointly trained network's where
+    no policy was evaluated; `test_error/<policy>/mean` and `/std` hold every policy's and the
+    network's (`joint`), `relative_cost/<policy>/epoch_equivalents` and `/device_seconds` the cost
+    over that of a plain training. `difference/<baseline>/mean`, `/low` and `/high` are the learned
+    policy's difference with its 95 % confidence interval, `joint_difference/...` the network's;
+    `share/<Op>`, `mean/<parameter>` and `spread/<parameter>` what the policy does.
     """
     found: dict[str, Any] = {}
     search = summary.get("search", {})
@@ -81,15 +92,15 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     stages = numbers(summary.get("wall_seconds", {}))
     if stages:  # trials overlap, so the stages' own time counts
         found["wall_seconds"] = stages.get("total", sum(stages.values()))
-    for name, error in summary.get("errors", {}).items():
-        for figure in ("mean", "std"):
-            found[f"test_error/{name}/{figure}"] = error.get(figure)
-    learned = summary.get("errors", {}).get("learned", {})
-    found["test_error"], found["test_error_std"] = learned.get("mean"), learned.get("std")
-    for name, difference in summary.get("differences", {}).items():
-        for figure in ("mean", "low", "high"):
-            found[f"difference/{name}/{figure}"] = difference.get(figure)
+    errors = summary.get("errors", {})
+    result = errors.get("learned") or errors.get("joint") or {}
+    found["test_error"], found["test_error_std"] = result.get("mean"), result.get("std")
+    for group, (prefix, keys) in FIGURES.items():
+        for name, figures in summary.get(group, {}).items():
+            found |= {f"{prefix}/{name}/{key}": figures.get(key) for key in keys}
     policy = summary.get("policy", {})
     for name, share in policy.get("operations", {}).items():
         found[f"share/{name}"] = share
+    for name, figures in policy.get("parameters", {}).items():
+        found |= {f"mean/{name}": figures.get("mean"), f"spread/{name}": figures.get("std")}
     return numbers(found)

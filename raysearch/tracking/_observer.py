@@ -37,7 +37,8 @@ class TrialResult:
     Args:
         trial: which trial.
         history: one dictionary per epoch, in order; the key "epoch" counts from 1.
-        metrics: the last values; an evaluation's hold `test_error` in percent.
+        metrics: the last values; an evaluation's hold `test_error` in percent, and a search's
+            where it trained a network that is a result.
         wall_seconds: time from start to end, retries included.
         device_seconds: wall seconds times the share of the device held.
         epoch_equivalents: arithmetic in units of one plain training epoch.
