@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,22 @@ def result_of(run: Path) -> dict[str, Any]:
 ARGUMENTS = [*SMALL, "search.epochs=30", "evaluation.epochs=25", "--num-cpus", "2", "device=cpu"]
 
 
+METHODS = ["dada", "bilevel", pytest.param("ddas", marks=pytest.mark.slow)]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(module_cli: CommandLine) -> dict[str, Any]:
-    """The result of a run that nobody disturbs."""
-    done = module_cli.run(*ARGUMENTS, "name=undisturbed")
-    assert done.returncode == 0, done.stderr
-    run = module_cli.folder / "runs" / "undisturbed"
-    assert not (run / "trials").exists()
-    return result_of(run)
+def undisturbed(module_cli: CommandLine) -> Callable[[str], dict[str, Any]]:
+    """The result of a method's run that nobody disturbs."""
+
+    @cache
+    def result(method: str) -> dict[str, Any]:
+        done = module_cli.run(*ARGUMENTS, f"method={method}", f"name={method}")
+        assert done.returncode == 0, done.stderr
+        run = module_cli.folder / "runs" / method
+        assert not (run / "trials").exists()
+        return result_of(run)
+
+    return result
 
 
 @pytest.fixture
@@ -77,14 +86,18 @@ def stopping() -> Iterator[list[subprocess.Popen[str]]]:
             process.communicate(timeout=30)
 
 
+@pytest.mark.parametrize("method", METHODS)
 def test_killed_workers_and_drivers_change_nothing(
-    undisturbed: dict[str, Any],
+    undisturbed: Callable[[str], dict[str, Any]],
     module_cli: CommandLine,
     stopping: list[subprocess.Popen[str]],
+    method: str,
 ) -> None:
-    run = module_cli.folder / "runs" / "disturbed"
+    expected = undisturbed(method)
+    name = f"{method}-disturbed"
+    run = module_cli.folder / "runs" / name
 
-    process = module_cli.start(*ARGUMENTS, "name=disturbed")
+    process = module_cli.start(*ARGUMENTS, f"method={method}", f"name={name}")
     stopping.append(process)
     wait_for(lambda: epochs_done(run, "search") >= 3, process)
     worker = [pid for pid, command in descendants(process.pid) if "Trainable" in command]
@@ -96,7 +109,7 @@ def test_killed_workers_and_drivers_change_nothing(
     kill_tree(process)
     assert 0 < epochs_done(run, "search") < 30
 
-    process = module_cli.start("--resume", "disturbed")
+    process = module_cli.start("--resume", name)
     stopping.append(process)
     wait_for(lambda: epochs_done(run, "evaluation") >= 3, process)
     kill_tree(process)
@@ -104,15 +117,16 @@ def test_killed_workers_and_drivers_change_nothing(
 
     finished = module_cli.run("--resume", str(run))
     assert finished.returncode == 0, finished.stderr
-    assert result_of(run) == undisturbed
+    assert result_of(run) == expected
     log = (run / "raysearch.log").read_text()
     assert "goes on from" in log or "failed" in log
 
 
 def test_a_complete_run_has_nothing_to_resume(
-    undisturbed: dict[str, Any], module_cli: CommandLine
+    undisturbed: Callable[[str], dict[str, Any]], module_cli: CommandLine
 ) -> None:
-    again = module_cli.run("--resume", "undisturbed")
+    undisturbed("dada")
+    again = module_cli.run("--resume", "dada")
     assert again.returncode == 0
     assert "is complete" in again.stdout
 
