@@ -15,13 +15,17 @@ SMALL = {
     "ops": ["rounds=1", "batch=8", "seconds=0.01"],
     "step_cost": ["model=small_cnn", "batch=8", "rounds=1", "size=8"],
     "planted": ["operations=Invert,Rotate", "seeds=2", "epochs=1", "size=8", "workers=1"],
+    "second_order": ["model=small_cnn", "batch=8", "rounds=1", "size=8"],
+    "known_answers": ["kinds=translation", "seeds=1", "epochs=1", "size=8", "workers=1"],
     "gain": ["seeds=2", "search_seeds=1", "search_epochs=1", "epochs=1", "workers=1"],
 }
 KEYS = {
     "ops": {"ratio_32", "ratio_224"},
     "step_cost": {"method", "ratio", "arithmetic_ratio"},
     "planted": {"method", "found", "cases", "seconds", "not_identifiable"},
-    "gain": {"method", "errors", "difference", "kl_uniform"},
+    "second_order": {"pytorch", "ours", "difference"},
+    "known_answers": {"method", "cases", "grows", "kinds"},
+    "gain": {"method", "errors", "difference", "search_epochs"},
 }
 
 

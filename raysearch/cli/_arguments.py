@@ -26,6 +26,7 @@ examples:
   raysearch                                                embedded data, CPU, about a minute
   raysearch data=folder data.root=./photos data.size=64    your own images: photos/train/<class>/*
   raysearch data=parquet data.root=./set                   set/train.parquet, set/test.parquet
+  raysearch method=bilevel                                 another search method
   raysearch method=dada data=cifar10 model=wrn28x10 --num-gpus 8
   raysearch data=cifar10 seeds=4 search.gpus_per_trial=0.25    four searches share a GPU
   raysearch search.epochs=5 evaluation.epochs=10 evaluation.seeds=2    a quick look

@@ -16,7 +16,7 @@ from raysearch.data import Dataset, Split
 from raysearch.errors import RaysearchError
 from raysearch.tune import Work
 
-BATCHES = 2  # that are timed, after as many to warm up
+BATCHES = 4  # that are timed, after as many to warm up
 FIRST_BATCH = 16  # images; tells whether whole batches can be timed at all
 PATIENCE = 10.0  # seconds that timing whole batches may take
 START_SECONDS = 12.0  # Ray, its workers, the report
@@ -56,6 +56,8 @@ def describe(plan: Plan, places: Mapping[str, Place] | None) -> str:
         lines.append(f"{stage}: {len(trials)} trials of {group.epochs} epochs, {_holding(place)}")
         lines.append("  " + _names([trial.name for trial in trials]))
         cost = _timed(plan, group, build)
+        if cost is not None and stage == "search":
+            cost = _with_warmup(cost, plan)
         if cost is None:
             seconds = None
             lines.append("  cost: not known before it runs")
@@ -110,7 +112,16 @@ Build = Callable[[Plan, int], Work]
 
 def _search(plan: Plan, batch_size: int) -> Work:
     job = plan.search_job("cpu")
-    return replace(job, search={**job.search, "batch_size": batch_size})(None, plan.search[0].seed)
+    method = {**job.method, **({"warmup": 0.0} if "warmup" in job.method else {})}
+    job = replace(job, search={**job.search, "batch_size": batch_size}, method=method)
+    return job(None, plan.search[0].seed)
+
+
+def _with_warmup(cost: Cost, plan: Plan) -> Cost:
+    """The mean over a search's epochs where the first only train the classifier."""
+    share = float(plan.configuration.values["method"].get("warmup", 0.0))
+    mean = share + (1 - share) * cost.equivalents
+    return Cost(mean, cost.seconds * mean / cost.equivalents)
 
 
 def _evaluation(plan: Plan, batch_size: int) -> Work:
