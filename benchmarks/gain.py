@@ -47,7 +47,6 @@ CIFAR10: dict[str, Any] = {
     "evaluation": {"epochs": 30},
     "predefined": {"flip": True, "padding": 4, "cutout": 0},
 }
-JOINT_VAL_FRACTION = 0.2  # configs/method/bilevel.yaml
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,19 @@ def is_joint(method: str) -> bool:
     return methods.find(method).test is not methods.SearchMethod.test
 
 
-def search(job: tuple[Setting, dict[str, Any], int]) -> Found:
+def val_fraction_of(method: str) -> float:
+    """The share of the training images on which a method's configuration validates."""
+    own = _yaml(f"method/{method}.yaml").get("search", {})
+    return float(own.get("val_fraction", _yaml("config.yaml")["search"]["val_fraction"]))
+
+
+def search(job: tuple[Setting, dict[str, Any], float, int]) -> Found:
     """One search."""
-    setting, method, seed = job
+    setting, method, val_fraction, seed = job
     torch.set_num_threads(1)
     start = time.perf_counter()
     joint = is_joint(method["name"])
-    task = setting.task(seed, setting.predefined, JOINT_VAL_FRACTION if joint else 0.5)
+    task = setting.task(seed, setting.predefined, val_fraction)
     sgd = setting.evaluation if joint else setting.search
     found = methods.build(method["name"], task, sgd, method)
     while found.epoch < found.epochs:
@@ -153,7 +158,7 @@ def main() -> None:
     rows = {name: known[name] for name in values["policies"].split(",") if name}
     with ProcessPoolExecutor(values["workers"]) as pool:
         jobs = [
-            (name, (setting, method, seed))
+            (name, (setting, method, val_fraction_of(name), seed))
             for name, method in chosen.items()
             for seed in (seeds if is_joint(method["name"]) else range(values["search_seeds"]))
         ]

@@ -25,12 +25,11 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._common import arguments, console, finish, method_settings, run
-from benchmarks.planted import divide, load
+from benchmarks.planted import divide, load, sgd, task_of
 from raysearch import methods
-from raysearch.data import Dataset, TensorSplit
+from raysearch.data import Dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.ops import differentiable
-from raysearch.training import Predefined, Task
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,9 @@ def search(job: tuple[Dataset, dict[str, Any], Case]) -> Learned:
     train, (images, labels) = divide(data, case.seed)
     if case.planted:
         images = plant(images, case.kind, case.seed)
-    fields = {**data.__dict__, "train": TensorSplit(*train), "val": TensorSplit(images, labels)}
-    device = torch.device("cpu")
-    task = Task(Dataset(**fields), "small_cnn", device, case.seed, Predefined())
-    kind = KINDS[case.kind]
-    settings = {**method_settings(values), "resplit": False}
-    settings["transformations"] = kind.transformations
-    sgd = {"epochs": values["epochs"], "batch_size": values["batch"], "lr": values["lr"]}
-    found = methods.build(settings["name"], task, sgd, settings)
+    kind, task = KINDS[case.kind], task_of(data, train, (images, labels), case.seed)
+    settings = {**method_settings(values), "transformations": kind.transformations}
+    found = methods.build(settings["name"], task, sgd(values), settings)
     start = time.perf_counter()
     spreads: list[float] = []
     while found.epoch < found.epochs:
@@ -139,8 +133,8 @@ def main() -> None:
     for name in kinds:
         if name not in KINDS:
             raise unknown("kind", name, KINDS)
-    if "transformations" not in method_settings(values):
-        raise RaysearchError(f"method={values['method']} learns no continuous transformations")
+    if "resplit" not in method_settings(values):
+        raise RaysearchError(f"method={values['method']} learns no transformations by validation")
     data = load(values)
     cases = [
         Case(k, p, seed) for k in kinds for seed in range(values["seeds"]) for p in (True, False)

@@ -70,13 +70,14 @@ def main() -> None:
     if "warmup" in settings:
         settings["warmup"] = 0.0
     search = methods.build(settings["name"], task, sgd, settings)
+    own = len(getattr(search, "train", task.dataset.train)) // batch  # stn trains on all images
     plain = Training(task, sgd, policy=None, predefined=True)
     seconds: dict[str, list[float]] = {"plain step": [], "search step": []}
     peaks: dict[str, float] = {}
     metrics: dict[str, dict[str, float]] = {}
     for round_ in range(rounds + 1):
         # a plain epoch goes over train and validation: twice the search's batches
-        turns = (("plain step", plain, 2 * steps), ("search step", search, steps))
+        turns = (("plain step", plain, 2 * steps), ("search step", search, own))
         for name, epoch, count in turns:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
@@ -90,7 +91,7 @@ def main() -> None:
                 seconds[name].append((time.perf_counter() - start) / count)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ratio = medians["search step"] / medians["plain step"]
-    arithmetic = metrics["search step"]["epoch_equivalents"] / search.epoch
+    arithmetic = metrics["search step"]["epoch_equivalents"] / search.epoch * steps / own
 
     table = Table(title=f"{values['method']}: {values['model']}, batch {batch}, {device}")
     for heading in ("", "median s", "min s", "max s", "images/s"):

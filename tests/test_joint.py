@@ -24,7 +24,7 @@ from raysearch.methods.bilevel import Bilevel
 from raysearch.methods.stn import Stn
 from raysearch.ops import differentiable
 from raysearch.policy import Schedule, from_json
-from raysearch.training import Predefined, Task
+from raysearch.training import Predefined, Task, evaluate
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
 BILEVEL: dict[str, Any] = yaml.safe_load((CONFIGS / "bilevel.yaml").read_text())["method"]
@@ -165,6 +165,10 @@ def test_every_epoch_divides_the_images_anew() -> None:
     search.step()
     images.append(next(search.train.batches(72, device=search.task.device, generator=None))[0])
     assert not torch.equal(images[0], images[1])
+    own = methods.build("bilevel", make_task(val=split(24, 2)), SGD, BILEVEL)
+    assert isinstance(own, Bilevel)
+    own.step()
+    assert torch.equal(own.val.images, split(24, 2).images)  # type: ignore[attr-defined]
     fixed = build(resplit=False)
     before = fixed.train
     fixed.step()
@@ -174,11 +178,16 @@ def test_every_epoch_divides_the_images_anew() -> None:
 def test_cost_is_arithmetic_in_plain_epochs() -> None:
     def cost(**changes: Any) -> float:
         search = methods.build("bilevel", make_task(), SGD, {**BILEVEL, **changes})
-        return search.step()["epoch_equivalents"]
+        return search.step()["epoch_equivalents"] * 72 / 64  # a batch's rest of 8 is left out
 
     # a plain step is 3 passes of the network; 3 to step, 3 to validate, 4 for the mixed derivative
     assert cost() == pytest.approx(10 / 3, rel=0.06)
     assert cost(interval=2) < 0.75 * cost()
+    # 4 steps an epoch: 3 in one window and 1 in another; 3 + 1 mixed derivatives, 2 Hessian
+    # products, 4 + 2 passes of gradients
+    assert cost(interval=3, unroll=3) == pytest.approx(
+        (4 * 3 + 2 * 3 + 4 * 4 + 2 * 3) / 12, rel=0.1
+    )
     stn = methods.build("stn", make_task(), SGD, STN).step()["epoch_equivalents"]
     assert stn == pytest.approx(96 / 72, rel=0.2)  # all images, and the gradient for these
 
@@ -242,12 +251,19 @@ def test_grey_images_have_no_hue() -> None:
 
 
 def test_stn_transforms_test_images_too() -> None:
-    search = methods.build("stn", make_task(), SGD, STN)
+    search = methods.build("stn", make_task(), {**SGD, "epochs": 10}, {**STN, "lr": 0.001})
     assert isinstance(search, Stn)
-    search.step()
+    for _ in range(10):
+        search.step()
+    last = search.augmenter.network[-1]
     with torch.no_grad():
-        search.augmenter.network[-1].bias += 3.0  # moves everything out of sight
-    assert search.test()["test_error"] == pytest.approx(75, abs=1)
+        last.weight.zero_()
+        last.bias.zero_()  # transforms nothing
+    plain, _ = evaluate(search.model, search.task, search.task.dataset.test)
+    assert search.test()["test_error"] == plain < 50
+    with torch.no_grad():
+        last.bias += 3.0  # moves everything out of sight
+    assert search.test()["test_error"] == 75  # one class for all
 
 
 @pytest.mark.parametrize(
@@ -266,4 +282,30 @@ def test_stn_transforms_test_images_too() -> None:
 def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RaysearchError, match=message) as error:
         build(**change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_the_spread_of_what_was_planted_grows() -> None:
+    """The quickest of `benchmarks.known_answers`: translation, on digits, one seed."""
+    from benchmarks.known_answers import DEFAULTS, Case, search
+    from benchmarks.planted import load
+
+    values = {**DEFAULTS, "epochs": 50}
+    planted, upright = (search((load(values), values, Case("translation", p, 0))) for p in (1, 0))
+    assert planted.last > planted.first
+    assert planted.last > 1.5 * upright.last
+
+
+@pytest.mark.parametrize("sgd", [{**SGD, "lr": 1e6}, SGD])
+def test_an_augmenter_that_diverges_is_one_line(sgd: dict[str, Any]) -> None:
+    settings = {**BILEVEL, "normalise": False, "lr": 1e38 if sgd is SGD else 0.2}
+    search = methods.build("bilevel", make_task(), sgd, settings)
+
+    def until_it_fails() -> None:
+        while search.epoch < search.epochs:
+            search.step()
+
+    with pytest.raises(RaysearchError, match=r"diverged in epoch|not finite") as error:
+        until_it_fails()
     assert "\n" not in str(error.value)

@@ -241,7 +241,18 @@ def test_fewer_images_than_a_batch_are_one_batch(task: Task) -> None:
     assert search.step()["train_loss"] > 0
 
 
-@pytest.mark.parametrize("wrong", [{"padding": -1}, {"padding": 1.5}, {"cutout": "x"}, {"flip": 2}])
+def test_normalisation_is_the_same_on_bytes_and_on_levels(task: Task) -> None:
+    images = task.dataset.test.images  # type: ignore[attr-defined]
+    levels = (images / 255).requires_grad_()
+    normalised = task.normalise(levels)
+    torch.testing.assert_close(task.normalise(images), normalised, rtol=1e-5, atol=1e-5)
+    (gradient,) = torch.autograd.grad(normalised.sum(), levels)
+    torch.testing.assert_close(gradient, torch.full_like(gradient, 4.0))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"padding": -1}, {"padding": 1.5}, {"cutout": "x"}, {"flip": 2}, {"vertical_flip": 1}]
+)
 def test_wrong_predefined_settings_are_one_line(wrong: dict[str, Any]) -> None:
     with pytest.raises(RaysearchError, match=r"data\.predefined\."):
         Predefined(**wrong)

@@ -73,6 +73,15 @@ def test_flip_mirrors_half_of_the_images() -> None:
     assert 900 < int(mirrored.sum()) < 1100
 
 
+def test_vertical_flip_mirrors_the_other_way() -> None:
+    images = numbered(200, 1, 3, 5)
+    flipped = ops.random_flip(images, torch.Generator().manual_seed(0), vertical=True)
+    mirrored = (flipped == images.flip(2)).all(dim=(1, 2, 3))
+    kept = (flipped == images).all(dim=(1, 2, 3))
+    assert (mirrored ^ kept).all()
+    assert 60 < int(mirrored.sum()) < 140
+
+
 def test_crop_shifts_by_up_to_the_padding_and_every_shift_is_as_likely() -> None:
     images = numbered(4000, 2, 9, 11)
     crops = ops.random_crop(images, 1, torch.Generator().manual_seed(0))

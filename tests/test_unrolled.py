@@ -159,7 +159,7 @@ def test_second_order_changes_no_value_and_no_derivative() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
 
 
-def test_weights_in_eval_mode_and_one_by_one() -> None:
+def test_batch_normalisation_in_eval_mode_is_left_to_torch() -> None:
     second, norm = SecondOrder(), nn.BatchNorm2d(3).double().eval()
     images, _ = batch(3)
     with second:

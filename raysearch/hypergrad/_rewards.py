@@ -165,20 +165,12 @@ def one_step_rewards(
     """
     if with_pixels and weights is not None:
         raise ValueError("with_pixels=True and weights exclude each other")
-    images, labels = train
     masks = int(torch.randint(2**62, ()))  # the same dropout masks in every pass that is compared
-    images = images.detach().requires_grad_(with_pixels)
     own = network.parameters()
-    names = list(own)
     torch.manual_seed(masks)
-    losses = network.own_losses(images, labels)
-    wanted: list[Tensor] = [*own.values(), *([images] if with_pixels else [])]
-    total = losses.sum() if weights is None else (weights * losses).sum()
-    found = torch.autograd.grad(total, wanted)
-    count = len(images) if weights is None else 1
-    gradient = {n: g / count for n, g in zip(names, found, strict=False)}
-    pixels_at_w = found[-1] if with_pixels else None
-
+    losses, train_loss, gradient, pixels_at_w = _train_gradient(
+        network, train, weights, with_pixels
+    )
     v, val_loss, val_error = validate(network, step_along(own, gradient, -lr), val)
     step = epsilon / max(norm(v), 1e-12)
 
@@ -188,10 +180,10 @@ def one_step_rewards(
             return _losses_and_pixels(network, step_along(own, v, scale), train, with_pixels)
 
     plus = at(step)
-    if difference == "central" or images.is_cuda:
+    if difference == "central" or losses.is_cuda:
         minus, width = at(-step), 2 * step
     else:
-        minus, width = (losses.detach(), pixels_at_w), step
+        minus, width = (losses, pixels_at_w), step
     rewards = (plus[0] - minus[0]) / width
     pixel_rewards = None
     if plus[1] is not None and minus[1] is not None:
@@ -200,10 +192,26 @@ def one_step_rewards(
         rewards=rewards,
         pixel_rewards=pixel_rewards,
         gradient=gradient,
-        train_loss=total.detach() / count,
+        train_loss=train_loss,
         val_loss=val_loss,
         val_error=val_error,
     )
+
+
+def _train_gradient(
+    network: Network, train: tuple[Tensor, Tensor], weights: Tensor | None, with_pixels: bool
+) -> tuple[Tensor, Tensor, Parameters, Tensor | None]:
+    """ℓ_i(w), the train loss, its gradient, and ∂Σℓ/∂x when asked for."""
+    images = train[0].detach().requires_grad_(with_pixels)
+    own = network.parameters()
+    losses = network.own_losses(images, train[1])
+    wanted: list[Tensor] = [*own.values(), *([images] if with_pixels else [])]
+    total = losses.sum() if weights is None else (weights * losses).sum()
+    found = torch.autograd.grad(total, wanted)
+    count = len(images) if weights is None else 1
+    gradient = {name: g / count for name, g in zip(own, found, strict=False)}
+    pixels = found[-1] if with_pixels else None
+    return losses.detach(), total.detach() / count, gradient, pixels
 
 
 def validate(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from raysearch.errors import unknown
 from raysearch.ops import differentiable
 from raysearch.ops.differentiable import AFFINE, COLOUR, NEEDS_COLOUR, TRANSLATION
 
@@ -32,13 +31,7 @@ DROPOUT = 0.2
 
 
 def parameter_names(transformations: str, channels: int) -> tuple[str, ...]:
-    """The parameters of a choice of `TRANSFORMATIONS` for images of 1 or 3 channels.
-
-    Raises:
-        RaysearchError: there is no such choice.
-    """
-    if transformations not in TRANSFORMATIONS:
-        raise unknown("method.transformations", transformations, TRANSFORMATIONS)
+    """The parameters of a choice of `TRANSFORMATIONS` for images of 1 or 3 channels."""
     names = TRANSFORMATIONS[transformations]
     return names if channels == 3 else tuple(n for n in names if n not in NEEDS_COLOUR)
 

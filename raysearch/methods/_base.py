@@ -55,8 +55,8 @@ class SearchMethod(ABC):
         """One epoch of search.
 
         Returns:
-            At least `train_loss`, `val_loss`, `val_error` (percent; these two once the policy
-            has begun to move), `lr`, the cumulative `epoch_equivalents`; how far a policy over
+            At least `train_loss`, `val_loss`, `val_error` (percent; these two once something has
+            been validated), `lr`, the cumulative `epoch_equivalents`; how far a policy over
             operations has moved (`entropy` and `kl_uniform`, nats) and `share/<operation>` for
             each, or `mean/<parameter>` and `spread/<parameter>` of a continuous one.
 

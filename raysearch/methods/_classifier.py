@@ -65,7 +65,8 @@ class ClassifierSearch(SearchMethod):
         self.sgd = SGDSettings.of(search)
         self.epochs = self.sgd.epochs
         self.train, self.val = task.search_splits()
-        self.steps = self._unit = self.sgd.steps(len(self.train))
+        self.steps = self.sgd.steps(len(self.train))
+        self._unit = len(self.train) / self.sgd.batch_size  # batches, of plain training
         self.generators = task.generators(0)
         self.model = task.build_model()
         self.network = Network(self.model)
@@ -161,20 +162,14 @@ class ClassifierSearch(SearchMethod):
         gradient = torch.autograd.grad(loss, list(parameters.values()))
         return Taken(dict(zip(parameters, gradient, strict=True)), loss.detach())
 
-    def counted(self, kind: str, work: Callable[[], Taken], images: int) -> Taken:
-        """Do a step's work; its arithmetic is counted the first time that its kind is met.
-
-        Args:
-            kind: names the step's arithmetic.
-            work: does the step.
-            images: how many there are; where fewer than a batch, it counts as if there were one.
-        """
+    def counted(self, kind: str, work: Callable[[], Taken]) -> Taken:
+        """Do a step's work; its arithmetic is counted the first time that its kind is met."""
         if kind in self._flops_of:
             taken = work()
         else:
             with FlopCounter() as counter:
                 taken = work()
-            self._flops_of[kind] = counter.total * self.sgd.batch_size // images
+            self._flops_of[kind] = counter.total
         self._flops += self._flops_of[kind]
         return taken
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raysearch.errors import RaysearchError
 from raysearch.methods._augmenter import Augmenter, parameter_names
 from raysearch.methods._classifier import Batch, ClassifierSearch, Taken
 from raysearch.methods._joint_settings import JointSettings
@@ -19,6 +20,7 @@ from raysearch.training import Predefined, Task, evaluate, seeded
 
 DRAWS = 100  # of the augmenter that stand for it in a phase of the policy
 MEMORY = 0.95  # share that the mean square of the gradient's norm keeps from step to step
+DIVERGED = 1e3  # a parameter beyond which nothing of an image is left
 PHASES = 40  # of the policy at most; a longer search's epochs are put together
 
 
@@ -60,13 +62,17 @@ class Joint(ClassifierSearch):
 
         Args:
             kind: what `step_kind` said.
-            train: augmented, normalised images, with the graph that leads to φ, and labels.
+            train: augmented, normalised images, with the graph that leads to φ unless the step is
+                plain, and labels.
             validation: normalised validation batches without end.
             lr: ζ, the classifier's learning rate in this step.
         """
 
-    def step_kind(self, step: int, steps: int) -> str:
-        """A name for the arithmetic of a step of an epoch, counted from 0."""
+    def step_kind(self, step: int) -> str:
+        """A name for the arithmetic of a step of the epoch, counted from 0.
+
+        That is "plain" where only the classifier moves.
+        """
         return "update"
 
     def take_step(
@@ -75,15 +81,16 @@ class Joint(ClassifierSearch):
         """Augment, and then what the method does."""
         generators, self._step = self.generators, step
         images = self.task.before(images, generators.images)
-        kind = self.step_kind(step, self.steps)
+        kind = self.step_kind(step)
 
         def work() -> Taken:
-            augmented = self.augmenter.augment(images, generators.policy)
+            with torch.set_grad_enabled(kind != "plain"):
+                augmented = self.augmenter.augment(images, generators.policy)
             train = self.task.normalise(augmented), labels
             return self.joint_step(kind, train, validation, lr)
 
         self.augmenter.train()
-        return self.counted(kind, work, len(labels))
+        return self.counted(kind, work)
 
     def move_augmenter(self, gradient: Sequence[Tensor]) -> None:
         """One step of the augmenter's optimiser."""
@@ -111,7 +118,12 @@ class Joint(ClassifierSearch):
 
     def end_epoch(self) -> dict[str, float]:
         """Draw what the augmenter now does: mean and spread of each parameter."""
-        self._drawn.append(self._draw(len(self._drawn)))
+        drawn = self._draw(self.epoch)
+        if not bool((drawn.abs() < DIVERGED).all()):
+            raise RaysearchError(
+                f"search: the augmenter diverged in epoch {self.epoch + 1}: use a smaller method.lr"
+            )
+        self._drawn.append(drawn)
         return {
             f"{figure}/{name}": value
             for name, pair in self._phase(self._drawn[-1:]).parameters().items()

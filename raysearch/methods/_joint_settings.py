@@ -54,8 +54,8 @@ class BilevelSettings(JointSettings):
         unroll: K, the classifier's last steps through which the augmenter's gradient goes.
         interval: J, the classifier's steps from one update of the augmenter to the next, at
             least K.
-        resplit: divide the training images (and those for validation) anew in every epoch,
-            rather than once.
+        resplit: divide the training images anew in every epoch rather than once, where the data
+            have no validation split of their own.
     """
 
     unroll: int

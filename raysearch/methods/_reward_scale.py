@@ -44,7 +44,8 @@ class RewardScale:
     def _before(self, rewards: Tensor) -> tuple[float, float]:
         """The moments that earlier batches left, and then this batch's share in them."""
         mean = float(rewards.mean())
-        scale = float(rewards.std(correction=min(1, len(rewards) - 1))) + 1e-12
+        scale = float(rewards.std()) if len(rewards) > 1 else abs(mean - self.mean)
+        scale += 1e-12
         before = (self.mean, self.scale) if self.scale else (mean, scale)
         self.mean = before[0] + _RATE * (mean - before[0])
         self.scale = before[1] + _RATE * (scale - before[1])

@@ -33,7 +33,7 @@ class SinglePass(ClassifierSearch):
 
     def __init__(self, task: Task, search: Mapping[str, Any], settings: RewardSettings) -> None:
         super().__init__(task, search)
-        self.warmup_epochs = round(settings.warmup * self.epochs)
+        self.warmup_epochs = min(self.epochs - 1, round(settings.warmup * self.epochs))
         self.steps_done = 0  # search steps, all epochs together
         self._difference, self._epsilon = settings.difference, settings.epsilon
 
@@ -107,7 +107,7 @@ class SinglePass(ClassifierSearch):
         task, generators = self.task, self.generators
         if self.epoch < self.warmup_epochs:
             images = task.normalise(task.augment(images, self.current(), True, generators))
-            return self.counted("warm-up", lambda: self.plain_step(images, labels), len(labels))
+            return self.counted("plain", lambda: self.plain_step(images, labels))
         images = task.before(images, generators.images)
         rows, draw = self.sample(images, generators.policy)
         rows = task.normalise(task.after(rows, generators.images))
@@ -119,7 +119,7 @@ class SinglePass(ClassifierSearch):
                 raise NonFiniteLossError("search", self.epoch + 1, step + 1)
             return Taken(found.gradient, found.train_loss, found.val_loss, found.val_error)
 
-        taken = self.counted(self.step_kind(), work, len(labels))
+        taken = self.counted(self.step_kind(), work)
         self.steps_done += 1
         return taken
 

@@ -20,7 +20,6 @@ augmentation (section 4).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,7 +40,6 @@ class Bilevel(Joint):
         super().__init__(task, search, self.settings)
         sgd = self.sgd
         self._rule = SGDRule(sgd.momentum, sgd.nesterov and sgd.momentum > 0, sgd.weight_decay)
-        self._whole = replace(task.dataset, train=task.dataset.full_train(), val=None)
         self._window: list[
             tuple[TrainStep, Tensor]
         ] = []  # steps, and their images with A_φ's graph
@@ -50,23 +48,25 @@ class Bilevel(Joint):
         """Divide the images anew, if at all."""
         if self.settings.resplit:
             seed = derive_seed(self.task.seed, "split", self.epoch)
-            self.train, self.val = self._whole.search_splits(seed, self.task.val_fraction)
+            splits = self.task.dataset.search_splits(seed, self.task.val_fraction)
+            self.train, self.val = splits
 
-    def step_kind(self, step: int, steps: int) -> str:
-        """Steps differ in whether they are kept and whether the augmenter moves after them."""
-        left = self._steps_left(step, steps)
-        return "update" if left == 0 else "kept" if left < self.settings.unroll else "plain"
+    def step_kind(self, step: int) -> str:
+        """Steps differ in whether they are kept and whether the augmenter moves after them.
 
-    def _steps_left(self, step: int, steps: int) -> int:
-        """Steps to come before the augmenter's next update; an epoch's last one is an update."""
+        An epoch's last step is an update too, through fewer steps where there are no more.
+        """
         interval = self.settings.interval
-        return min((step // interval + 1) * interval, steps) - 1 - step
+        left = min((step // interval + 1) * interval, self.steps) - 1 - step
+        if left == 0:
+            return f"update through {1 + len(self._window)}"
+        return "kept" if left < self.settings.unroll else "plain"
 
     def joint_step(self, kind: str, train: Batch, validation: Iterator[Batch], lr: float) -> Taken:
         """Equations 3 and 5."""
         images, labels = train
         if kind == "plain":
-            return self.plain_step(images.detach(), labels)
+            return self.plain_step(images, labels)
         own = self.network.parameters()
         taken = train_step(self.network, own, images, labels, lr)
         self._window.append((taken, images))

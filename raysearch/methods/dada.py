@@ -91,7 +91,7 @@ class Dada(SinglePass):
     def step_kind(self) -> str:
         """Steps that update the magnitudes cost more than those that do not."""
         due = self.steps_done % self.settings.magnitude_interval == 0
-        return "magnitudes" if self.settings.magnitude_lr > 0 and due else "plain"
+        return "magnitudes" if self.settings.magnitude_lr > 0 and due else "rewards"
 
     def search_step(self, train: Batch, val: Batch, draw: Choices, lr: float) -> OneStep:
         """Equations 7 and 8: rewards of the batch, then one Adam step on α, β, m and ψ."""

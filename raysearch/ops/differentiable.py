@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from kornia.enhance import (
     adjust_brightness,
-    adjust_contrast,
     adjust_hue,
     adjust_saturation,
 )
@@ -76,7 +75,8 @@ def affine(images: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
 def rotation(parameters: Mapping[str, Tensor]) -> Tensor:
     """The angle by which an affine transformation turns an image, in degrees, [B].
 
-    That of the rotation nearest to its linear part, counter-clockwise positive.
+    That of the rotation nearest to its linear part, counter-clockwise positive. On an image that
+    is not square it is the angle in the square to which the image is scaled.
     """
     zero = torch.zeros(())
     a11, a12, a21, a22 = (parameters.get(name, zero) for name in ("a11", "a12", "a21", "a22"))
@@ -87,7 +87,8 @@ def _colour(name: str, images: Tensor, value: Tensor) -> Tensor:
     if name == "brightness":
         return adjust_brightness(images, value)
     if name == "contrast":
-        return adjust_contrast(images, 1 + value.clamp(min=-1))
+        factor = 1 + value.clamp(min=-1)  # Kornia's refuses NaN in a way that ends the process
+        return (images * factor[:, None, None, None]).clamp(0, 1)
     if name == "saturation":
         return adjust_saturation(images, 1 + value.clamp(min=-1))
     return adjust_hue(images, math.pi * value)

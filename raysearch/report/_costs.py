@@ -8,9 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from raysearch.report._statistics import JOINT
-from raysearch.tracking import TrialResult
+from raysearch.tracking import COSTS, TrialResult
 
-COSTS = ("wall_seconds", "device_seconds", "epoch_equivalents")
 RELATIVE = ("epoch_equivalents", "device_seconds")
 PLAIN = ("none", "predefined")  # a training with the first of these that there is costs 1
 

@@ -89,6 +89,12 @@ def write_report(
         "report.html": report,
         "summary.json": (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode(),
     }
+    _write_all(run_dir, policies, files)
+    return summary
+
+
+def _write_all(run_dir: Path, policies: Mapping[str, Policy], files: Mapping[str, bytes]) -> None:
+    """Write the policies, then the files, each whole; raises RaysearchError naming the one."""
     file = ""
     try:
         for file, each in policies.items():
@@ -98,4 +104,3 @@ def write_report(
             write_whole(run_dir / file, content)
     except OSError as error:
         raise RaysearchError(f"cannot write {run_dir / file}: {error.strerror or error}") from None
-    return summary

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from raysearch.tracking._fields import COSTS
 from raysearch.tracking._observer import Observer, Stage, TrialInfo, TrialResult
 from raysearch.tracking._tracker import Tracker
 
-__all__ = ["Observer", "Stage", "Tracker", "TrialInfo", "TrialResult"]
+__all__ = ["COSTS", "Observer", "Stage", "Tracker", "TrialInfo", "TrialResult"]

@@ -102,6 +102,7 @@ class Training:
         """
         task, settings = self.task, self.settings
         steps = settings.steps(len(self._split))
+        used = min(len(self._split), steps * settings.batch_size)  # the rest of a batch is left out
         generators = task.generators(self.epoch)
         batches = self._split.batches(
             settings.batch_size,
@@ -123,7 +124,7 @@ class Training:
         return {
             "train_loss": loss,
             "lr": settings.lr_at(self.epoch - 1, steps - 1, steps),
-            "epoch_equivalents": self.epoch * len(self._split) / self._reference,
+            "epoch_equivalents": self.epoch * used / self._reference,
         }
 
     def _update(self, images: Tensor, labels: Tensor) -> Tensor:

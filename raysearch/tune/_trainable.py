@@ -24,6 +24,9 @@ class Work(Protocol):
     def step(self) -> dict[str, float]:
         """One epoch."""
 
+    def test(self) -> dict[str, float]:
+        """`test_error` and `test_loss` of a network that is a result, else nothing."""
+
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on after the last finished epoch."""
 
@@ -143,8 +146,9 @@ class _Trial(tune.Trainable):
         self._work = None
 
     def _final(self) -> dict[str, float]:
-        """Measured once, at the end."""
-        return {}
+        """The test set is looked at once, at the end, where the trial's network is a result."""
+        assert self._work is not None
+        return self._work.test()
 
     def _policy(self) -> dict[str, Any] | None:
         """The policy to keep with a checkpoint."""
@@ -152,14 +156,7 @@ class _Trial(tune.Trainable):
 
 
 class SearchTrainable(_Trial):
-    """One search: a method on one seed.
-
-    Where the search's own classifier is a result, the test set is looked at once, at the end.
-    """
-
-    def _final(self) -> dict[str, float]:
-        result: dict[str, float] = self._work.test()  # type: ignore[union-attr]
-        return result
+    """One search: a method on one seed."""
 
     def _policy(self) -> dict[str, Any] | None:
         document: dict[str, Any] = self._work.policy().to_json()  # type: ignore[union-attr]
@@ -167,11 +164,7 @@ class SearchTrainable(_Trial):
 
 
 class EvaluationTrainable(_Trial):
-    """One training from scratch; the test set is looked at once, after its last epoch."""
-
-    def _final(self) -> dict[str, float]:
-        result: dict[str, float] = self._work.test()  # type: ignore[union-attr]
-        return result
+    """One training from scratch."""
 
 
 def _out_of_memory(share: Share) -> str:
