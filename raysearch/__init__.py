@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raysearch.policy import load_policy
+    from raysearch.training import load_network
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_policy"]
+__all__ = ["__version__", "load_network", "load_policy"]
 
 
 def __getattr__(name: str) -> Any:
-    """`load_policy` on first use, so that `import raysearch` does not wait for torch."""
+    """What loads files, on first use, so that `import raysearch` does not wait for torch."""
     if name == "load_policy":
         from raysearch.policy import load_policy
 
         return load_policy
+    if name == "load_network":
+        from raysearch.training import load_network
+
+        return load_network
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

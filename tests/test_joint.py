@@ -24,7 +24,7 @@ from raysearch.methods.bilevel import Bilevel
 from raysearch.methods.stn import Stn
 from raysearch.ops import differentiable
 from raysearch.policy import Schedule, from_json
-from raysearch.training import Predefined, Task, evaluate
+from raysearch.training import Predefined, Task, evaluate, load_network
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
 BILEVEL: dict[str, Any] = yaml.safe_load((CONFIGS / "bilevel.yaml").read_text())["method"]
@@ -271,7 +271,7 @@ def test_stn_transforms_test_images_too() -> None:
     [
         ({"transformations": "afine"}, "did you mean 'affine'"),
         ({"size": "tiny"}, "size"),
-        ({"unroll": 2}, "interval=1: expected at least method.unroll=2"),
+        ({"unroll": 2}, "unroll=2: expected at most method.interval=1"),
         ({"unroll": 0}, "unroll"),
         ({"lr": 0}, "lr"),
         ({"momentum": 1.0}, "momentum"),
@@ -309,3 +309,34 @@ def test_an_augmenter_that_diverges_is_one_line(sgd: dict[str, Any]) -> None:
     with pytest.raises(RaysearchError, match=r"diverged in epoch|not finite") as error:
         until_it_fails()
     assert "\n" not in str(error.value)
+
+
+def test_the_network_is_kept_with_its_normalisation(tmp_path: Path) -> None:
+    search = build()
+    while search.epoch < search.epochs:
+        search.step()
+    torch.save(search.trained(), tmp_path / "network.pt")
+    network = load_network(tmp_path / "network.pt")
+    images, labels = next(
+        search.task.dataset.test.batches(40, device=search.task.device, generator=None)
+    )
+    error = 100 * float((network(images).argmax(1) != labels).float().mean())
+    assert error == pytest.approx(search.test()["test_error"])
+    torch.testing.assert_close(network(images / 255), network(images))
+    assert network.classes == tuple("abcd")
+    (tmp_path / "bad.pt").write_bytes(b"nothing")
+    for name in ("bad.pt", "missing.pt"):
+        with pytest.raises(RaysearchError, match=name) as raised:
+            load_network(tmp_path / name)
+        assert "\n" not in str(raised.value)
+
+
+def test_the_final_network_is_ready_for_clean_images() -> None:
+    clean, as_trained = build(), build(clean_statistics=False)
+    for search in (clean, as_trained):
+        while search.epoch < search.epochs:
+            search.step()
+    own, other = (search.model.state_dict() for search in (clean, as_trained))
+    for name in own:
+        same = torch.equal(own[name], other[name])
+        assert same == ("running" not in name and "num_batches" not in name)

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from conftest import SMALL, CommandLine, descendants, wait_for
 
+import raysearch
+
 
 def epochs_done(run: Path, stage: str) -> int:
     """Finished epochs of the stage's furthest trial, as far as they are on disk."""
@@ -50,6 +52,13 @@ def result_of(run: Path) -> dict[str, Any]:
         "policy": json.loads((run / "policy.json").read_text()),
         "errors": summary["errors"],
         "equivalents": summary["search"]["epoch_equivalents"],
+        "networks": {
+            path.name: {
+                name: tensor.tolist()
+                for name, tensor in raysearch.load_network(path).state_dict().items()
+            }
+            for path in run.glob("networks/*")
+        },
     }
 
 
@@ -118,6 +127,7 @@ def test_killed_workers_and_drivers_change_nothing(
     finished = module_cli.run("--resume", str(run))
     assert finished.returncode == 0, finished.stderr
     assert result_of(run) == expected
+    assert bool(expected["networks"]) == (method == "bilevel")
     log = (run / "raysearch.log").read_text()
     assert "goes on from" in log or "failed" in log
 

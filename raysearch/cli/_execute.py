@@ -21,6 +21,7 @@ from raysearch.cli._quiet import quiet
 from raysearch.cli._signals import stop_on_sigterm
 from raysearch.console import Display
 from raysearch.data import Dataset, Split
+from raysearch.files import write_whole
 from raysearch.policy import Policy, read_policy
 from raysearch.report import write_report
 from raysearch.tracking import Observer, Tracker, TrialInfo, TrialResult
@@ -125,6 +126,7 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
         job = Job(plan.search_job(capacity.device), places["search"].share)
         found = _stage(run, "search", plan.search, job, places["search"].at_once, observers)
         policies = _keep_policies(folder.path, found)
+        _keep_networks(folder.path, found)
         learned = merge(policies)
         learned.save(folder.path / "policy.json")
         job = Job(plan.evaluation_job(capacity.device, learned), places["evaluation"].share)
@@ -188,6 +190,15 @@ def _keep_policies(folder: Path, found: Sequence[Outcome[TrialInfo]]) -> dict[in
         policy.save(folder / "policies" / f"seed-{outcome.trial.seed}.json")
         policies[outcome.trial.seed] = policy
     return policies
+
+
+def _keep_networks(folder: Path, found: Sequence[Outcome[TrialInfo]]) -> None:
+    """The networks that the searches trained, where they are results."""
+    for outcome in found:
+        if outcome.network is not None:
+            (folder / "networks").mkdir(exist_ok=True)
+            path = folder / "networks" / f"seed-{outcome.trial.seed}.pt"
+            write_whole(path, outcome.network.read_bytes())
 
 
 def _counts(data: Dataset) -> dict[str, int]:

@@ -75,6 +75,10 @@ class SearchMethod(ABC):
         """
         return {}
 
+    def trained(self) -> dict[str, Any] | None:
+        """The search's own classifier, where it is a result, for `raysearch.load_network`."""
+        return None
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings and containers of them: all that a restored search needs."""

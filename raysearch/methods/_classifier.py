@@ -173,6 +173,10 @@ class ClassifierSearch(SearchMethod):
         self._flops += self._flops_of[kind]
         return taken
 
+    def add_flops(self, count: int) -> None:
+        """Account for arithmetic that is not a step's."""
+        self._flops += count
+
     def _update(self, gradient: Mapping[str, Tensor], lr: float) -> None:
         """The classifier's own SGD step, with the train gradient that the search shares."""
         for group in self.optimizer.param_groups:

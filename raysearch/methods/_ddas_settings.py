@@ -36,7 +36,11 @@ class DdasSettings(RewardSettings):
         return (
             *super().conditions(),
             ("levels", len(set(self.levels)) == len(self.levels) >= 1, "one or more, each once"),
-            ("levels", all(0 <= level <= 2 for level in self.levels), "from 0 to 2"),
+            (
+                "levels",
+                all(0 <= level <= 2 for level in self.levels),
+                "magnitudes from 0 to 2, of AutoAugment's ranges",
+            ),
             ("candidates", self.candidates >= 1, "at least 1"),
             ("exploration", 0 <= self.exploration <= 1, "from 0 to 1"),
             ("augment", 0 < self.augment < 1, "between 0 and 1"),

@@ -16,7 +16,7 @@ from raysearch.methods._augmenter import Augmenter, parameter_names
 from raysearch.methods._classifier import Batch, ClassifierSearch, Taken
 from raysearch.methods._joint_settings import JointSettings
 from raysearch.policy import Schedule, Transformations
-from raysearch.training import Predefined, Task, evaluate, seeded
+from raysearch.training import Predefined, Task, evaluate, network_document, seeded
 
 DRAWS = 100  # of the augmenter that stand for it in a phase of the policy
 MEMORY = 0.95  # share that the mean square of the gradient's norm keeps from step to step
@@ -152,6 +152,10 @@ class Joint(ClassifierSearch):
         return Schedule(
             [self._phase(drawn[first : first + each]) for first in range(0, len(drawn), each)]
         )
+
+    def trained(self) -> dict[str, Any]:
+        """The jointly trained classifier."""
+        return network_document(self.model, self.task)
 
     def test(self) -> dict[str, float]:
         """Test error (percent) and loss of the classifier."""

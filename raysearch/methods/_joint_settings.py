@@ -56,16 +56,23 @@ class BilevelSettings(JointSettings):
             least K.
         resplit: divide the training images anew in every epoch rather than once, where the data
             have no validation split of their own.
+        clean_statistics: at the end, take batch normalisation's running statistics from training
+            images as they are. So are those with which the validation loss was computed.
     """
 
     unroll: int
     interval: int
     resplit: bool
+    clean_statistics: bool
 
     def conditions(self) -> Iterable[tuple[str, bool, str]]:
         """The values that each number may take."""
         return (
             *super().conditions(),
             ("unroll", self.unroll >= 1, "at least 1"),
-            ("interval", self.interval >= self.unroll, f"at least method.unroll={self.unroll}"),
+            (
+                "unroll",
+                self.unroll <= self.interval,
+                f"at most method.interval={self.interval}, which can be set too",
+            ),
         )

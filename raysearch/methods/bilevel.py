@@ -29,7 +29,7 @@ from raysearch.hypergrad import SGDRule, TrainStep, image_gradients, train_step,
 from raysearch.methods._classifier import Batch, Taken
 from raysearch.methods._joint import Joint
 from raysearch.methods._joint_settings import BilevelSettings
-from raysearch.training import Task, derive_seed
+from raysearch.training import FlopCounter, Task, derive_seed, estimate_statistics
 
 
 class Bilevel(Joint):
@@ -61,6 +61,14 @@ class Bilevel(Joint):
         if left == 0:
             return f"update through {1 + len(self._window)}"
         return "kept" if left < self.settings.unroll else "plain"
+
+    def end_epoch(self) -> dict[str, float]:
+        """See `Joint.end_epoch`; after the last, the classifier is made ready for clean images."""
+        if self.settings.clean_statistics and self.epoch + 1 == self.epochs:
+            with FlopCounter() as counter:
+                estimate_statistics(self.model, self.task, self.train, self.sgd.batch_size)
+            self.add_flops(counter.total)
+        return super().end_epoch()
 
     def joint_step(self, kind: str, train: Batch, validation: Iterator[Batch], lr: float) -> Taken:
         """Equations 3 and 5."""

@@ -60,7 +60,7 @@ class Schedule(Compound):
         return list(self._starts)
 
     def describe(self, most: int = 10) -> str:
-        """The first, the middle and the last phase in short."""
+        """The first, the middle and the last phase, `most` lines of each."""
         count = len(self.phases)
         shown = sorted({0, count // 2, count - 1})
         return "\n".join(
@@ -68,6 +68,6 @@ class Schedule(Compound):
             for i in shown
             for line in (
                 f"phase {i + 1} of {count}:",
-                indent(self.phases[i].describe(max(1, most // len(shown)))),
+                indent(self.phases[i].describe(most)),
             )
         )

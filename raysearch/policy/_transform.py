@@ -29,8 +29,9 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
 
     Attributes:
         progress: how far the training has come, in [0, 1]; set it every epoch for a policy that
-            is a schedule (`policy.moments()` has more than one entry). Others ignore it. The
-            workers of a DataLoader see it too, also persistent ones.
+            changes over a training (`policy.moments()` has more than one entry). Until it is set,
+            such a policy is as at its end. Others ignore it. The workers of a DataLoader see it
+            too, also persistent ones.
 
     Raises:
         ValueError: floating-point images or a progress outside [0, 1].
@@ -47,7 +48,7 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         super().__init__()
         self.policy = policy
         # in shared memory, as workers have a copy of everything else
-        self._progress = torch.zeros((), dtype=torch.float64)
+        self._progress = torch.ones((), dtype=torch.float64)
         self._progress.share_memory_()  # type: ignore[no-untyped-call]
 
     @property

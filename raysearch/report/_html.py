@@ -22,6 +22,7 @@ from raysearch.report._words import (
     phrase,
     predefined_words,
     times,
+    unpaired,
     verdict,
 )
 
@@ -49,7 +50,8 @@ def report_html(
             verdict(name, figures, row)
             for row, key in (("learned", "differences"), ("joint", "joint_differences"))
             for name, figures in summary[key].items()
-        ],
+        ]
+        + unpaired(summary),
         differences=[
             ("learned", summary["differences"]),
             ("joint", summary["joint_differences"]),

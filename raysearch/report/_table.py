@@ -19,6 +19,7 @@ from raysearch.report._words import (
     percent,
     phrase,
     times,
+    unpaired,
     verdict,
 )
 
@@ -37,7 +38,7 @@ def result_table(summary: Mapping[str, Any]) -> RenderableType:
         parts.append(_errors(summary))
         if summary["differences"] and summary["joint_differences"]:
             parts.append(_joint(summary))
-        parts += [Text(text) for text in _verdicts(summary)]
+        parts += [Text(text) for text in (*_verdicts(summary), *unpaired(summary))]
     policy = summary["policy"]
     parts += [_operations(policy)] if policy["operations"] else []
     parts += [_parameters(policy)] if policy["parameters"] else []
@@ -168,7 +169,8 @@ def _parameters(policy: Mapping[str, Any]) -> RenderableType:
     for name, figures in policy["parameters"].items():
         unit = Text(UNITS.get(name, ""), style="dim")
         table.add_row(f"  {name}", parameter(figures, name), unit)
-    return _titled(f"Parameters{_when(policy)}, mean ± standard deviation", table)
+    over = "over all seeds and the whole training" if policy["phases"] > 1 else "over all seeds"
+    return _titled(f"Parameters, mean ± standard deviation {over}", table)
 
 
 def _when(policy: Mapping[str, Any]) -> str:
@@ -183,9 +185,11 @@ def _titled(title: str, grid: Table) -> RenderableType:
 
 def _places(summary: Mapping[str, Any]) -> RenderableType:
     folder = summary["directory"]
+    tested = "learned" in summary["errors"] or not summary["errors"]
     rows = [
         ("report", f"{folder}/report.html"),
-        ("policy", f"{folder}/policy.json"),
+        ("policy", f"{folder}/policy.json" + ("" if tested else "  (not evaluated in this run)")),
+        *([("networks", f"{folder}/networks/")] if "joint" in summary["errors"] else []),
         ("figures", f"{folder}/summary.json"),
     ]
     tracking = summary.get("tracking")

@@ -104,6 +104,17 @@ def times(ratio: float | None) -> str:
     return f"{ratio:.{digits}f}"
 
 
+def unpaired(summary: Mapping[str, Any]) -> list[str]:
+    """What cannot be compared, in words: rows whose seeds are not those of any other row."""
+    errors = summary["errors"]
+    return [
+        f"{phrase(row).capitalize()} was tested on seeds {errors[row]['seeds']}, on which nothing "
+        "else was: no difference can be paired. Give seeds and evaluation.seeds the same list."
+        for row, key in (("joint", "joint_differences"),)
+        if row in errors and len(errors) > 1 and not summary[key]
+    ]
+
+
 def verdict(baseline: str, difference: Mapping[str, Any], row: str = "learned") -> str:
     """What a difference (`row` minus baseline, in points) says and what it leaves open.
 
@@ -121,6 +132,12 @@ def verdict(baseline: str, difference: Mapping[str, Any], row: str = "learned") 
             "use more evaluation seeds."
         )
     low, high = difference["low"], difference["high"]
+    if low == high:
+        side = "the same as" if mean == 0 else f"{size} {'below' if mean < 0 else 'above'}"
+        return (
+            f"On each of {seeds} seeds {own}'s error is {side} that with {name}: with so few test "
+            "images or seeds that settles nothing."
+        )
     share = f"{100 * difference['confidence']:.0f} % CI"
     facts = f"({share} {signed(low)} to {signed(high)}, {seeds} seeds)"
     if high < 0:

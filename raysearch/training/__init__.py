@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from raysearch.training._cost import FlopCounter, plain_step_flops
+from raysearch.training._network import TrainedNetwork, load_network, network_document
 from raysearch.training._task import Predefined, Task, derive_seed, seeded
 from raysearch.training._training import (
     SGDSettings,
     Training,
     autocast,
+    estimate_statistics,
     evaluate,
     finite_mean,
 )
@@ -17,11 +19,15 @@ __all__ = [
     "Predefined",
     "SGDSettings",
     "Task",
+    "TrainedNetwork",
     "Training",
     "autocast",
     "derive_seed",
+    "estimate_statistics",
     "evaluate",
     "finite_mean",
+    "load_network",
+    "network_document",
     "plain_step_flops",
     "seeded",
 ]

@@ -202,3 +202,24 @@ def evaluate(
         wrong += (logits.argmax(1) != labels).sum()
         loss += F.cross_entropy(logits, labels, reduction="sum")
     return 100 * float(wrong) / len(split), float(loss) / len(split)
+
+
+@torch.no_grad()
+def estimate_statistics(model: nn.Module, task: Task, split: Split, batch_size: int) -> None:
+    """Set batch normalisation's running statistics to their mean over a split, as it is.
+
+    A network that was trained on images transformed by an augmenter has the statistics of these;
+    where the transformation is not carried out at test time, those of untouched images fit.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    model.train()
+    whole = len(split) >= batch_size
+    for images, _ in split.batches(batch_size, device=task.device, generator=None, drop_last=whole):
+        with autocast(task.device):
+            model(task.normalise(images))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -3,6 +3,7 @@
     progress.json   epochs done, the history so far, seconds, the sizes of the others
     state.pt        what is needed to go on (absent once the trial has finished)
     policy.json     the policy so far (search trials)
+    network.pt      the trained network (searches that have finished and train one that counts)
 
 The newest whole checkpoint of each trial is all that a continued run needs; no other state is
 kept, so a driver may be killed at any moment.
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-PROGRESS, STATE, POLICY = "progress.json", "state.pt", "policy.json"
+PROGRESS, STATE, POLICY, NETWORK = "progress.json", "state.pt", "policy.json", "network.pt"
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Progress:
         device_seconds: the same times the share of the device held.
         state_bytes: size of state.pt; 0 when the trial has finished and there is none.
         policy_bytes: size of policy.json; 0 in an evaluation, which has none.
+        network_bytes: size of network.pt; 0 where there is none.
     """
 
     epochs: int
@@ -44,6 +46,7 @@ class Progress:
     device_seconds: float = 0.0
     state_bytes: int = 0
     policy_bytes: int = 0
+    network_bytes: int = 0
 
     @property
     def finished(self) -> bool:
@@ -62,12 +65,16 @@ def write_checkpoint(
     progress: Progress,
     state: Mapping[str, Any] | None,
     policy: Mapping[str, Any] | None,
+    network: Mapping[str, Any] | None = None,
 ) -> None:
     """Fill an empty folder; `state` is None when the trial has finished."""
-    progress.state_bytes = progress.policy_bytes = 0
+    progress.state_bytes = progress.policy_bytes = progress.network_bytes = 0
     if state is not None:
         torch.save(dict(state), folder / STATE)
         progress.state_bytes = (folder / STATE).stat().st_size
+    if network is not None:
+        torch.save(dict(network), folder / NETWORK)
+        progress.network_bytes = (folder / NETWORK).stat().st_size
     if policy is not None:
         progress.policy_bytes = (folder / POLICY).write_bytes(json.dumps(policy).encode())
     (folder / PROGRESS).write_text(json.dumps(asdict(progress)))
@@ -79,7 +86,11 @@ def read_progress(folder: Path) -> Progress | None:
         progress = Progress(**json.loads((folder / PROGRESS).read_text()))
         whole = all(
             not size or (folder / name).stat().st_size == size
-            for name, size in ((STATE, progress.state_bytes), (POLICY, progress.policy_bytes))
+            for name, size in (
+                (STATE, progress.state_bytes),
+                (POLICY, progress.policy_bytes),
+                (NETWORK, progress.network_bytes),
+            )
         )
     except (OSError, ValueError, TypeError):
         return None

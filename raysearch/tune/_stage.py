@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from ray import tune
 
-from raysearch.tune._checkpoints import POLICY, Progress, newest_checkpoint
+from raysearch.tune._checkpoints import NETWORK, POLICY, Progress, newest_checkpoint
 from raysearch.tune._observe import Events, T, Watcher
 from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable
 
@@ -32,11 +32,13 @@ class Outcome(Generic[T]):
         trial: which.
         progress: its history, its final metrics and its seconds.
         policy: what it found, as JSON; None for an evaluation.
+        network: what it trained, where that is a result of a search.
     """
 
     trial: T
     progress: Progress
     policy: Path | None
+    network: Path | None
 
 
 def run_stage(
@@ -151,8 +153,10 @@ def _outcome(stage: str, trial: T, folder: Path) -> Outcome[T]:
     if kept is None or not kept[1].finished:
         raise Interrupted
     path, progress = kept
-    policy = path / POLICY
-    return Outcome(trial, progress, policy if policy.exists() else None)
+    policy, network = (
+        file if (file := path / name).exists() else None for name in (POLICY, NETWORK)
+    )
+    return Outcome(trial, progress, policy, network)
 
 
 def forget_trials(folder: Path) -> None:

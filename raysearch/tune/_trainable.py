@@ -129,8 +129,10 @@ class _Trial(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         assert self._work is not None
-        state = None if self._progress.finished else self._work.state_dict()
-        write_checkpoint(Path(checkpoint_dir), self._progress, state, self._policy())
+        finished = self._progress.finished
+        state = None if finished else self._work.state_dict()
+        network = self._network() if finished else None
+        write_checkpoint(Path(checkpoint_dir), self._progress, state, self._policy(), network)
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         if self._work is None:
@@ -154,9 +156,17 @@ class _Trial(tune.Trainable):
         """The policy to keep with a checkpoint."""
         return None
 
+    def _network(self) -> dict[str, Any] | None:
+        """The network to keep when the trial has finished."""
+        return None
+
 
 class SearchTrainable(_Trial):
     """One search: a method on one seed."""
+
+    def _network(self) -> dict[str, Any] | None:
+        document: dict[str, Any] | None = self._work.trained()  # type: ignore[union-attr]
+        return document
 
     def _policy(self) -> dict[str, Any] | None:
         document: dict[str, Any] = self._work.policy().to_json()  # type: ignore[union-attr]

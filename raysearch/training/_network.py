@@ -1,0 +1,97 @@
+"""A trained network as a file, and back."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raysearch import models
+from raysearch.errors import RaysearchError
+from raysearch.training._task import Task
+
+KEYS = ("model", "classes", "channels", "size", "mean", "std", "weights")
+
+
+class TrainedNetwork(nn.Module):
+    """A network with the normalisation of the data that it was trained on.
+
+    Args:
+        document: what `network_document` gave.
+
+    Attributes:
+        classes: class names, in the order of the outputs.
+        size: height and width, in pixels, of the images that it was trained on.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.classes = tuple(document["classes"])
+        self.size = tuple(document["size"])
+        self.network = models.build(
+            document["model"],
+            classes=len(self.classes),
+            channels=document["channels"],
+            size=(self.size[0], self.size[1]),
+        )
+        self.network.load_state_dict(document["weights"])
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(document[name])[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes] from images [B, C, H, W], uint8 or floating point in [0, 1]."""
+        levels = images if images.is_floating_point() else images / 255
+        logits: Tensor = self.network((levels - self.mean) / self.std)
+        return logits
+
+
+def network_document(model: nn.Module, task: Task) -> dict[str, Any]:
+    """All that `TrainedNetwork` needs: tensors, numbers and words."""
+    data = task.dataset
+    return {
+        "model": task.model,
+        "classes": list(data.classes),
+        "channels": data.channels,
+        "size": list(data.size),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "weights": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
+    }
+
+
+def load_network(path: str | os.PathLike[str]) -> TrainedNetwork:
+    """The network in a file of a run's `networks/`, on the CPU, in eval mode.
+
+    Args:
+        path: e.g. `runs/my-run/networks/seed-0.pt`.
+
+    Raises:
+        RaysearchError: the file is missing or is not such a network. Nothing in it is executed.
+    """
+    path = Path(path)
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+        missing = [key for key in KEYS if key not in document]
+        if missing:
+            raise RaysearchError(f"{path}: not a network of raysearch (no {missing[0]!r})")
+        return TrainedNetwork(document).eval()
+    except OSError as error:
+        raise RaysearchError(f"{path}: {error.strerror or error}") from None
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise RaysearchError(f"{path}: not a network of raysearch ({reason})") from None
