@@ -105,15 +105,15 @@ def plant(images: Tensor, kind: str, seed: int) -> Tensor:
     return moved.mul(255).round().to(torch.uint8)
 
 
-def search(job: tuple[Dataset, dict[str, Any], Case]) -> Learned:
-    """One search of one case."""
-    data, values, case = job
+def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Learned:
+    """One search of one case, with a method's settings."""
+    data, values, settings, case = job
     torch.set_num_threads(1)
     train, (images, labels) = divide(data, case.seed)
     if case.planted:
         images = plant(images, case.kind, case.seed)
     kind, task = KINDS[case.kind], task_of(data, train, (images, labels), case.seed)
-    settings = {**method_settings(values), "transformations": kind.transformations}
+    settings = {**settings, "transformations": kind.transformations}
     found = methods.build(settings["name"], task, sgd(values), settings)
     start = time.perf_counter()
     spreads: list[float] = []
@@ -133,14 +133,15 @@ def main() -> None:
     for name in kinds:
         if name not in KINDS:
             raise unknown("kind", name, KINDS)
-    if "resplit" not in method_settings(values):
+    settings = method_settings(values)
+    if "resplit" not in settings:
         raise RaysearchError(f"method={values['method']} learns no transformations by validation")
     data = load(values)
     cases = [
         Case(k, p, seed) for k in kinds for seed in range(values["seeds"]) for p in (True, False)
     ]
     with ProcessPoolExecutor(values["workers"]) as pool:
-        learned = list(pool.map(search, [(data, values, case) for case in cases]))
+        learned = list(pool.map(search, [(data, values, settings, case) for case in cases]))
     table = Table(title="spread (standard deviation) of what the augmenter draws, per seed")
     for heading in ("", "planted", "first → last epochs", "upright: first → last"):
         table.add_column(heading)

@@ -125,14 +125,13 @@ def sgd(values: dict[str, Any]) -> dict[str, Any]:
     return {"epochs": values["epochs"], "batch_size": values["batch"], "lr": values["lr"]}
 
 
-def search(job: tuple[Dataset, dict[str, Any], Case]) -> Found:
-    """One search of one case."""
-    data, values, case = job
+def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
+    """One search of one case, with a method's settings."""
+    data, values, settings, case = job
     torch.set_num_threads(1)
     train, (images, labels) = divide(data, case.seed)
     planted = plant(images, case.operation, values["magnitude"], case.seed)
     task = task_of(data, train, (planted, labels), case.seed)
-    settings = method_settings(values)
     start = time.perf_counter()
     found = methods.build(settings["name"], task, sgd(values), settings)
     while found.epoch < found.epochs:
@@ -231,9 +230,8 @@ def report(found: list[Found], probes: dict[str, Probe]) -> None:
     console.print(table)
 
 
-def operations(values: dict[str, Any]) -> tuple[str, ...]:
+def operations(values: dict[str, Any], settings: dict[str, Any]) -> tuple[str, ...]:
     """What is planted: of the method's operations those asked for, but not Identity."""
-    settings = method_settings(values)
     if "operations" not in settings:
         raise RaysearchError(f"method={settings['name']} does not search over operations")
     known = tuple(name for name in settings["operations"] if name != "Identity")
@@ -249,11 +247,12 @@ def main() -> None:
     values = arguments(DEFAULTS)
     if values["seeds"] < 2:
         raise RaysearchError("seeds=N: at least 2, so that there is a spread")
-    names = operations(values)
+    settings = method_settings(values)
+    names = operations(values, settings)
     data = load(values)
     cases = [Case(name, seed) for name in names for seed in range(values["seeds"])]
     with ProcessPoolExecutor(values["workers"]) as pool:
-        searched = list(pool.map(search, [(data, values, case) for case in cases]))
+        searched = list(pool.map(search, [(data, values, settings, case) for case in cases]))
         probes = probe_all(data, values, names, pool)
     report(searched, probes)
     counted = [f for f in searched if probes[f.case.operation].identifiable]

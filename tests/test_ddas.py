@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from conftest import through_a_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -273,13 +273,6 @@ def test_t_rises_and_the_planted_operation_leads(planted: str) -> None:
     metrics = [search.step() for _ in range(search.epochs)]
     assert metrics[-1]["augment"] > 1.2 * SETTINGS["augment"]
     assert next(iter(search.policy().at(1.0).marginals())) == planted
-
-
-def through_a_file(state: dict[str, Any]) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 @pytest.mark.parametrize("changes", [{}, {"sampling": "batch", "candidates": 2}, {"warmup": 0.25}])

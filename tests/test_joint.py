@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from conftest import through_a_file
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -61,13 +61,6 @@ def build(**changes: Any) -> Bilevel:
     found = methods.build("bilevel", make_task(), SGD, {**BILEVEL, **changes})
     assert isinstance(found, Bilevel)
     return found
-
-
-def through_a_file(state: dict[str, Any]) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -292,7 +285,8 @@ def test_the_spread_of_what_was_planted_grows() -> None:
     from benchmarks.planted import load
 
     values = {**DEFAULTS, "epochs": 50}
-    planted, upright = (search((load(values), values, Case("translation", p, 0))) for p in (1, 0))
+    cases = [Case("translation", planted, 0) for planted in (True, False)]
+    planted, upright = (search((load(values), values, BILEVEL, case)) for case in cases)
     assert planted.last > planted.first
     assert planted.last > 1.5 * upright.last
 

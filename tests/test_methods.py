@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from conftest import through_a_file
 
 from raysearch import methods
 from raysearch.data import Dataset, TensorSplit
@@ -54,13 +54,6 @@ def build(task: Task, **changes: Any) -> Dada:
     method = methods.build("dada", task, SGD, {**SETTINGS, **changes})
     assert isinstance(method, Dada)
     return method
-
-
-def through_a_file(state: dict[str, Any]) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 VARIANTS = {
