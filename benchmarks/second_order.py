@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from benchmarks._common import arguments, console, finish, run
 from raysearch import models
 from raysearch.hypergrad import Network, train_step
+from raysearch.training import keep_freed_memory
 
 DEFAULTS = {"model": "wrn40x2", "batch": 128, "rounds": 3, "size": 32, "device": "cpu"}
 
@@ -31,6 +32,7 @@ DEFAULTS = {"model": "wrn40x2", "batch": 128, "rounds": 3, "size": 32, "device":
 def main() -> None:
     """Measure and print."""
     values = arguments(DEFAULTS)
+    keep_freed_memory()
     torch.manual_seed(0)
     device, size = torch.device(values["device"]), (values["size"],) * 2
     model = models.build(values["model"], classes=10, channels=3, size=size).to(device).train()

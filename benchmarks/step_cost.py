@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks._common import arguments, console, finish, method_settings, run
 from raysearch import methods
 from raysearch.data import Dataset, TensorSplit
-from raysearch.training import Predefined, Task, Training
+from raysearch.training import Predefined, Task, Training, keep_freed_memory
 
 DEFAULTS = {
     "method": "dada",
@@ -62,6 +62,7 @@ def random_task(model: str, batch: int, steps: int, size: int, device: torch.dev
 def main() -> None:
     """Measure and print."""
     values = arguments(DEFAULTS)
+    keep_freed_memory()
     device = torch.device(values["device"])
     rounds, steps, batch = values["rounds"], values["steps"], values["batch"]
     task = random_task(values["model"], batch, steps, values["size"], device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raysearch.training._cost import FlopCounter, plain_step_flops
+from raysearch.training._memory import keep_freed_memory
 from raysearch.training._network import TrainedNetwork, load_network, network_document
 from raysearch.training._task import Predefined, Task, derive_seed, seeded
 from raysearch.training._training import (
@@ -26,6 +27,7 @@ __all__ = [
     "estimate_statistics",
     "evaluate",
     "finite_mean",
+    "keep_freed_memory",
     "load_network",
     "network_document",
     "plain_step_flops",

@@ -12,6 +12,7 @@ import torch
 from ray import tune
 
 from raysearch.errors import RaysearchError
+from raysearch.training import keep_freed_memory
 from raysearch.tune._checkpoints import Progress, read_progress, read_state, write_checkpoint
 
 
@@ -82,6 +83,7 @@ class _Trial(tune.Trainable):
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         self._job = job
         torch.set_num_threads(job.share.threads)
+        keep_freed_memory()
         if job.share.device == "cuda" and job.share.gpus < 1:
             torch.cuda.set_per_process_memory_fraction(job.share.gpus)
         self._begin(config["trial"])
