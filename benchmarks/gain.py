@@ -27,6 +27,7 @@ from benchmarks._common import CONFIGS, arguments, cifar10, console, finish, met
 from raysearch import methods, ops
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError
+from raysearch.methods import SearchMethod
 from raysearch.policy import Policy, SubPolicies, trivial_augment
 from raysearch.report import paired_difference, spread
 from raysearch.training import Predefined, Task, Training
@@ -100,7 +101,8 @@ def _yaml(name: str) -> dict[str, Any]:
 
 def is_joint(method: str) -> bool:
     """Whether the search's own network is a result."""
-    return methods.find(method).test is not methods.SearchMethod.test
+    cls = methods.find(method)
+    return issubclass(cls, SearchMethod) and cls.test is not SearchMethod.test
 
 
 def val_fraction_of(method: str) -> float:

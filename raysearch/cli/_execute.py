@@ -16,16 +16,17 @@ from torch import Tensor
 
 from raysearch.cli._compose import Configuration
 from raysearch.cli._folder import RunFolder, check_space
-from raysearch.cli._plan import Plan, merge, place
+from raysearch.cli._plan import Plan, merge, place_trials
 from raysearch.cli._quiet import quiet
 from raysearch.cli._signals import stop_on_sigterm
+from raysearch.cli._stages import run_trials, search
 from raysearch.console import Display
 from raysearch.data import Dataset, Split
 from raysearch.files import write_whole
 from raysearch.policy import Policy, read_policy
 from raysearch.report import write_report
 from raysearch.tracking import Observer, Tracker, TrialInfo, TrialResult
-from raysearch.tune import Interrupted, Job, Outcome, Wish, cluster, forget_trials, run_stage
+from raysearch.tune import Interrupted, Job, Outcome, Wish, cluster, forget_trials
 
 SAMPLES = 64  # images handed to the report, to show before and after
 _log = logging.getLogger(__name__)
@@ -120,18 +121,17 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
     observers: list[Observer] = [display, *([tracker] if tracker else [])]
     with cluster(run.wish, _data_bytes(plan)) as capacity:
         stop_on_sigterm()
-        places = place(run.configuration, capacity)
+        places = place_trials(run.configuration, capacity)
         folder.save_state(status="running", device=capacity.device)
         folder.trials.mkdir(exist_ok=True)
-        job = Job(plan.search_job(capacity.device), places["search"].share)
-        found = _stage(run, "search", plan.search, job, places["search"].at_once, observers)
+        found = search(folder, plan, capacity.device, places, observers)
         policies = _keep_policies(folder.path, found)
         _keep_networks(folder.path, found)
         learned = merge(policies)
         learned.save(folder.path / "policy.json")
-        job = Job(plan.evaluation_job(capacity.device, learned), places["evaluation"].share)
-        at_once = places["evaluation"].at_once
-        evaluated = _stage(run, "evaluation", plan.evaluation, job, at_once, observers)
+        place = places["evaluation"]
+        job = Job(plan.evaluation_job(capacity.device, learned), place.share)
+        evaluated = run_trials(folder, plan, "evaluation", job, place.at_once, observers)
     return write_report(
         folder.path,
         name=folder.path.name,
@@ -142,42 +142,11 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
         evaluations=[_result(outcome) for outcome in evaluated],
         samples=_samples(plan.dataset.train),
         classes=plan.dataset.classes,
-        wall_seconds=folder.state["seconds"],
+        wall_seconds=_seconds(folder),
         tracking=tracker.location() if tracker else None,
         images=_counts(plan.dataset),
         predefined=asdict(plan.accompanying()),
     )
-
-
-def _stage(
-    run: Run,
-    stage: str,
-    trials: list[TrialInfo],
-    job: Job,
-    at_once: int,
-    observers: Sequence[Observer],
-) -> list[Outcome[TrialInfo]]:
-    if not trials:
-        return []
-    settings = run.configuration.settings
-    run.folder.begin_stage(stage)
-    try:
-        outcomes = run_stage(
-            stage,
-            trials,
-            job,
-            folder=run.folder.trials,
-            epochs=(settings.search if stage == "search" else settings.evaluation).epochs,
-            max_failures=settings.search.max_failures,
-            at_once=at_once,
-            watchers=observers,
-        )
-    except BaseException:
-        with contextlib.suppress(OSError):
-            run.folder.end_stage(stage)
-        raise
-    run.folder.end_stage(stage)
-    return outcomes
 
 
 def _keep_policies(folder: Path, found: Sequence[Outcome[TrialInfo]]) -> dict[int, Policy]:
@@ -199,6 +168,13 @@ def _keep_networks(folder: Path, found: Sequence[Outcome[TrialInfo]]) -> None:
             (folder / "networks").mkdir(exist_ok=True)
             path = folder / "networks" / f"seed-{outcome.trial.seed}.pt"
             write_whole(path, outcome.network.read_bytes())
+
+
+def _seconds(folder: RunFolder) -> dict[str, float]:
+    """Wall time by stage; what a search begins with is a part of it."""
+    seconds = dict(folder.state["seconds"])
+    shared = seconds.pop("shared", 0.0)
+    return {**seconds, "search": seconds["search"] + shared}
 
 
 def _counts(data: Dataset) -> dict[str, int]:

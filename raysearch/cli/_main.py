@@ -66,11 +66,11 @@ def _run(arguments: Arguments) -> None:
     if not arguments.dry_run:
         check_free(configuration)
     _check_address(arguments)
-    from raysearch.cli._plan import make_plan, place, rehearse
+    from raysearch.cli._plan import make_plan, place_trials, rehearse
     from raysearch.tune import local_capacity
 
     wish = _wish(arguments, configuration.settings.device)
-    places = None if wish.address else place(configuration, local_capacity(wish))
+    places = None if wish.address else place_trials(configuration, local_capacity(wish))
     plan = make_plan(configuration)
     needed = rehearse(plan, places)
     if arguments.dry_run:
@@ -96,13 +96,13 @@ def _resume(arguments: Arguments) -> None:
         print(f"run {folder.path} is complete: see {folder.path / 'report.html'}")
         return
     from raysearch.cli._execute import Run
-    from raysearch.cli._plan import make_plan, place, rehearse
+    from raysearch.cli._plan import make_plan, place_trials, rehearse
     from raysearch.tune import local_capacity
 
     _check_address(arguments)
     configuration = folder.configuration
     wish = _wish(arguments, folder.state.get("device", configuration.settings.device))
-    places = None if wish.address else place(configuration, local_capacity(wish))
+    places = None if wish.address else place_trials(configuration, local_capacity(wish))
     plan = make_plan(configuration)
     try:
         _execute(Run(folder, plan, wish, rehearse(plan, places), arguments.quiet))

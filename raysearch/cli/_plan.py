@@ -5,19 +5,31 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from raysearch import methods
 from raysearch.cli._compose import Configuration
+from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
+from raysearch.methods import TrialSearch
 from raysearch.policy import Policy, read_policy, trivial_augment
 from raysearch.tracking import TrialInfo
 from raysearch.training import Predefined
-from raysearch.tune import Capacity, EvaluationJob, SearchJob, Setting, Share, Work, trial_share
+from raysearch.tune import (
+    Capacity,
+    EvaluationJob,
+    SearchJob,
+    Setting,
+    Share,
+    Work,
+    WorkerJob,
+    trial_share,
+)
 
 POLICIES = ("none", "predefined", "trivial_augment", "uniform", "learned")
 
@@ -37,13 +49,30 @@ class Place:
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials of both stages, in the order in which they are started, and their data."""
+    """The trials of the stages, in the order in which they are started, and their data.
+
+    Attributes:
+        configuration: the run's.
+        shared: what searches of many trials begin with; without those that are given.
+        search: one for each seed, also where a search is made of many trials.
+        evaluation: a training for each policy and seed.
+        dataset: the splits.
+        fixed: the policies that need no search.
+        given: by seed what another run prepared (`method.shared_checkpoint`).
+    """
 
     configuration: Configuration
+    shared: list[TrialInfo]
     search: list[TrialInfo]
     evaluation: list[TrialInfo]
     dataset: Dataset
     fixed: Mapping[str, tuple[Policy | None, Predefined | None]]
+    given: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def trial_search(self) -> type[TrialSearch] | None:
+        """The method, where its search is made of many trials."""
+        return methods.find_trials(self.configuration.settings.method.name)
 
     def setting(self, device: str) -> Setting:
         """What search and evaluation have in common, on a device."""
@@ -57,9 +86,16 @@ class Plan:
         )
 
     def search_job(self, device: str) -> SearchJob:
-        """Builds a search from its seed."""
+        """Builds a search, or what it begins with, from its seed."""
         values = self.configuration.values
         return SearchJob(self.setting(device), values["search"], values["method"])
+
+    def worker_job(
+        self, device: str, finetune: Mapping[str, Any], prepared: Mapping[int, Mapping[str, Any]]
+    ) -> WorkerJob:
+        """Builds what carries out the trials of a seed's search."""
+        method = self.configuration.values["method"]
+        return WorkerJob(self.setting(device), method, finetune, prepared)
 
     def accompanying(self) -> Predefined:
         """The predefined augmentation that goes with the learned policy."""
@@ -80,43 +116,84 @@ def make_plan(configuration: Configuration) -> Plan:
         RaysearchError: data that cannot be used, or a method or a policy that is not known.
     """
     values, settings = configuration.values, configuration.settings
-    methods.find(settings.method.name)
+    method, trials = settings.method.name, methods.find_trials(settings.method.name)
     fixed = _fixed_policies(settings.evaluation.policies, values)
-    return Plan(
+    plan = Plan(
         configuration,
-        _search_trials(configuration),
+        [],
+        _per_seed(configuration, "search", method),
         _evaluation_trials(configuration),
         load_dataset(values["data"]),
         fixed,
     )
+    if trials is None:
+        return plan
+    given = _given_checkpoints(plan, trials)
+    shared = _per_seed(configuration, "shared", f"{method} shared checkpoint")
+    return replace(plan, shared=[t for t in shared if t.seed not in given], given=given)
 
 
-def place(configuration: Configuration, capacity: Capacity) -> dict[str, Place]:
+def _given_checkpoints(plan: Plan, trials: type[TrialSearch]) -> dict[int, Mapping[str, Any]]:
+    """What `method.shared_checkpoint` names for every seed, if it does.
+
+    Raises:
+        RaysearchError: it cannot be read, or does not fit.
+    """
+    values = plan.configuration.values
+    given = values["method"].get("shared_checkpoint")
+    found: dict[int, Mapping[str, Any]] = {}
+    for trial in plan.search if given else ():
+        name = f"seed-{trial.seed}.pt"
+        places = [Path(given), Path(given) / name, Path(given) / "shared" / name]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise RaysearchError(f"method.shared_checkpoint={given}: there is no {places[1]}")
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a file may hold
+            raise RaysearchError(
+                f"method.shared_checkpoint={path}: not a checkpoint ({type(error).__name__})"
+            ) from None
+        task = plan.setting("cpu").task(trial.seed)
+        try:
+            trials.fits(checkpoint, task, values["search"], values["method"])
+        except RaysearchError as error:
+            raise RaysearchError(f"method.shared_checkpoint={path}: {error}") from None
+        found[trial.seed] = checkpoint
+    return found
+
+
+def place_trials(configuration: Configuration, capacity: Capacity) -> dict[str, Place]:
     """What the trials of each stage hold of what there is.
 
     Raises:
         RaysearchError: not even one fits.
     """
     settings = configuration.settings
+    groups: dict[str, TrainingSettings | None] = {
+        "search": settings.search,
+        "finetune": settings.finetune,
+        "evaluation": settings.evaluation,
+    }
     return {
         stage: Place(*trial_share(stage, capacity, group.cpus_per_trial, group.gpus_per_trial))
-        for stage, group in (("search", settings.search), ("evaluation", settings.evaluation))
+        for stage, group in groups.items()
+        if group is not None
     }
 
 
-def _search_trials(configuration: Configuration) -> list[TrialInfo]:
-    settings = configuration.settings
-    method = settings.method.name
+def _per_seed(configuration: Configuration, stage: str, name: str) -> list[TrialInfo]:
+    """A trial of each search seed."""
     return [
         TrialInfo(
-            id=f"search-seed-{seed}",
-            stage="search",
-            name=f"{method} seed {seed}",
+            id=f"{stage}-seed-{seed}",
+            stage=stage,
+            name=f"{name} seed {seed}",
             policy=None,
             seed=seed,
             params=_params(configuration, "search", seed),
         )
-        for seed in settings.seeds
+        for seed in configuration.settings.seeds
     ]
 
 
@@ -139,7 +216,9 @@ def _evaluation_trials(configuration: Configuration) -> list[TrialInfo]:
 def _params(configuration: Configuration, stage: str, seed: int) -> dict[str, Any]:
     group = {k: v for k, v in configuration.values[stage].items() if k not in ("policies", "seeds")}
     params: dict[str, Any] = {"seed": seed, stage: group}
-    return params | ({"method": configuration.values["method"]} if stage == "search" else {})
+    if stage == "search":
+        params |= {key: configuration.values.get(key, {}) for key in ("method", "finetune")}
+    return params
 
 
 def _slug(policy: str) -> str:
@@ -191,12 +270,23 @@ def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
         job = plan.evaluation_job("cpu", None)
         sizes.append(_state_bytes(job("predefined", plan.evaluation[0].seed)))
     at_once = max(p.at_once for p in places.values()) if places else 1
+    if plan.trial_search is not None:
+        sizes.append(_rehearse_trials(plan, plan.trial_search))
     most = max(len(plan.search), len(plan.evaluation))
     finished = len(plan.search) + len(plan.evaluation)
     return 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
 
 
-def _state_bytes(work: Work) -> int:
+def _rehearse_trials(plan: Plan, trials: type[TrialSearch]) -> int:
+    """Build a search of many trials and its worker; bytes of its state."""
+    values, seed = plan.configuration.values, plan.search[0].seed
+    finetune = {**values["finetune"], "parallel": 1}
+    job = plan.worker_job("cpu", finetune, {seed: plan.given.get(seed, {})})
+    job(seed)
+    return _state_bytes(trials(seed, values["method"], finetune))
+
+
+def _state_bytes(work: Work | TrialSearch) -> int:
     buffer = io.BytesIO()
     torch.save(work.state_dict(), buffer)
     return buffer.getbuffer().nbytes

@@ -67,6 +67,13 @@ class EvaluationSettings(TrainingSettings):
     policies: list[str]
     seeds: Seeds
     label_smoothing: float = Field(ge=0, lt=1)
+    enlarge_batch: Count
+
+
+class FinetuneSettings(TrainingSettings):
+    """The `finetune` group, of a method whose search is made of many short trainings."""
+
+    parallel: Count | None
 
 
 class TrackingSettings(_Section):
@@ -93,6 +100,7 @@ class Settings(_Section):
     seeds: Seeds
     search: SearchSettings
     method: Named
+    finetune: FinetuneSettings | None = None
     data: Named
     model: Named
     evaluation: EvaluationSettings

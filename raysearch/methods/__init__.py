@@ -8,10 +8,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysearch.errors import unknown
-from raysearch.methods._base import SearchMethod
+from raysearch.methods._base import Method, SearchMethod
+from raysearch.methods._trials import Proposal, TrialSearch, Worker, carry_out
 from raysearch.training import Task
 
-__all__ = ["SearchMethod", "build", "find", "names"]
+__all__ = [
+    "Method",
+    "Proposal",
+    "SearchMethod",
+    "TrialSearch",
+    "Worker",
+    "build",
+    "carry_out",
+    "find",
+    "find_trials",
+    "names",
+]
 
 
 def names() -> list[str]:
@@ -19,7 +31,7 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def find(name: str) -> type[SearchMethod]:
+def find(name: str) -> type[Method]:
     """A method's class.
 
     Raises:
@@ -27,16 +39,34 @@ def find(name: str) -> type[SearchMethod]:
     """
     if name not in names():
         raise unknown("method", name, names())
-    cls: type[SearchMethod] = importlib.import_module(f"{__name__}.{name}").METHOD
+    cls: type[Method] = importlib.import_module(f"{__name__}.{name}").METHOD
     return cls
+
+
+def find_trials(name: str) -> type[TrialSearch] | None:
+    """A method's class where its search is made of many trainings, else None.
+
+    Raises:
+        RaysearchError: there is no such method.
+    """
+    cls = find(name)
+    return cls if issubclass(cls, TrialSearch) else None
 
 
 def build(
     name: str, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]
 ) -> SearchMethod:
-    """A search by its method's name; see `SearchMethod` for the arguments.
+    """What searches in one trial: the method of that name, or else what it prepares its trials by.
+
+    Args:
+        name: the method's.
+        task, search, method: see `SearchMethod`.
 
     Raises:
         RaysearchError: no such method, or settings that it does not take.
     """
-    return find(name)(task, search, method)
+    cls = find(name)
+    if issubclass(cls, TrialSearch):
+        return cls.preparation(task, search, method)
+    assert issubclass(cls, SearchMethod)
+    return cls(task, search, method)

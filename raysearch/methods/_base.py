@@ -1,4 +1,4 @@
-"""The one interface that every search method has."""
+"""What every method has, and the interface of those that search in one trial."""
 
 from __future__ import annotations
 
@@ -11,8 +11,30 @@ from raysearch.policy import Policy, SubPolicies
 from raysearch.training import Predefined, Task
 
 
-class SearchMethod(ABC):
-    """A policy search that runs epoch by epoch.
+class Method(ABC):
+    """A way to search for a policy: a `SearchMethod` or a `TrialSearch`."""
+
+    @classmethod
+    def uniform(cls, method: Mapping[str, Any]) -> Policy:
+        """The policy that knows nothing, to compare with: all pairs of operations alike.
+
+        Args:
+            method: the `method` group.
+        """
+        return SubPolicies.pairs(method.get("operations") or ops.DADA_OPERATIONS)
+
+    @classmethod
+    def predefined(cls, given: Predefined) -> Predefined:
+        """Which of the data's predefined augmentation goes with the method's policies."""
+        return given
+
+    @abstractmethod
+    def policy(self) -> Policy:
+        """The policy as it stands."""
+
+
+class SearchMethod(Method):
+    """A policy search that runs epoch by epoch, in one trial.
 
     Whoever schedules it builds it, calls `step` until `epoch == epochs`, may save its
     `state_dict` after any step, and asks for the `policy` at the end or at any time before. A
@@ -36,20 +58,6 @@ class SearchMethod(ABC):
             method: the `method` group: the method's own settings.
         """
 
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> Policy:
-        """The policy that knows nothing, to compare with: all pairs of operations alike.
-
-        Args:
-            method: the `method` group.
-        """
-        return SubPolicies.pairs(method.get("operations") or ops.DADA_OPERATIONS)
-
-    @classmethod
-    def predefined(cls, given: Predefined) -> Predefined:
-        """Which of the data's predefined augmentation goes with the method's policies."""
-        return given
-
     @abstractmethod
     def step(self) -> dict[str, float]:
         """One epoch of search.
@@ -63,10 +71,6 @@ class SearchMethod(ABC):
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
         """
-
-    @abstractmethod
-    def policy(self) -> Policy:
-        """The policy as it stands."""
 
     def test(self) -> dict[str, float]:
         """`test_error` (percent) and `test_loss` of the search's own classifier, at the end.

@@ -7,6 +7,7 @@ from raysearch.policy._candidates import Candidates
 from raysearch.policy._files import from_json, read_policy
 from raysearch.policy._mixture import Mixture
 from raysearch.policy._operations import Draws, OperationPolicy, random_draws
+from raysearch.policy._pairs import Pairs
 from raysearch.policy._random_operations import (
     TRIVIAL_AUGMENT_OPERATIONS,
     RandomOperations,
@@ -23,6 +24,7 @@ __all__ = [
     "Draws",
     "Mixture",
     "OperationPolicy",
+    "Pairs",
     "Policy",
     "PolicyTransform",
     "RandomOperations",

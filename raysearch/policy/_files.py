@@ -15,6 +15,7 @@ from raysearch.policy._base import FORMAT, VERSION, Json, Policy
 from raysearch.policy._candidates import MAX_MAGNITUDE, Candidates
 from raysearch.policy._compound import Compound
 from raysearch.policy._mixture import Mixture
+from raysearch.policy._pairs import Pairs
 from raysearch.policy._random_operations import RandomOperations
 from raysearch.policy._schedule import Schedule
 from raysearch.policy._sub_policies import SubPolicies
@@ -27,6 +28,7 @@ _CLASSES: tuple[type[Policy], ...] = (
     SubPolicies,
     RandomOperations,
     Candidates,
+    Pairs,
     Transformations,
     Schedule,
     Mixture,
@@ -82,6 +84,12 @@ SCHEMAS: dict[str, Json] = {
         operations=_list(_NAME, 10_000),
         magnitudes=_list({"type": "number", "minimum": 0, "maximum": MAX_MAGNITUDE}, 10_000),
         probabilities=_list({"type": "number", "minimum": 0}, 10_000),
+    ),
+    Pairs.kind: _object(
+        ranges=_RANGES,
+        operations=_list(_NAME, 300),
+        magnitudes=_list(_UNIT, 300),
+        probabilities=_list(_list({"type": "number", "minimum": 0}, 300), 300),
     ),
     Transformations.kind: _object(
         names=_list(_NAME, 16),

@@ -29,6 +29,8 @@ class SGDSettings:
         nesterov: Nesterov's form of momentum.
         weight_decay: L2 coefficient on all parameters.
         label_smoothing: in [0, 1).
+        enlarge_batch: how many times each image is in its batch, each time augmented anew (Enlarge
+            Batch, Tian et al., NeurIPS 2020); the number of steps stays as it is.
     """
 
     epochs: int
@@ -38,6 +40,7 @@ class SGDSettings:
     nesterov: bool = True
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
+    enlarge_batch: int = 1
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> SGDSettings:
@@ -65,7 +68,7 @@ class SGDSettings:
 
 
 class Training:
-    """Trains a network from scratch on train + validation, with or without a policy.
+    """Trains a network from scratch, with or without a policy.
 
     One `step` is one epoch, so that a scheduler can checkpoint, stop and restore between
     epochs; a restored training continues bit for bit on CPU.
@@ -75,10 +78,17 @@ class Training:
         settings: the fields of `SGDSettings`; others are ignored.
         policy: augments every training image, or None.
         predefined: whether the predefined augmentation is used.
+        split: what to train on, instead of train + validation.
     """
 
     def __init__(
-        self, task: Task, settings: Mapping[str, Any], policy: Policy | None, predefined: bool
+        self,
+        task: Task,
+        settings: Mapping[str, Any],
+        policy: Policy | None,
+        predefined: bool,
+        *,
+        split: Split | None = None,
     ) -> None:
         self.task = task
         self.settings = SGDSettings.of(settings)
@@ -86,7 +96,7 @@ class Training:
         self.predefined = predefined
         self.epochs = self.settings.epochs
         self.epoch = 0
-        self._split = task.dataset.full_train()
+        self._split = split or task.dataset.full_train()
         self._reference = len(task.search_splits()[0])  # the unit of epoch-equivalents
         self.model = task.build_model()
         self.optimizer = self.settings.optimizer(self.model)
@@ -101,7 +111,7 @@ class Training:
             NonFiniteLossError: the loss became NaN or infinite.
         """
         task, settings = self.task, self.settings
-        steps = settings.steps(len(self._split))
+        steps, copies = settings.steps(len(self._split)), settings.enlarge_batch
         used = min(len(self._split), steps * settings.batch_size)  # the rest of a batch is left out
         generators = task.generators(self.epoch)
         batches = self._split.batches(
@@ -117,6 +127,8 @@ class Training:
                 for group in self.optimizer.param_groups:
                     group["lr"] = settings.lr_at(self.epoch, step, steps)
                 progress = (self.epoch + step / steps) / self.epochs
+                if copies > 1:
+                    images, labels = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
                 images = task.augment(images, self.policy, self.predefined, generators, progress)
                 losses.append(self._update(task.normalise(images), labels))
         loss = finite_mean(losses, "training", self.epoch)
@@ -124,7 +136,7 @@ class Training:
         return {
             "train_loss": loss,
             "lr": settings.lr_at(self.epoch - 1, steps - 1, steps),
-            "epoch_equivalents": self.epoch * used / self._reference,
+            "epoch_equivalents": self.epoch * used * copies / self._reference,
         }
 
     def _update(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from raysearch.tune._checkpoints import (
     write_checkpoint,
 )
 from raysearch.tune._cluster import Capacity, Wish, cluster, local_capacity, trial_share
-from raysearch.tune._jobs import EvaluationJob, SearchJob, Setting
+from raysearch.tune._jobs import EvaluationJob, SearchJob, Setting, WorkerJob
 from raysearch.tune._observe import TrialError, TrialLike, Watcher
+from raysearch.tune._rounds import RoundsJob, run_rounds
 from raysearch.tune._stage import Interrupted, Outcome, forget_trials, run_stage
 from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable, Share, Work
 
@@ -23,6 +24,7 @@ __all__ = [
     "Job",
     "Outcome",
     "Progress",
+    "RoundsJob",
     "SearchJob",
     "SearchTrainable",
     "Setting",
@@ -32,12 +34,14 @@ __all__ = [
     "Watcher",
     "Wish",
     "Work",
+    "WorkerJob",
     "cluster",
     "forget_trials",
     "local_capacity",
     "newest_checkpoint",
     "read_progress",
     "read_state",
+    "run_rounds",
     "run_stage",
     "trial_share",
     "write_checkpoint",

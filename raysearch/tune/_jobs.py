@@ -10,7 +10,7 @@ import torch
 
 from raysearch import methods
 from raysearch.data import Dataset
-from raysearch.methods import SearchMethod
+from raysearch.methods import SearchMethod, Worker
 from raysearch.policy import Policy
 from raysearch.training import Predefined, Task, Training
 
@@ -55,6 +55,25 @@ class SearchJob:
 
     def __call__(self, policy: str | None, seed: int) -> SearchMethod:
         return methods.build(self.method["name"], self.setting.task(seed), self.search, self.method)
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """Builds what carries out the trials of a seed's search.
+
+    Attributes:
+        prepared: for each seed what its search's preparation left.
+    """
+
+    setting: Setting
+    method: Mapping[str, Any]
+    finetune: Mapping[str, Any]
+    prepared: Mapping[int, Mapping[str, Any]]
+
+    def __call__(self, seed: int) -> Worker:
+        cls = methods.find_trials(self.method["name"])
+        assert cls is not None
+        return cls.worker(self.setting.task(seed), self.method, self.finetune, self.prepared[seed])
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ class TrialError(RaysearchError):
         self.expected = expected
 
 
-class Events(tune.Callback):
-    """Translates Tune's callbacks.
+class Failures(tune.Callback):
+    """What happens when a trial dies.
 
     A trial that ends in a `RaysearchError` (a loss that is not finite, say) is not retried: the
     same would happen again. It ends the stage, as does a trial that has died too often.
@@ -70,8 +70,7 @@ class Events(tune.Callback):
         error: why the stage has to end, or None.
     """
 
-    def __init__(self, trials: Sequence[T], watchers: Sequence[Watcher[T]], retries: int) -> None:
-        self._trials = {trial.id: trial for trial in trials}
+    def __init__(self, watchers: Sequence[Watcher[T]], retries: int) -> None:
         self._watchers = list(watchers)
         self._retries = retries
         self._died: dict[str, int] = {}
@@ -80,6 +79,50 @@ class Events(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles callbacks for a restore of its own, which is not used."""
         return {}
+
+    def name(self, trial: Any) -> str:
+        """What people call the trial."""
+        return str(trial.config["trial"]["name"])
+
+    def ended(self, trial: Any, reason: str) -> None:
+        """Tell the watchers that a trial has failed for good."""
+        return
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        cause = _cause(trial)
+        if _for_the_user(cause):
+            self._end(trial, cause)
+        name = self.name(trial)
+        count = self._died[name] = self._died.get(name, 0) + 1
+        _log.warning("%s failed: %s", name, cause)
+        for watcher in self._watchers:
+            watcher.message(
+                f"{name} died ({_first_line(cause)}); it goes on from "
+                f"{_last_checkpoint(trial)} (retry {count} of {self._retries})"
+            )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(trial, _cause(trial))
+
+    def _end(self, trial: Any, cause: BaseException) -> None:
+        name = self.name(trial)
+        _log.error("%s failed: %s", name, cause)
+        expected = _for_the_user(cause)
+        again = "" if expected else f" after {self._died.get(name, 0)} retries"
+        reason, last = _first_line(cause), _last_checkpoint(trial)
+        self.error = TrialError(
+            f"{name} failed{again}: {reason} (last good checkpoint: {last})", expected
+        )
+        self.ended(trial, f"{reason}{again}")
+        raise self.error
+
+
+class Events(Failures):
+    """Translates Tune's callbacks about trials of many epochs, each known beforehand."""
+
+    def __init__(self, trials: Sequence[T], watchers: Sequence[Watcher[T]], retries: int) -> None:
+        super().__init__(watchers, retries)
+        self._trials = {trial.id: trial for trial in trials}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for watcher in self._watchers:
@@ -102,37 +145,13 @@ class Events(tune.Callback):
         for watcher in self._watchers:
             watcher.trial_finished(self._known(trial), None, metrics)
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        cause = _cause(trial)
-        if _for_the_user(cause):
-            self._end(trial, cause)
-        known = self._known(trial)
-        count = self._died[known.id] = self._died.get(known.id, 0) + 1
-        _log.warning("%s failed: %s", known.name, cause)
+    def ended(self, trial: Any, reason: str) -> None:
+        """See `Failures.ended`."""
         for watcher in self._watchers:
-            watcher.message(
-                f"{known.name} died ({_first_line(cause)}); it goes on from "
-                f"{_last_checkpoint(trial)} (retry {count} of {self._retries})"
-            )
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, _cause(trial))
+            watcher.trial_finished(self._known(trial), reason, {})
 
     def _known(self, trial: Any) -> Any:
         return self._trials[trial.config["trial"]["id"]]
-
-    def _end(self, trial: Any, cause: BaseException) -> None:
-        known = self._known(trial)
-        _log.error("%s failed: %s", known.name, cause)
-        expected = _for_the_user(cause)
-        again = "" if expected else f" after {self._died.get(known.id, 0)} retries"
-        reason, last = _first_line(cause), _last_checkpoint(trial)
-        self.error = TrialError(
-            f"{known.name} failed{again}: {reason} (last good checkpoint: {last})", expected
-        )
-        for watcher in self._watchers:
-            watcher.trial_finished(known, f"{reason}{again}", {})
-        raise self.error
 
 
 def _cause(trial: Any) -> BaseException:
@@ -178,5 +197,5 @@ def _first_line(error: BaseException) -> str:
 
 def _last_checkpoint(trial: Any) -> str:
     """Where the last good checkpoint of a trial lies, or where it started from."""
-    path = trial.checkpoint.path if trial.checkpoint else trial.config["trial"]["checkpoint"]
+    path = trial.checkpoint.path if trial.checkpoint else trial.config["trial"].get("checkpoint")
     return str(path) if path else "its start"

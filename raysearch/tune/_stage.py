@@ -14,10 +14,14 @@ from typing import Any, Generic
 from ray import tune
 
 from raysearch.tune._checkpoints import NETWORK, POLICY, Progress, newest_checkpoint
-from raysearch.tune._observe import Events, T, Watcher
+from raysearch.tune._observe import Events, Failures, T, Watcher
 from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable
 
-TRAINABLES = {"search": SearchTrainable, "evaluation": EvaluationTrainable}
+TRAINABLES = {
+    "shared": SearchTrainable,
+    "search": SearchTrainable,
+    "evaluation": EvaluationTrainable,
+}
 
 
 class Interrupted(Exception):
@@ -59,7 +63,7 @@ def run_stage(
     not run again, others go on from their newest one.
 
     Args:
-        stage: "search" or "evaluation".
+        stage: "shared" (what a search of many trials begins with), "search" or "evaluation".
         trials: what to run; ids are unique and fit as names of folders.
         job: what they have in common, put into Ray's object store once.
         folder: where checkpoints go, on storage that all nodes see.
@@ -82,15 +86,27 @@ def run_stage(
         starts = {t.id: str(kept[0]) if (kept := found[t.id]) else None for t in left}
         events = Events(left, watchers, max_failures)
         attempt = 1 + len(list(folder.glob(f"{stage}-*")))
-        _fit(
+        todo = [
+            {
+                "id": t.id,
+                "name": t.name,
+                "policy": t.policy,
+                "seed": t.seed,
+                "checkpoint": starts[t.id],
+            }
+            for t in left
+        ]
+        fit(
             tune.with_resources(
                 tune.with_parameters(trainable or TRAINABLES[stage], job=job),
                 {"cpu": job.share.cpus, "gpu": job.share.gpus},
             ),
-            [
-                {"id": t.id, "policy": t.policy, "seed": t.seed, "checkpoint": starts[t.id]}
-                for t in left
-            ],
+            tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=at_once,
+                trial_name_creator=_trial_id,
+                trial_dirname_creator=_trial_id,
+            ),
             tune.RunConfig(
                 name=f"{stage}-{attempt}",
                 storage_path=str(folder.resolve()),
@@ -102,7 +118,7 @@ def run_stage(
                 ),
             ),
             events,
-            at_once,
+            {"trial": tune.grid_search(todo)},
         )
     outcomes = [_outcome(stage, trial, folder) for trial in trials]
     for watcher in watchers:
@@ -110,26 +126,22 @@ def run_stage(
     return outcomes
 
 
-def _fit(
+def fit(
     trainable: Any,
-    trials: list[dict[str, Any]],
+    tune_config: tune.TuneConfig,
     run_config: tune.RunConfig,
-    events: Events,
-    at_once: int | None,
+    events: Failures,
+    space: dict[str, Any] | None = None,
 ) -> None:
-    """Let Tune run the trials, in the order given as far as resources allow."""
+    """Let Tune run trials, in the order given as far as resources allow.
+
+    Raises:
+        TrialError: what `events` says of a trial that cannot go on.
+    """
     # It misses the result files whose writing is disabled; histories are in the checkpoints.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     tuner = tune.Tuner(
-        trainable,
-        param_space={"trial": tune.grid_search(trials)},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            max_concurrent_trials=at_once,
-            trial_name_creator=_trial_id,
-            trial_dirname_creator=_trial_id,
-        ),
-        run_config=run_config,
+        trainable, param_space=space or {}, tune_config=tune_config, run_config=run_config
     )
     handler = signal.getsignal(signal.SIGINT)
     try:

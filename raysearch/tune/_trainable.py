@@ -73,6 +73,14 @@ class Job:
     share: Share
 
 
+def ready_worker(share: Share) -> None:
+    """Let this process use what its trials hold, and no more."""
+    torch.set_num_threads(share.threads)
+    keep_freed_memory()
+    if share.device == "cuda" and share.gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(share.gpus)
+
+
 class _Trial(tune.Trainable):
     """An epoch per `step`, a whole checkpoint per `save`.
 
@@ -82,10 +90,7 @@ class _Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         self._job = job
-        torch.set_num_threads(job.share.threads)
-        keep_freed_memory()
-        if job.share.device == "cuda" and job.share.gpus < 1:
-            torch.cuda.set_per_process_memory_fraction(job.share.gpus)
+        ready_worker(job.share)
         self._begin(config["trial"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

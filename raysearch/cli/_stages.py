@@ -1,0 +1,123 @@
+"""The stages of a run: what is searched, and what is evaluated."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from raysearch.cli._folder import RunFolder
+from raysearch.cli._plan import Place, Plan
+from raysearch.files import write_whole
+from raysearch.methods import TrialSearch
+from raysearch.tracking import Observer, TrialInfo
+from raysearch.tune import Job, Outcome, Progress, RoundsJob, run_rounds, run_stage
+
+Found = list[Outcome[TrialInfo]]
+
+
+def search(
+    folder: RunFolder,
+    plan: Plan,
+    device: str,
+    places: Mapping[str, Place],
+    observers: Sequence[Observer],
+) -> Found:
+    """The search of every seed, in one trial each or in many, and what it found."""
+    cls = plan.trial_search
+    if cls is None:
+        place = places["search"]
+        job = Job(plan.search_job(device), place.share)
+        return run_trials(folder, plan, "search", job, place.at_once, observers)
+    prepared, costs = _prepare(folder, plan, device, places["search"], observers)
+    place = places["finetune"]
+    values = plan.configuration.values
+    finetune = {**values["finetune"], "parallel": _parallel(folder, plan, place)}
+    with _clock(folder, "search"):
+        return run_rounds(
+            "search",
+            {trial.id: cls(trial.seed, values["method"], finetune) for trial in plan.search},
+            plan.search,
+            RoundsJob(plan.worker_job(device, finetune, prepared), place.share),
+            folder=folder.trials,
+            before=costs,
+            max_failures=plan.configuration.settings.search.max_failures,
+            at_once=place.at_once,
+            watchers=observers,
+        )
+
+
+def run_trials(
+    folder: RunFolder,
+    plan: Plan,
+    stage: str,
+    job: Job,
+    at_once: int,
+    observers: Sequence[Observer],
+) -> Found:
+    """A stage whose trials are known beforehand."""
+    trials = {"shared": plan.shared, "search": plan.search, "evaluation": plan.evaluation}[stage]
+    if not trials:
+        return []
+    settings = plan.configuration.settings
+    with _clock(folder, stage):
+        return run_stage(
+            stage,
+            trials,
+            job,
+            folder=folder.trials,
+            epochs=(settings.evaluation if stage == "evaluation" else settings.search).epochs,
+            max_failures=settings.search.max_failures,
+            at_once=at_once,
+            watchers=observers,
+        )
+
+
+def _prepare(
+    folder: RunFolder,
+    plan: Plan,
+    device: str,
+    place: Place,
+    observers: Sequence[Observer],
+) -> tuple[dict[int, Mapping[str, Any]], dict[str, Progress]]:
+    """What the workers start from, by seed; what it cost, by the search trials' ids."""
+    job = Job(plan.search_job(device), place.share)
+    found = run_trials(folder, plan, "shared", job, place.at_once, observers)
+    progress = {outcome.trial.seed: outcome.progress for outcome in found}
+    prepared = dict(plan.given)
+    (folder.path / "shared").mkdir(exist_ok=True)
+    for outcome in found:
+        assert outcome.network is not None
+        path = folder.path / "shared" / f"seed-{outcome.trial.seed}.pt"
+        write_whole(path, outcome.network.read_bytes())
+        prepared[outcome.trial.seed] = torch.load(path, map_location="cpu", weights_only=True)
+    for seed, checkpoint in plan.given.items():  # its arithmetic counts, its time was another's
+        metrics = {"epoch_equivalents": checkpoint["metrics"]["epoch_equivalents"]}
+        progress[seed] = Progress(epochs=1, epoch=1, history=[metrics])
+    return prepared, {trial.id: progress[trial.seed] for trial in plan.search}
+
+
+def _parallel(folder: RunFolder, plan: Plan, place: Place) -> int:
+    """Trials in a round: as asked, or a multiple of what fits; a resumed run keeps its own."""
+    settings = plan.configuration.settings.finetune
+    assert settings is not None
+    kept = folder.state.get("parallel")
+    if kept is None:
+        kept = settings.parallel or TrialSearch.group(place.at_once)
+        folder.save_state(parallel=kept)
+    return int(kept)
+
+
+@contextlib.contextmanager
+def _clock(folder: RunFolder, stage: str) -> Iterator[None]:
+    """Count the stage's time, whatever its end."""
+    folder.begin_stage(stage)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.end_stage(stage)
+        raise
+    folder.end_stage(stage)

@@ -1,0 +1,116 @@
+"""Weight sharing: the one training from which every fine-tune trial starts (AWS, section 3.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from raysearch.data import Split
+from raysearch.errors import RaysearchError
+from raysearch.methods._base import SearchMethod
+from raysearch.policy import Policy
+from raysearch.training import Task, Training, evaluate
+
+FORMAT = "raysearch-shared-checkpoint"
+
+
+class SharedTraining(SearchMethod):
+    """A training with one policy throughout on the search's train split; see `SearchMethod`.
+
+    `trained()` is the shared checkpoint: weights with batch normalisation's statistics, the
+    optimiser's state, what it cost and what it was made with.
+
+    Args:
+        task: data, network, device and seed.
+        search: the fields of `SGDSettings`.
+        policy: augments the images; the uniform one minimises the expected divergence between
+            the shared training and those that would have had a policy of their own (section 3.2).
+            None is no augmentation, the predefined one neither.
+        made: what else a search that uses the checkpoint must have in common with it.
+    """
+
+    def __init__(
+        self, task: Task, search: Mapping[str, Any], policy: Policy | None, made: Mapping[str, Any]
+    ) -> None:
+        train, self._val = task.search_splits()
+        self._policy, self._made = policy, {**made_with(task, search), **made}
+        self.training = Training(task, search, policy, policy is not None, split=train)
+        self.epochs = self.training.epochs
+        self._final: dict[str, float] = {}
+
+    def step(self) -> dict[str, float]:
+        """One epoch; validated after the last."""
+        metrics = self.training.step()
+        self.epoch = self.training.epoch
+        if self.epoch == self.epochs:
+            error, loss = evaluate(self.training.model, self.training.task, self._val)
+            metrics |= {"val_error": error, "val_loss": loss}
+            self._final = metrics
+        return metrics
+
+    def policy(self) -> Policy:
+        """The policy that augments."""
+        assert self._policy is not None
+        return self._policy
+
+    def trained(self) -> dict[str, Any]:
+        """The shared checkpoint."""
+        state = self.training.state_dict()
+        return {
+            "format": FORMAT,
+            "made": self._made,
+            "model": {name: tensor.cpu() for name, tensor in state["model"].items()},
+            "optimizer": state["optimizer"],
+            "metrics": dict(self._final),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The training's."""
+        return self.training.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.training.load_state_dict(state)
+        self.epoch = self.training.epoch
+
+
+def made_with(task: Task, search: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint was made with, by the names that a person knows it by."""
+    train, val = task.search_splits()
+    keys = ("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay")
+    return {
+        "model": task.model,
+        "classes": list(task.dataset.classes),
+        "image size": list(task.dataset.size),
+        "channels": task.dataset.channels,
+        "training images": fingerprint(train),
+        "validation images": fingerprint(val),
+        "predefined augmentation": vars(task.predefined).copy(),
+        **{f"search.{key}": search[key] for key in keys},
+    }
+
+
+def fingerprint(split: Split) -> str:
+    """How many images a split has, and a digest of its labels and first images."""
+    digest = hashlib.sha256(split.labels.cpu().numpy().tobytes())
+    images, _ = next(iter(split.batches(64, device=torch.device("cpu"), generator=None)))
+    digest.update(images.contiguous().numpy().tobytes())
+    return f"{len(split)} ({digest.hexdigest()[:16]})"
+
+
+def check_fits(checkpoint: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """That a checkpoint was made with what a search has.
+
+    Raises:
+        RaysearchError: it was not; the message says what differs.
+    """
+    if checkpoint.get("format") != FORMAT:
+        raise RaysearchError("not a shared checkpoint of raysearch")
+    for key, value in made.items():
+        theirs = checkpoint["made"].get(key)
+        if theirs != value:
+            why = " (another seed divides the images otherwise)" if key.endswith(" images") else ""
+            raise RaysearchError(f"it was made with {key} {theirs}, not {value}{why}")

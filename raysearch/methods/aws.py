@@ -1,0 +1,330 @@
+"""AWS: augmentation-wise weight sharing (Tian et al., NeurIPS 2020).
+
+One network is trained with the uniform policy over ordered pairs of elements, operations at fixed
+magnitudes (stage 1, `SharedTraining`). A trial then takes that checkpoint, fine-tunes it for a few
+epochs with images augmented by the policy as it stands, and its validation accuracy is the reward
+(stage 2). When a group of trials has ended, the policy makes one PPO update from their rewards and
+from how often each drew each pair.
+
+Two settings go beyond the paper. With `draws` = k a trial draws k pairs first and its images draw
+from these: what is estimated is the gradient of the same kind of expectation, but trials differ
+far more in what they were trained with, and it takes fewer of them to see which pairs are good
+(with a draw of its own for each of thousands of images all trials are alike; 0 is that, the
+paper's). And the reward may be the validation loss, which is finer than the accuracy of a few
+hundred images.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
+from raysearch.methods._settings import MethodSettings
+from raysearch.methods._shared import SharedTraining, check_fits, made_with
+from raysearch.methods._trials import Proposal, TrialSearch, Values
+from raysearch.policy import Draws, Pairs
+from raysearch.training import Task, Training, derive_seed, evaluate
+
+
+@dataclass(frozen=True)
+class AwsSettings(MethodSettings):
+    """Settings; those that PPO takes are explained in `PPOSettings`.
+
+    Attributes:
+        operations: names of the operations that elements are made of.
+        levels: magnitudes of each, 1/levels to 1.
+        form: of the distribution over pairs; see `PairDistribution`.
+        updates: rounds of trials, at least 1.
+        draws: pairs that a trial's images draw from; 0: every image draws from the policy.
+        reward: what a trial returns, on the validation images: `accuracy` or minus the `loss`.
+        best: of how many of its best epochs the reward is the mean.
+        label_smoothing: in stage 1 and in the trials.
+        shared_checkpoint: a file or a folder of another run, instead of stage 1.
+    """
+
+    operations: tuple[str, ...]
+    levels: int
+    form: Literal["joint", "factored"]
+    updates: int
+    draws: int
+    reward: Literal["accuracy", "loss"]
+    best: int
+    lr: float
+    betas: tuple[float, float]
+    warmup: int
+    clip: float
+    inner_updates: int
+    kl_limit: float
+    baseline_decay: float
+    label_smoothing: float
+    shared_checkpoint: str | None
+
+    def conditions(self) -> Iterable[tuple[str, bool, str]]:
+        """The values that each number may take."""
+        several = len(set(self.operations)) == len(self.operations) >= 2
+        counts = ("levels", "updates", "best", "inner_updates")
+        return (
+            ("operations", several, "two or more, each once"),
+            *((key, getattr(self, key) >= 1, "at least 1") for key in counts),
+            *((key, getattr(self, key) >= 0, "at least 0") for key in ("draws", "warmup")),
+            ("lr", self.lr > 0, "a number above 0"),
+            ("betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1"),
+            ("clip", 0 < self.clip < 1, "between 0 and 1"),
+            ("kl_limit", self.kl_limit >= 0, "at least 0"),
+            ("baseline_decay", 0 <= self.baseline_decay < 1, "from 0 to below 1"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
+        )
+
+    @property
+    def uniform(self) -> Pairs:
+        """The policy with which stage 1 trains."""
+        return Pairs.uniform(self.operations, self.levels)
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """What a shared checkpoint has to have in common with the search."""
+        return {
+            "method.operations": list(self.operations),
+            "method.levels": self.levels,
+            "method.label_smoothing": self.label_smoothing,
+        }
+
+
+class Aws(TrialSearch):
+    """The driver's part: the policy, and PPO's state; see the module's text and `TrialSearch`."""
+
+    def __init__(self, seed: int, method: Values, finetune: Values) -> None:
+        self.settings = AwsSettings.of(method)
+        self.seed = seed
+        self.rounds = self.settings.updates
+        self.metrics: dict[str, float] = {}
+        self._group: int = finetune["parallel"]
+        self._uniform = self.settings.uniform
+        s = self.settings
+        self._distribution = PairDistribution(len(self._uniform), s.form)
+        ppo = PPOSettings(
+            s.lr, s.betas, s.warmup, s.clip, s.inner_updates, s.kl_limit, s.baseline_decay
+        )
+        self._ppo = PPO(self._distribution, ppo)
+        self._asked = 0  # of this round
+        self._answers: dict[str, Values] = {}  # of this round
+        self._equivalents = 0.0
+
+    @classmethod
+    def uniform(cls, method: Values) -> Pairs:
+        """All pairs of elements alike."""
+        return AwsSettings.of(method).uniform
+
+    @classmethod
+    def preparation(cls, task: Task, search: Values, method: Values) -> SharedTraining:
+        """Stage 1."""
+        settings = AwsSettings.of(method)
+        search = {**search, "label_smoothing": settings.label_smoothing}
+        return SharedTraining(task, search, settings.uniform, settings.made)
+
+    @classmethod
+    def fits(cls, prepared: Values, task: Task, search: Values, method: Values) -> None:
+        """See `TrialSearch.fits`."""
+        settings = AwsSettings.of(method)
+        check_fits(prepared, {**made_with(task, search), **settings.made})
+
+    @classmethod
+    def worker(cls, task: Task, method: Values, finetune: Values, prepared: Values) -> FineTuner:
+        """Fine-tunes the shared checkpoint."""
+        return FineTuner(task, AwsSettings.of(method), finetune, prepared)
+
+    def policy(self) -> Pairs:
+        """The distribution as it stands."""
+        return self._as_policy(self._distribution.log_probabilities().detach())
+
+    def _as_policy(self, log_probabilities: Tensor) -> Pairs:
+        uniform = self._uniform
+        p = log_probabilities.double().exp()
+        return Pairs(uniform.operations, uniform.magnitudes, p, uniform.ranges)
+
+    def _ids(self) -> list[str]:
+        return [f"{self.round + 1:04d}-{index + 1:02d}" for index in range(self._group)]
+
+    def ask(self) -> Proposal | None:
+        """A fine-tuning with the policy as it stands."""
+        left = [id_ for id_ in self._ids()[self._asked :] if id_ not in self._answers]
+        if self.finished or not left:
+            return None
+        self._asked = self._ids().index(left[0]) + 1
+        values = {
+            "log_probabilities": self._distribution.log_probabilities().detach().numpy().copy(),
+            "seed": derive_seed(self.seed, "finetune", left[0]),
+        }
+        return Proposal(left[0], self.round, values)
+
+    def tell(self, proposal: str, answer: Values) -> dict[str, float] | None:
+        """After a round's last answer, a PPO update."""
+        if proposal not in self._ids():
+            raise KeyError(proposal)
+        self._answers[proposal] = answer
+        if len(self._answers) < self._group:
+            return None
+        answers = [self._answers[id_] for id_ in self._ids()]  # in the order of asking
+        n = len(self._uniform)
+        counts = torch.stack([torch.from_numpy(answer["counts"]).float() for answer in answers])
+        counts = counts.reshape(-1, n, n)
+        rewards = [float(answer["reward"]) for answer in answers]
+        moved = self._ppo.update(counts, rewards)
+        self._equivalents += sum(float(answer["epoch_equivalents"]) for answer in answers)
+        self.round += 1
+        self._asked, self._answers = 0, {}
+        self.metrics = {
+            **{key: _mean(answers, key) for key in ("train_loss", "val_loss", "val_error", "lr")},
+            "epoch_equivalents": self._equivalents,
+            "reward": sum(rewards) / len(rewards),
+            "baseline": float(self._ppo.baseline or 0.0),
+            **moved,
+            **self._moved(),
+        }
+        return self.metrics
+
+    def _moved(self) -> dict[str, float]:
+        """How far the policy is from uniform, and each operation's share."""
+        log_p = self._distribution.log_probabilities().detach().double()
+        entropy = float(-(log_p.exp() * log_p).sum())
+        shares = self.policy().marginals()
+        return {
+            "entropy": entropy,
+            "kl_uniform": math.log(log_p.numel()) - entropy,
+            **{f"share/{name}": share for name, share in shares.items()},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """PPO's state, and the answers that came since the last update."""
+        return {
+            "round": self.round,
+            "metrics": dict(self.metrics),
+            "ppo": self._ppo.state_dict(),
+            "answers": {
+                id_: {
+                    k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in a.items()
+                }
+                for id_, a in self._answers.items()
+            },
+            "equivalents": self._equivalents,
+            "group": self._group,
+        }
+
+    def load_state_dict(self, state: Values) -> None:
+        """Continue from `state_dict`; what was asked for and not told is asked for again."""
+        self.round, self.metrics = state["round"], dict(state["metrics"])
+        self._ppo.load_state_dict(state["ppo"])
+        self._group = state["group"]
+        self._asked, self._equivalents = 0, state["equivalents"]
+        self._answers = {
+            id_: {**answer, "counts": answer["counts"].numpy()}
+            for id_, answer in state["answers"].items()
+        }
+
+
+def _mean(answers: Iterable[Values], key: str) -> float:
+    values = [float(answer[key]) for answer in answers]
+    return sum(values) / len(values)
+
+
+class _Counted(Pairs):
+    """Counts the pairs that it draws.
+
+    Attributes:
+        counts: how often each was drawn, int64 [N·N].
+    """
+
+    counts: Tensor
+
+    @classmethod
+    def of(cls, policy: Pairs) -> _Counted:
+        """The same distribution, with nothing drawn yet."""
+        counted = cls(policy.operations, policy.magnitudes, policy.probabilities, policy.ranges)
+        counted.counts = torch.zeros(len(policy) ** 2, dtype=torch.int64)
+        return counted
+
+    def draws_for(self, pair: Tensor, generator: torch.Generator | None = None) -> Draws:
+        """See `Pairs.draws_for`."""
+        self.counts += pair.bincount(minlength=len(self.counts))
+        return super().draws_for(pair, generator)
+
+
+class FineTuner:
+    """The worker's part: a fine-tuning of the shared checkpoint for each proposal.
+
+    Args:
+        task: data, network and device; its seed divides the images.
+        settings: the method's.
+        finetune: the fields of `SGDSettings`.
+        prepared: the shared checkpoint.
+    """
+
+    def __init__(
+        self, task: Task, settings: AwsSettings, finetune: Values, prepared: Values
+    ) -> None:
+        self.task, self.settings = task, settings
+        self._prepared = prepared
+        self._uniform = settings.uniform
+        train, self._val = task.search_splits()
+        sgd = {**finetune, "label_smoothing": settings.label_smoothing}
+        self._training = Training(task, sgd, None, True, split=train)
+        self._groups = self._training.optimizer.state_dict()["param_groups"]
+
+    def __call__(self, proposal: Proposal) -> dict[str, Any]:
+        """Fine-tune and validate.
+
+        Returns:
+            `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss` and
+            `val_error` (percent) after the last epoch, `train_loss` and `lr` of it, and
+            `epoch_equivalents`.
+        """
+        seed: int = proposal.values["seed"]
+        log_p = torch.from_numpy(np.array(proposal.values["log_probabilities"]))
+        policy, counts = self._draw(log_p, seed)
+        training = self._training
+        training.task, training.policy = replace(self.task, seed=seed), policy
+        # its own copy of the momentum, which a step changes; settings are the fine-tuning's
+        state = copy.deepcopy(self._prepared["optimizer"]["state"])
+        optimizer = {"state": state, "param_groups": self._groups}
+        model = self._prepared["model"]
+        training.load_state_dict({"epoch": 0, "model": model, "optimizer": optimizer})
+        found: list[tuple[float, float]] = []
+        while training.epoch < training.epochs:
+            metrics = training.step()
+            found.append(evaluate(training.model, self.task, self._val))
+        errors, losses = zip(*found, strict=True)
+        rewards = [-loss for loss in losses]
+        if self.settings.reward == "accuracy":
+            rewards = [(100 - error) / 100 for error in errors]
+        best = sorted(rewards, reverse=True)[: self.settings.best]
+        drawn = policy.counts if counts is None else counts
+        return {
+            "counts": drawn.to(torch.int32).numpy(),
+            "reward": sum(best) / len(best),
+            "val_error": errors[-1],
+            "val_loss": losses[-1],
+            **metrics,
+        }
+
+    def _draw(self, log_p: Tensor, seed: int) -> tuple[_Counted, Tensor | None]:
+        """The policy of a trial, and how often it was made to consist of each pair, if it was."""
+        uniform, p = self._uniform, log_p.double().exp()
+        policy = Pairs(uniform.operations, uniform.magnitudes, p, uniform.ranges)
+        if not self.settings.draws:
+            return _Counted.of(policy), None
+        generator = torch.Generator().manual_seed(derive_seed(seed, "pairs"))
+        drawn = policy.sample(self.settings.draws, generator=generator).sub_policy
+        counts = drawn.bincount(minlength=p.numel())
+        few = Pairs(uniform.operations, uniform.magnitudes, counts.reshape(p.shape).double())
+        return _Counted.of(few), counts
+
+
+METHOD = Aws

@@ -1,0 +1,348 @@
+"""A stage whose trials are proposed as it goes: a `TrialSearch` on Tune's Searcher interface."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
+
+from raysearch.files import write_whole
+from raysearch.methods import Proposal, TrialSearch, Worker
+from raysearch.tune._checkpoints import POLICY, STATE, Progress
+from raysearch.tune._observe import Failures, T, Watcher
+from raysearch.tune._stage import Interrupted, Outcome, fit
+from raysearch.tune._trainable import Share, ready_worker
+
+ROUNDS = "rounds"  # folder of the searches' states
+
+
+@dataclass(frozen=True)
+class RoundsJob:
+    """What all trials of a stage have in common; sent once to each node.
+
+    Attributes:
+        build: makes the worker of the search with this seed.
+        share: what each trial holds.
+    """
+
+    build: Callable[[int], Worker]
+    share: Share
+
+
+class ProposalTrainable(tune.Trainable):
+    """A proposal per trial, carried out in one step; the process keeps its workers.
+
+    Its configuration is `{"trial": {name, search, seed, proposal}}`.
+    """
+
+    def setup(self, config: dict[str, Any], job: RoundsJob) -> None:  # type: ignore[override]
+        self._job = job
+        self._workers: dict[int, Worker] = {}
+        ready_worker(job.share)
+        self._trial = config["trial"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Let the next trial use this process."""
+        self._trial = new_config["trial"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The whole trial."""
+        began, start = time.time(), time.perf_counter()
+        seed = self._trial["seed"]
+        if seed not in self._workers:
+            self._workers[seed] = self._job.build(seed)
+        answer = self._workers[seed](Proposal(**self._trial["proposal"]))
+        seconds = time.perf_counter() - start
+        return {"answer": answer, "began": began, "seconds": seconds, "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """A trial is one step: there is nothing to go on from."""
+
+    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
+        """See `save_checkpoint`."""
+
+
+@dataclass
+class Running:
+    """A search and how far it is.
+
+    Attributes:
+        search: asks and is told.
+        trial: what it is to the watchers.
+        folder: where its state goes.
+        before: epoch-equivalents spent before its first round.
+        share: of a device that a trial holds.
+        progress: a round counts as an epoch; seconds of the trials include those before.
+        marked: when its time was last counted, on the monotonic clock.
+    """
+
+    search: TrialSearch
+    trial: Any
+    folder: Path
+    before: float
+    share: Share
+    progress: Progress
+    marked: float = field(default_factory=time.monotonic)
+
+    def save(self) -> None:
+        """Write the state; a search killed at any moment goes on from its last answer."""
+        buffer = io.BytesIO()
+        state = {"search": self.search.state_dict(), "progress": asdict(self.progress)}
+        torch.save(state, buffer)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / STATE, buffer.getvalue())
+
+    def load(self) -> None:
+        """Go on from the state, if there is one."""
+        if (self.folder / STATE).exists():
+            state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
+            self.search.load_state_dict(state["search"])
+            self.progress = Progress(**state["progress"])
+
+    def tell(self, proposal: str, answer: Mapping[str, Any], seconds: float) -> bool:
+        """Take an answer; whether it ended a round."""
+        metrics = self.search.tell(proposal, answer)
+        now = time.monotonic()
+        progress = self.progress
+        progress.wall_seconds += now - self.marked
+        progress.device_seconds += seconds * self.share.of_device
+        self.marked = now
+        if metrics is not None:
+            progress.epoch = self.search.round
+            equivalents = self.before + metrics["epoch_equivalents"]
+            row = {"epoch": progress.epoch, **metrics, "epoch_equivalents": equivalents}
+            progress.history.append(row)
+        return metrics is not None
+
+
+Answered = Callable[[str, Mapping[str, Any]], None]
+
+
+class AskAndTell(Searcher):
+    """Hands the searches' proposals to Tune, in turn, and Tune's results to the searches.
+
+    While one search awaits the last answers of its round, another's trials may run.
+
+    Args:
+        searches: by their trials' ids.
+        watchers: told about rounds as epochs.
+        answered: given every result of a trial, with its proposal's id; for measurements.
+    """
+
+    def __init__(
+        self,
+        searches: Mapping[str, Running],
+        watchers: Sequence[Watcher[Any]],
+        answered: Answered | None = None,
+    ) -> None:
+        super().__init__(metric="seconds", mode="min")
+        self._searches = dict(searches)
+        self._watchers, self._answered = list(watchers), answered
+        self._turn = list(searches)
+        self._asked: dict[str, tuple[str, str]] = {}  # Tune's trial: search, proposal
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """A proposal of the next search in turn that has one."""
+        for _ in self._turn:
+            name = self._turn.pop(0)
+            self._turn.append(name)
+            running = self._searches[name]
+            proposal = running.search.ask()
+            if proposal is not None:
+                self._asked[trial_id] = name, proposal.id
+                return {
+                    "trial": {
+                        "name": f"{running.trial.name} trial {proposal.id}",
+                        "search": name,
+                        "seed": running.trial.seed,
+                        "proposal": asdict(proposal),
+                    }
+                }
+        if all(running.search.finished for running in self._searches.values()):
+            return Searcher.FINISHED  # type: ignore[return-value]
+        return None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell a search what its trial answered, and keep its state."""
+        if error or result is None or trial_id not in self._asked:
+            return
+        name, proposal = self._asked.pop(trial_id)
+        running = self._searches[name]
+        answer = {
+            key.removeprefix("answer/"): value
+            for key, value in result.items()
+            if key.startswith("answer/")
+        }
+        ended_round = running.tell(proposal, answer, result["seconds"])
+        running.save()
+        if self._answered is not None:
+            self._answered(proposal, result)
+        if ended_round:
+            self._round_ended(running)
+
+    def _round_ended(self, running: Running) -> None:
+        progress = running.progress
+        for watcher in self._watchers:
+            watcher.trial_progress(running.trial, progress.epoch, progress.metrics)
+            if progress.finished:
+                costs = {
+                    "wall_seconds": progress.wall_seconds,
+                    "device_seconds": progress.device_seconds,
+                }
+                watcher.trial_finished(running.trial, None, {**progress.metrics, **costs})
+
+    def save(self, checkpoint_path: str) -> None:
+        """All searches' states; see `Searcher.save`."""
+        states = {name: running.search.state_dict() for name, running in self._searches.items()}
+        buffer = io.BytesIO()
+        torch.save(states, buffer)
+        write_whole(Path(checkpoint_path), buffer.getvalue())
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Go on from what `save` wrote."""
+        states = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        for name, state in states.items():
+            self._searches[name].search.load_state_dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune's copy of the experiment is not used to continue a run."""
+        return {}
+
+
+class KeepWorkers(FIFOScheduler):
+    """First in, first out, with idle processes kept between rounds.
+
+    Of the processes that no pending trial is waiting for, Tune keeps one (`reuse_actors`). While
+    a round's last trial runs there is no pending one, so all others would be ended and have to be
+    started anew, 3 to 6 s each.
+
+    Args:
+        count: processes to keep.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._count, self._told = count, False
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Before the first trial, allow that many in Tune's cache of idle actors."""
+        super().on_trial_add(tune_controller, trial)
+        controller = getattr(tune_controller, "_tune_controller", tune_controller)
+        cache = getattr(controller, "_actor_cache", None)
+        if cache is not None and not self._told:
+            cache.increase_max(trial.placement_group_factory, by=self._count)
+        self._told = True
+
+
+def run_rounds(
+    stage: str,
+    searches: Mapping[str, TrialSearch],
+    trials: Sequence[T],
+    job: RoundsJob,
+    *,
+    folder: Path,
+    before: Mapping[str, Progress],
+    max_failures: int,
+    at_once: int,
+    watchers: Sequence[Watcher[T]] = (),
+    answered: Answered | None = None,
+) -> list[Outcome[T]]:
+    """Run what is left of searches that are made of many trials; the outcomes as given.
+
+    Ray has to be running. Each search's state is in `folder` after every trial, so that a run
+    that was killed goes on with the answers that it had.
+
+    Args:
+        stage: its name, for the watchers.
+        searches: by the ids of `trials`.
+        trials: what each search is to the watchers; a round counts as an epoch.
+        job: what their trials have in common, put into Ray's object store once.
+        folder: where states go, on storage that all nodes see.
+        before: what each search's preparation cost, by the same ids.
+        max_failures: how often a trial that died is repeated.
+        at_once: trials that may run at the same time.
+        watchers: told what happens, on the driver.
+        answered: see `AskAndTell`.
+
+    Raises:
+        TrialError: a trial cannot be carried out.
+        Interrupted: on SIGINT; the stage can be continued by calling this again.
+    """
+    running = {t.id: _running(t, searches[t.id], job.share, folder, before[t.id]) for t in trials}
+    done = sum(one.search.finished for one in running.values())
+    for watcher in watchers:
+        watcher.stage_started(stage, len(trials), max(s.rounds for s in searches.values()), done)
+        for one in running.values():
+            if not one.search.finished:
+                watcher.trial_started(one.trial)
+    if done < len(running):
+        events = Failures(watchers, max_failures)
+        searcher = AskAndTell(running, watchers, answered)
+        attempt = 1 + len(list(folder.glob(f"{stage}-*")))
+        fit(
+            tune.with_resources(
+                tune.with_parameters(ProposalTrainable, job=job),
+                {"cpu": job.share.cpus, "gpu": job.share.gpus},
+            ),
+            tune.TuneConfig(
+                search_alg=ConcurrencyLimiter(searcher, max_concurrent=at_once),
+                scheduler=KeepWorkers(at_once),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_folder_name,
+                trial_dirname_creator=_folder_name,
+            ),
+            tune.RunConfig(
+                name=f"{stage}-{attempt}",
+                storage_path=str(folder.resolve()),
+                verbose=0,
+                callbacks=[events],
+                failure_config=tune.FailureConfig(max_failures=max_failures),
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=0, checkpoint_at_end=False
+                ),
+            ),
+            events,
+        )
+    if not all(one.search.finished for one in running.values()):
+        raise Interrupted
+    for watcher in watchers:
+        watcher.stage_finished(stage)
+    return [_outcome(running[trial.id]) for trial in trials]
+
+
+def _running(
+    trial: T, search: TrialSearch, share: Share, folder: Path, before: Progress
+) -> Running:
+    progress = Progress(
+        epochs=search.rounds,
+        wall_seconds=before.wall_seconds,
+        device_seconds=before.device_seconds,
+    )
+    equivalents = before.metrics.get("epoch_equivalents", 0.0)
+    running = Running(search, trial, folder / ROUNDS / trial.id, equivalents, share, progress)
+    running.load()
+    return running
+
+
+def _folder_name(trial: Any) -> str:
+    given = trial.config["trial"]
+    return f"{given['search']}-{given['proposal']['id']}"
+
+
+def _outcome(running: Running) -> Outcome[Any]:
+    path = running.folder / POLICY
+    write_whole(path, json.dumps(running.search.policy().to_json()).encode())
+    return Outcome(running.trial, running.progress, path, None)
