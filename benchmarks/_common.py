@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
+from raysearch.report import paired_difference
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 console = Console()
@@ -78,6 +79,33 @@ def images_of(split: Any) -> tuple[torch.Tensor, torch.Tensor]:
     batches = split.batches(4096, device=torch.device("cpu"), generator=None)
     images, labels = zip(*batches, strict=True)
     return torch.cat(images), torch.cat(labels)
+
+
+def compared(values: Sequence[float], baseline: Sequence[float]) -> tuple[list[float], str]:
+    """Mean of `values - baseline`, paired by seed, and its 95 % interval: as numbers, as text.
+
+    Args:
+        values, baseline: one number a seed, in the same order; two at least.
+    """
+    found = paired_difference(dict(enumerate(values)), dict(enumerate(baseline))) or {}
+    numbers = [round(found[key], 3) for key in ("mean", "low", "high")]
+    return numbers, "{:+.2f} [{:+.2f}, {:+.2f}]".format(*numbers)
+
+
+def plot_path(text: str) -> Path | None:
+    """Where to draw, None for nowhere; looked at before anything is measured.
+
+    Raises:
+        RaysearchError: there is no such folder, or the ending is none that can be drawn.
+    """
+    if not text:
+        return None
+    path = Path(text)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise RaysearchError(f"plot={text}: expected a name that ends in .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise RaysearchError(f"plot={text}: there is no folder {path.parent}")
+    return path
 
 
 def finish(result: Mapping[str, Any]) -> None:

@@ -119,3 +119,30 @@ def descendants(pid: int) -> Iterator[tuple[int, str]]:
             ancestor = parents[ancestor]
         if ancestor == pid:
             yield child, commands[child]
+
+
+def kill_tree(process: subprocess.Popen[str]) -> None:
+    """kill -9 of the driver alone; Ray has to notice by itself (its idle agents take a minute)."""
+    children = [pid for pid, command in descendants(process.pid) if "Agent" not in command]
+    assert children
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(_alive(pid) for pid in children))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def stopping() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes to stop when a test fails."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=30)

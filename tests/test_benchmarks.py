@@ -6,10 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
+
+from benchmarks.ablation import removals
+from benchmarks.late import windows
+from benchmarks.proxies import correlations, policies_of
+from raysearch import ops
+from raysearch.errors import RaysearchError
+from raysearch.policy import Candidates, Pairs, Policy, SubPolicies, trivial_augment
 
 SMALL = {
     "ops": ["rounds=1", "batch=8", "seconds=0.01"],
@@ -18,6 +27,12 @@ SMALL = {
     "second_order": ["model=small_cnn", "batch=8", "rounds=1", "size=8"],
     "known_answers": ["kinds=translation", "seeds=1", "epochs=1", "size=8", "workers=1"],
     "gain": ["seeds=2", "search_seeds=1", "search_epochs=1", "epochs=1", "workers=1"],
+    "proxies": [
+        *("data=digits", "limit=100", "policies=4", "seeds=2", "workers=1"),
+        *("epochs=1", "finetune_epochs=1", "plot={folder}/proxies.png"),
+    ],
+    "late": ["fractions=0,0.5,1", "seeds=2", "epochs=2", "workers=1", "plot={folder}/late.png"],
+    "ablation": ["policy={folder}/policy.json", "seeds=2", "epochs=1", "remove=2", "workers=1"],
 }
 KEYS = {
     "ops": {"ratio_32", "ratio_224"},
@@ -26,6 +41,9 @@ KEYS = {
     "second_order": {"pytorch", "ours", "difference"},
     "known_answers": {"method", "cases", "grows", "kinds"},
     "gain": {"method", "errors", "difference", "search_epochs"},
+    "proxies": {"policies", "pearson", "spearman", "accuracies", "paper"},
+    "late": {"policy", "errors", "difference"},
+    "ablation": {"policy", "removed", "errors", "difference"},
 }
 
 
@@ -42,9 +60,13 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_it_runs_and_closes_with_json(name: str) -> None:
-    process = run(name, *SMALL[name])
+def test_it_runs_and_closes_with_json(name: str, tmp_path: Path) -> None:
+    Pairs.uniform(["Rotate", "Invert"]).save(tmp_path / "policy.json")
+    arguments = [argument.format(folder=tmp_path) for argument in SMALL[name]]
+    process = run(name, *arguments)
     assert process.returncode == 0, process.stderr
+    for plot in (argument for argument in arguments if argument.startswith("plot=")):
+        assert Path(plot.removeprefix("plot=")).read_bytes().startswith(b"\x89PNG")
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     assert result["benchmark"] == name
     assert set(result) >= KEYS[name]
@@ -84,3 +106,110 @@ def test_wrong_arguments_are_one_line(arguments: list[str], message: str) -> Non
     assert process.returncode != 0
     assert message.strip() in process.stderr
     assert process.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("proxies", ["policies=3"], "at least seeds=2 and policies=4"),
+        ("proxies", ["plot=nowhere/p.png"], "there is no folder nowhere"),
+        ("late", ["fractions=0,half"], "fractions=0,half: expected numbers from 0 to 1"),
+        ("late", ["policy=none.json"], "none.json: No such file"),
+        ("late", ["plot=late.txt"], "plot=late.txt: expected a name that ends in .png"),
+        ("ablation", [], "policy=PATH: which policy?"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    name: str, arguments: list[str], message: str
+) -> None:
+    process = run(name, *arguments)
+    assert process.returncode != 0
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
+def test_proxies_compares_distinct_policies_that_are_always_the_same() -> None:
+    uniform = Pairs.uniform(ops.OPERATIONS[1:15])
+    policies = policies_of(uniform, 20, seed=0)
+    assert len(policies) == 20
+    assert len({policy.probabilities.numpy().tobytes() for policy in policies.values()}) == 20
+    assert policies == policies_of(uniform, 20, seed=0)
+    assert list(policies_of(uniform, 12, seed=0).items()) == list(policies.items())[:12]
+    assert policies["uniform"] == uniform
+    first = policies["inverted"].probabilities.sum(1)
+    assert first[uniform.operations.index("Invert")] == 1
+    faint = set(policies["harmless"].operation_rates().items())
+    assert {name for name, rate in faint if rate} == {
+        *("AutoContrast", "Posterize", "Color", "Sharpness")
+    }
+
+
+def test_proxies_needs_no_particular_operations() -> None:
+    policies = policies_of(Pairs.uniform(["Rotate", "Blur"]), 8, seed=0)
+    assert len(policies) == 8
+    assert "shifted" not in policies
+
+
+def test_correlations_are_those_of_known_points() -> None:
+    x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    both = correlations(x, [value**3 for value in x])
+    assert both["spearman"] == [1.0, 1.0, 1.0]
+    assert both["pearson"] is not None
+    assert both["pearson"][1] < both["pearson"][0] < both["pearson"][2] < 1
+    falling = correlations(x, [-value for value in x])["spearman"]
+    assert falling is not None
+    assert falling[0] == -1
+    assert correlations(x, [1.0] * 6) == {"pearson": None, "spearman": None}
+
+
+@pytest.mark.parametrize("n", range(5))
+def test_late_has_the_policy_in_the_first_or_the_last_epochs(n: int) -> None:
+    policy = trivial_augment()
+    for side, window in windows(n, 4).items():
+        phases = window.of(policy, 4).phases
+        expected = range(n) if side == "first" else range(4 - n, 4)
+        assert [i for i, phase in enumerate(phases) if phase == policy] == list(expected)
+    assert len(set(windows(n, 4).values())) == (1 if n in (0, 4) else 2)
+
+
+@pytest.mark.parametrize(
+    ("policy", "names"),
+    [
+        (
+            Pairs(
+                ["Rotate", "Invert", "Equalize"],
+                torch.tensor([0.5, 1.0, 1.0]),
+                torch.tensor([[0.2, 0.1, 0.0], [0.1, 0.1, 0.1], [0.3, 0.1, 0.0]]),
+            ),
+            ["Rotate(0.50)", "Invert"],
+        ),
+        (
+            Candidates(
+                *(["Rotate", "Invert", "Rotate"], torch.tensor([0.5, 1.0, 1.0])),
+                *(torch.tensor([0.2, 0.5, 0.3]), 0.8),
+            ),
+            ["Invert(1.00)", "Rotate(1.00)"],
+        ),
+        (
+            SubPolicies(
+                [("Rotate", "Invert"), ("Rotate", "Color"), ("Equalize", "Color")],
+                torch.tensor([0.5, 0.3, 0.2]),
+                *(torch.full((3, 2), 0.5),) * 2,
+            ),
+            ["Rotate"],
+        ),
+    ],
+)
+def test_ablation_removes_the_most_probable(policy: Policy, names: list[str]) -> None:
+    removed = removals(policy, len(names))
+    assert [name for name, _ in removed] == names
+    for name, _ in removed[:1]:
+        rate = removed[0][1].operation_rates().get(name.partition("(")[0], 0)
+        assert rate == 0 or isinstance(policy, Candidates)
+    with pytest.raises(RaysearchError, match="remove="):
+        removals(policy, 4)
+
+
+def test_ablation_needs_elements() -> None:
+    with pytest.raises(RaysearchError, match="kind random_operations"):
+        removals(trivial_augment(), 1)

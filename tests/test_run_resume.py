@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, CommandLine, descendants, wait_for
+from conftest import SMALL, CommandLine, descendants, kill_tree, wait_for
 
 import raysearch
 
@@ -27,22 +27,6 @@ def epochs_done(run: Path, stage: str) -> int:
         except (OSError, ValueError):
             continue
     return max(done)
-
-
-def kill_tree(process: subprocess.Popen[str]) -> None:
-    """kill -9 of the driver alone; Ray has to notice by itself (its idle agents take a minute)."""
-    children = [pid for pid, command in descendants(process.pid) if "Agent" not in command]
-    assert children
-    process.kill()
-    process.communicate()
-    wait_for(lambda: not any(_alive(pid) for pid in children))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -82,17 +66,6 @@ def undisturbed(module_cli: CommandLine) -> Callable[[str], dict[str, Any]]:
         return result_of(run)
 
     return result
-
-
-@pytest.fixture
-def stopping() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes to stop when a test fails."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=30)
 
 
 @pytest.mark.parametrize("method", METHODS)

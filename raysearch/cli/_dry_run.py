@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,11 +14,13 @@ from raysearch.cli._plan import Place, Plan
 from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, Split
 from raysearch.errors import RaysearchError
+from raysearch.methods import TrialSearch
 from raysearch.tune import Work
 
 BATCHES = 4  # that are timed, after as many to warm up
 FIRST_BATCH = 16  # images; tells whether whole batches can be timed at all
 PATIENCE = 10.0  # seconds that timing whole batches may take
+TRIAL_SECONDS = 0.05  # a proposed trial's own overhead; see benchmarks/trial_overhead.py
 START_SECONDS = 12.0  # Ray, its workers, the report
 
 
@@ -42,38 +44,31 @@ def describe(plan: Plan, places: Mapping[str, Place] | None) -> str:
         plan: the trials.
         places: what they hold; None when a running cluster decides.
     """
-    settings = plan.configuration.settings
     lines = [to_yaml(plan.configuration).rstrip(), "", "# trials"]
     seconds: float | None = START_SECONDS
     total = 0.0
-    for stage, trials, group, build in (
-        ("search", plan.search, settings.search, _search),
-        ("evaluation", plan.evaluation, settings.evaluation, _evaluation),
-    ):
-        if not trials:
-            continue
-        place = places[stage] if places else None
-        lines.append(f"{stage}: {len(trials)} trials of {group.epochs} epochs, {_holding(place)}")
-        lines.append("  " + _names([trial.name for trial in trials]))
-        cost = _timed(plan, group, build)
-        if cost is not None and stage == "search":
-            cost = _with_warmup(cost, plan)
-        if cost is None:
+    for group in _groups(plan, places):
+        place = group.place
+        lines.append(
+            f"{group.stage}: {group.count} trials of {group.epochs} epochs, {_holding(place)}"
+        )
+        lines.append("  " + _names(group.names))
+        if group.cost is None:
             seconds = None
             lines.append("  cost: not known before it runs")
             continue
-        equivalents = cost.equivalents * group.epochs
-        total += equivalents * len(trials)
+        equivalents = group.cost.equivalents * group.epochs
+        total += equivalents * group.count
         lines.append(
             f"  cost: {equivalents:.1f} epoch-equivalents each, "
-            f"{equivalents * len(trials):.1f} in all; {_duration(cost.seconds)} an epoch on one "
-            "CPU thread of this machine"
+            f"{equivalents * group.count:.1f} in all; {_duration(group.cost.seconds)} an epoch on "
+            "one CPU thread of this machine"
         )
         if place is None or place.share.device != "cpu":
             seconds = None
         elif seconds is not None:
-            rounds = math.ceil(len(trials) / place.at_once)
-            seconds += rounds * group.epochs * cost.seconds / _speed_up(place)
+            rounds = math.ceil(group.count / place.at_once)
+            seconds += rounds * group.epochs * group.cost.seconds / _speed_up(place)
     lines += ["", "# cost", f"{total:.0f} epoch-equivalents (one: a plain training epoch on the"]
     lines[-1] += " search's train split)"
     if seconds is not None:
@@ -81,6 +76,66 @@ def describe(plan: Plan, places: Mapping[str, Place] | None) -> str:
     else:
         lines.append("time: depends on the GPUs or the cluster, which were not asked")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Like trials.
+
+    Attributes:
+        stage: their stage.
+        names: what they are called.
+        count: how many they are.
+        epochs: of each.
+        place: what they hold; None when a running cluster decides.
+        cost: of an epoch; None where it cannot be told.
+    """
+
+    stage: str
+    names: list[str]
+    count: int
+    epochs: int
+    place: Place | None
+    cost: Cost | None
+
+
+def _groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
+    settings = plan.configuration.settings
+    for stage, trials, group, build in (
+        ("shared", plan.shared, settings.search, _search),
+        ("search", plan.search, settings.search, _search),
+        ("evaluation", plan.evaluation, settings.evaluation, _evaluation),
+    ):
+        if stage == "search" and plan.trial_search is not None:
+            yield _fine_tunes(plan, plan.trial_search, places)
+        elif trials:
+            cost = _timed(plan, group, build)
+            if cost is not None and stage == "search":
+                cost = _with_warmup(cost, plan)
+            place = places["evaluation" if stage == "evaluation" else "search"] if places else None
+            names = [trial.name for trial in trials]
+            yield Group(stage, names, len(trials), group.epochs, place, cost)
+
+
+def _fine_tunes(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place] | None) -> Group:
+    """The trials of searches that propose them, and validate after every epoch."""
+    values, settings = plan.configuration.values, plan.configuration.settings
+    assert settings.finetune is not None
+    place = places["finetune"] if places else None
+    parallel = settings.finetune.parallel or trials.group(place.at_once if place else 1)
+    finetune = {**values["finetune"], "parallel": parallel}
+    updates = [trials(t.seed, values["method"], finetune).rounds for t in plan.search]
+    names = [
+        f"{trial.name}: {count} updates from {parallel} trials each"
+        for trial, count in zip(plan.search, updates, strict=True)
+    ]
+    cost = _timed(plan, settings.finetune, _search)
+    if cost is not None:
+        train, val = plan.setting("cpu").task(plan.search[0].seed).search_splits()
+        more = 1 + len(val) / len(train) / 3
+        overhead = TRIAL_SECONDS / settings.finetune.epochs
+        cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
+    return Group("search", names, sum(updates) * parallel, settings.finetune.epochs, place, cost)
 
 
 def _holding(place: Place | None) -> str:
@@ -114,7 +169,7 @@ def _search(plan: Plan, batch_size: int) -> Work:
     job = plan.search_job("cpu")
     method = {**job.method, **({"warmup": 0.0} if "warmup" in job.method else {})}
     job = replace(job, search={**job.search, "batch_size": batch_size}, method=method)
-    return job(None, plan.search[0].seed)
+    return job(None, plan.search[0].seed)  # or the shared training of such a batch size
 
 
 def _with_warmup(cost: Cost, plan: Plan) -> Cost:

@@ -36,6 +36,7 @@ class SharedTraining(SearchMethod):
         self, task: Task, search: Mapping[str, Any], policy: Policy | None, made: Mapping[str, Any]
     ) -> None:
         train, self._val = task.search_splits()
+        self._validation = validation_cost(train, self._val)
         self._policy, self._made = policy, {**made_with(task, search), **made}
         self.training = Training(task, search, policy, policy is not None, split=train)
         self.epochs = self.training.epochs
@@ -48,6 +49,7 @@ class SharedTraining(SearchMethod):
         if self.epoch == self.epochs:
             error, loss = evaluate(self.training.model, self.training.task, self._val)
             metrics |= {"val_error": error, "val_loss": loss}
+            metrics["epoch_equivalents"] += self._validation
             self._final = metrics
         return metrics
 
@@ -75,6 +77,11 @@ class SharedTraining(SearchMethod):
         """Continue from `state_dict`."""
         self.training.load_state_dict(state)
         self.epoch = self.training.epoch
+
+
+def validation_cost(train: Split, val: Split) -> float:
+    """Epoch-equivalents of a pass over the validation images: a third of a step for each."""
+    return len(val) / len(train) / 3
 
 
 def made_with(task: Task, search: Mapping[str, Any]) -> dict[str, Any]:

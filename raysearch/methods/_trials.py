@@ -118,6 +118,10 @@ class TrialSearch(Method):
         """
 
     @abstractmethod
+    def retract(self, proposal: str) -> None:
+        """It will not be told about a training that it asked for, and has to ask again."""
+
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """All that a restored search needs; what was asked for and not told is asked for again."""
 

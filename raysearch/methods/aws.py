@@ -28,7 +28,7 @@ from torch import Tensor
 
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._shared import SharedTraining, check_fits, made_with
+from raysearch.methods._shared import SharedTraining, check_fits, made_with, validation_cost
 from raysearch.methods._trials import Proposal, TrialSearch, Values
 from raysearch.policy import Draws, Pairs
 from raysearch.training import Task, Training, derive_seed, evaluate
@@ -59,7 +59,7 @@ class AwsSettings(MethodSettings):
     best: int
     lr: float
     betas: tuple[float, float]
-    warmup: int
+    warmup_updates: int
     clip: float
     inner_updates: int
     kl_limit: float
@@ -74,7 +74,7 @@ class AwsSettings(MethodSettings):
         return (
             ("operations", several, "two or more, each once"),
             *((key, getattr(self, key) >= 1, "at least 1") for key in counts),
-            *((key, getattr(self, key) >= 0, "at least 0") for key in ("draws", "warmup")),
+            *((key, getattr(self, key) >= 0, "at least 0") for key in ("draws", "warmup_updates")),
             ("lr", self.lr > 0, "a number above 0"),
             ("betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1"),
             ("clip", 0 < self.clip < 1, "between 0 and 1"),
@@ -111,10 +111,10 @@ class Aws(TrialSearch):
         s = self.settings
         self._distribution = PairDistribution(len(self._uniform), s.form)
         ppo = PPOSettings(
-            s.lr, s.betas, s.warmup, s.clip, s.inner_updates, s.kl_limit, s.baseline_decay
+            s.lr, s.betas, s.warmup_updates, s.clip, s.inner_updates, s.kl_limit, s.baseline_decay
         )
         self._ppo = PPO(self._distribution, ppo)
-        self._asked = 0  # of this round
+        self._asked: set[str] = set()  # of this round, and not told yet
         self._answers: dict[str, Values] = {}  # of this round
         self._equivalents = 0.0
 
@@ -155,21 +155,22 @@ class Aws(TrialSearch):
 
     def ask(self) -> Proposal | None:
         """A fine-tuning with the policy as it stands."""
-        left = [id_ for id_ in self._ids()[self._asked :] if id_ not in self._answers]
-        if self.finished or not left:
+        taken = self._asked | set(self._answers)
+        id_ = next((id_ for id_ in self._ids() if id_ not in taken), None)
+        if self.finished or id_ is None:
             return None
-        self._asked = self._ids().index(left[0]) + 1
+        self._asked.add(id_)
         values = {
             "log_probabilities": self._distribution.log_probabilities().detach().numpy().copy(),
-            "seed": derive_seed(self.seed, "finetune", left[0]),
+            "seed": derive_seed(self.seed, "finetune", id_),
         }
-        return Proposal(left[0], self.round, values)
+        return Proposal(id_, self.round, values)
 
     def tell(self, proposal: str, answer: Values) -> dict[str, float] | None:
         """After a round's last answer, a PPO update."""
-        if proposal not in self._ids():
-            raise KeyError(proposal)
-        self._answers[proposal] = answer
+        self._asked.remove(proposal)
+        # a copy: what comes through Ray's object store cannot be written to
+        self._answers[proposal] = {**answer, "counts": np.array(answer["counts"])}
         if len(self._answers) < self._group:
             return None
         answers = [self._answers[id_] for id_ in self._ids()]  # in the order of asking
@@ -180,7 +181,7 @@ class Aws(TrialSearch):
         moved = self._ppo.update(counts, rewards)
         self._equivalents += sum(float(answer["epoch_equivalents"]) for answer in answers)
         self.round += 1
-        self._asked, self._answers = 0, {}
+        self._asked, self._answers = set(), {}
         self.metrics = {
             **{key: _mean(answers, key) for key in ("train_loss", "val_loss", "val_error", "lr")},
             "epoch_equivalents": self._equivalents,
@@ -190,6 +191,10 @@ class Aws(TrialSearch):
             **self._moved(),
         }
         return self.metrics
+
+    def retract(self, proposal: str) -> None:
+        """See `TrialSearch.retract`."""
+        self._asked.remove(proposal)
 
     def _moved(self) -> dict[str, float]:
         """How far the policy is from uniform, and each operation's share."""
@@ -223,7 +228,7 @@ class Aws(TrialSearch):
         self.round, self.metrics = state["round"], dict(state["metrics"])
         self._ppo.load_state_dict(state["ppo"])
         self._group = state["group"]
-        self._asked, self._equivalents = 0, state["equivalents"]
+        self._asked, self._equivalents = set(), state["equivalents"]
         self._answers = {
             id_: {**answer, "counts": answer["counts"].numpy()}
             for id_, answer in state["answers"].items()
@@ -276,6 +281,7 @@ class FineTuner:
         train, self._val = task.search_splits()
         sgd = {**finetune, "label_smoothing": settings.label_smoothing}
         self._training = Training(task, sgd, None, True, split=train)
+        self._validation = validation_cost(train, self._val)
         self._groups = self._training.optimizer.state_dict()["param_groups"]
 
     def __call__(self, proposal: Proposal) -> dict[str, Any]:
@@ -312,6 +318,7 @@ class FineTuner:
             "val_error": errors[-1],
             "val_loss": losses[-1],
             **metrics,
+            "epoch_equivalents": metrics["epoch_equivalents"] + len(found) * self._validation,
         }
 
     def _draw(self, log_p: Tensor, seed: int) -> tuple[_Counted, Tensor | None]:

@@ -61,7 +61,7 @@ class TrialError(RaysearchError):
 
 
 class Failures(tune.Callback):
-    """What happens when a trial dies.
+    """How a stage ends when a trial cannot go on.
 
     A trial that ends in a `RaysearchError` (a loss that is not finite, say) is not retried: the
     same would happen again. It ends the stage, as does a trial that has died too often.
@@ -74,7 +74,7 @@ class Failures(tune.Callback):
         self._watchers = list(watchers)
         self._retries = retries
         self._died: dict[str, int] = {}
-        self.error: TrialError | None = None
+        self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles callbacks for a restore of its own, which is not used."""
@@ -84,31 +84,36 @@ class Failures(tune.Callback):
         """What people call the trial."""
         return str(trial.config["trial"]["name"])
 
+    def deaths(self, trial: Any) -> int:
+        """How often it has died and was retried."""
+        return self._died.get(self.name(trial), 0)
+
     def ended(self, trial: Any, reason: str) -> None:
         """Tell the watchers that a trial has failed for good."""
         return
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        cause = _cause(trial)
-        if _for_the_user(cause):
-            self._end(trial, cause)
+    def retried(self, trial: Any, cause: BaseException, how: str) -> None:
+        """Tell the watchers that a trial has died and what becomes of it.
+
+        Args:
+            trial: Tune's.
+            cause: what it died of.
+            how: what happens now, e.g. "it is repeated".
+        """
         name = self.name(trial)
         count = self._died[name] = self._died.get(name, 0) + 1
         _log.warning("%s failed: %s", name, cause)
         for watcher in self._watchers:
             watcher.message(
-                f"{name} died ({_first_line(cause)}); it goes on from "
-                f"{_last_checkpoint(trial)} (retry {count} of {self._retries})"
+                f"{name} died ({_first_line(cause)}); {how} (retry {count} of {self._retries})"
             )
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, _cause(trial))
-
-    def _end(self, trial: Any, cause: BaseException) -> None:
+    def end(self, trial: Any, cause: BaseException) -> None:
+        """End the stage, because a trial cannot go on."""
         name = self.name(trial)
         _log.error("%s failed: %s", name, cause)
-        expected = _for_the_user(cause)
-        again = "" if expected else f" after {self._died.get(name, 0)} retries"
+        expected = for_the_user(cause)
+        again = "" if expected else f" after {self.deaths(trial)} retries"
         reason, last = _first_line(cause), _last_checkpoint(trial)
         self.error = TrialError(
             f"{name} failed{again}: {reason} (last good checkpoint: {last})", expected
@@ -145,6 +150,15 @@ class Events(Failures):
         for watcher in self._watchers:
             watcher.trial_finished(self._known(trial), None, metrics)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        cause = cause_of(trial)
+        if for_the_user(cause):
+            self.end(trial, cause)
+        self.retried(trial, cause, f"it goes on from {_last_checkpoint(trial)}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.end(trial, cause_of(trial))
+
     def ended(self, trial: Any, reason: str) -> None:
         """See `Failures.ended`."""
         for watcher in self._watchers:
@@ -154,7 +168,7 @@ class Events(Failures):
         return self._trials[trial.config["trial"]["id"]]
 
 
-def _cause(trial: Any) -> BaseException:
+def cause_of(trial: Any) -> BaseException:
     """The exception that a trial died of, without Ray's wrapping."""
     if trial.pickled_error_file is None:
         return RuntimeError(f"see {trial.error_file}")
@@ -165,7 +179,7 @@ def _cause(trial: Any) -> BaseException:
     return error
 
 
-def _for_the_user(cause: BaseException) -> bool:
+def for_the_user(cause: BaseException) -> bool:
     """Whether a person has to mend something before it makes sense to go on."""
     return isinstance(cause, RaysearchError) or _disk_full(cause)
 

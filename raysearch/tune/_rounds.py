@@ -18,7 +18,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from raysearch.files import write_whole
 from raysearch.methods import Proposal, TrialSearch, Worker
 from raysearch.tune._checkpoints import POLICY, STATE, Progress
-from raysearch.tune._observe import Failures, T, Watcher
+from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
 from raysearch.tune._stage import Interrupted, Outcome, fit
 from raysearch.tune._trainable import Share, ready_worker
 
@@ -137,6 +137,9 @@ class AskAndTell(Searcher):
         searches: by their trials' ids.
         watchers: told about rounds as epochs.
         answered: given every result of a trial, with its proposal's id; for measurements.
+
+    Attributes:
+        error: why no search can go on; Tune would take it for a trial's and repeat that.
     """
 
     def __init__(
@@ -149,6 +152,7 @@ class AskAndTell(Searcher):
         self._searches = dict(searches)
         self._watchers, self._answered = list(watchers), answered
         self._turn = list(searches)
+        self.error: Exception | None = None
         self._asked: dict[str, tuple[str, str]] = {}  # Tune's trial: search, proposal
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -176,9 +180,18 @@ class AskAndTell(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell a search what its trial answered, and keep its state."""
-        if error or result is None or trial_id not in self._asked:
+        if trial_id not in self._asked:
             return
         name, proposal = self._asked.pop(trial_id)
+        if error or result is None:
+            self._searches[name].search.retract(proposal)
+            return
+        try:
+            self._take(name, proposal, result)
+        except Exception as problem:  # e.g. a full disk
+            self.error = problem
+
+    def _take(self, name: str, proposal: str, result: Mapping[str, Any]) -> None:
         running = self._searches[name]
         answer = {
             key.removeprefix("answer/"): value
@@ -219,6 +232,31 @@ class AskAndTell(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune's copy of the experiment is not used to continue a run."""
         return {}
+
+
+class RoundEvents(Failures):
+    """A trial that died is proposed again; the stage ends when one has too often.
+
+    Tune's own way to retry is not used: it gives up on a trial whose kept process died before the
+    trial came to it.
+    """
+
+    def __init__(self, searcher: AskAndTell, watchers: Sequence[Watcher[T]], retries: int) -> None:
+        super().__init__(watchers, retries)
+        self._searcher, self._most = searcher, retries
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The searcher, which was told before, proposes it again."""
+        cause = cause_of(trial)
+        if for_the_user(cause) or self.deaths(trial) >= self._most:
+            self.end(trial, cause)
+        self.retried(trial, cause, "it is repeated")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """See `AskAndTell.error`."""
+        self.error = self.error or self._searcher.error
+        if self.error is not None:
+            raise self.error
 
 
 class KeepWorkers(FIFOScheduler):
@@ -288,8 +326,8 @@ def run_rounds(
             if not one.search.finished:
                 watcher.trial_started(one.trial)
     if done < len(running):
-        events = Failures(watchers, max_failures)
         searcher = AskAndTell(running, watchers, answered)
+        events = RoundEvents(searcher, watchers, max_failures)
         attempt = 1 + len(list(folder.glob(f"{stage}-*")))
         fit(
             tune.with_resources(
@@ -309,7 +347,7 @@ def run_rounds(
                 storage_path=str(folder.resolve()),
                 verbose=0,
                 callbacks=[events],
-                failure_config=tune.FailureConfig(max_failures=max_failures),
+                failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
                 ),
@@ -339,7 +377,7 @@ def _running(
 
 def _folder_name(trial: Any) -> str:
     given = trial.config["trial"]
-    return f"{given['search']}-{given['proposal']['id']}"
+    return f"{given['search']}-{given['proposal']['id']}-{trial.trial_id}"
 
 
 def _outcome(running: Running) -> Outcome[Any]:

@@ -136,7 +136,7 @@ def fit(
     """Let Tune run trials, in the order given as far as resources allow.
 
     Raises:
-        TrialError: what `events` says of a trial that cannot go on.
+        TrialError, Exception: what `events` says of a trial that cannot go on, or of the driver.
     """
     # It misses the result files whose writing is disabled; histories are in the checkpoints.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)

@@ -1,0 +1,266 @@
+"""Searches made of many trials, on Ray: workers that are kept and killed, rounds, continuation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ray import cloudpickle
+from test_aws import FINETUNE, METHOD, Counted
+
+from raysearch.errors import NonFiniteLossError
+from raysearch.methods import Proposal, carry_out
+from raysearch.methods.aws import Aws
+from raysearch.policy import Pairs, read_policy
+from raysearch.tune import (
+    Capacity,
+    Progress,
+    RoundsJob,
+    Share,
+    TrialError,
+    Wish,
+    cluster,
+    run_rounds,
+)
+
+BEFORE = Progress(
+    epochs=1, wall_seconds=3.0, device_seconds=2.0, history=[{"epoch_equivalents": 10.0}]
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _by_value() -> Iterator[None]:
+    """Ray's workers cannot import test modules."""
+    modules = [__import__(__name__), __import__("test_aws")]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    yield
+    for module in modules:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Capacity]:
+    """Ray with two CPUs."""
+    with cluster(Wish(device="cpu", cpus=2)) as capacity:
+        yield capacity
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A search as stages know it."""
+
+    seed: int
+    policy: str | None = None
+
+    @property
+    def id(self) -> str:
+        return f"search-seed-{self.seed}"
+
+    @property
+    def name(self) -> str:
+        return f"aws seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Builds workers that answer by a rule; may die (once, where there is a mark) or go wrong."""
+
+    die_at: str = ""
+    mark: str = ""
+    wrong: bool = False
+    seconds: float = 0.0
+
+    def __call__(self, seed: int) -> Any:
+        counted = Counted()
+
+        def worker(proposal: Proposal) -> dict[str, Any]:
+            time.sleep(self.seconds)
+            if self.wrong:
+                raise NonFiniteLossError("training", 1, 2)
+            if proposal.id == self.die_at and not (self.mark and Path(self.mark).exists()):
+                if self.mark:
+                    Path(self.mark).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return {**counted(proposal), "pid": os.getpid()}
+
+        return worker
+
+
+class Notes:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.rounds: list[tuple[str, int]] = []
+        self.finished: list[str] = []
+        self.messages: list[str] = []
+        self.resumed = -1
+
+    def stage_started(self, stage: str, trials: int, epochs: int, resumed: int = 0) -> None:
+        self.resumed = resumed
+
+    def trial_started(self, trial: Trial) -> None: ...
+
+    def trial_progress(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.rounds.append((trial.id, epoch))
+
+    def trial_finished(self, trial: Trial, error: str | None, metrics: Mapping[str, float]) -> None:
+        self.finished.append(trial.id)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def stage_finished(self, stage: str) -> None: ...
+
+
+def rounds(
+    folder: Path,
+    rule: Rule,
+    *,
+    at_once: int = 2,
+    seeds: int = 1,
+    updates: int = 3,
+    notes: Notes | None = None,
+    **more: Any,
+) -> Any:
+    """A stage of AWS searches."""
+    trials = [Trial(seed) for seed in range(seeds)]
+    method = {**METHOD, "updates": updates}
+    return run_rounds(
+        "search",
+        {trial.id: Aws(trial.seed, method, FINETUNE) for trial in trials},
+        trials,
+        RoundsJob(rule, Share(cpus=1.0, gpus=0.0, device="cpu")),
+        folder=folder,
+        before={trial.id: BEFORE for trial in trials},
+        max_failures=2,
+        at_once=at_once,
+        watchers=[notes or Notes()],
+        **more,
+    )
+
+
+def expected(seed: int = 0, updates: int = 3) -> Pairs:
+    """The policy of a search in one process."""
+    search = Aws(seed, {**METHOD, "updates": updates}, FINETUNE)
+    carry_out(search, Counted())
+    return search.policy()
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_workers_are_kept_their_number_changes_nothing_and_all_is_counted(
+    running: Capacity, tmp_path: Path, at_once: int
+) -> None:
+    processes: set[int] = set()
+    notes = Notes()
+    [outcome] = rounds(
+        tmp_path,
+        Rule(seconds=0.3),
+        at_once=at_once,
+        notes=notes,
+        answered=lambda _, result: processes.add(result["answer/pid"]),
+    )
+    assert read_policy(outcome.policy) == expected()
+    assert len(processes) <= at_once
+    assert notes.rounds == [("search-seed-0", n) for n in (1, 2, 3)]
+    assert notes.finished == ["search-seed-0"]
+    progress = outcome.progress
+    assert progress.finished
+    assert [row["epoch_equivalents"] for row in progress.history] == [16.0, 22.0, 28.0]
+    assert progress.device_seconds == pytest.approx(2.0 + 9 * 0.3, abs=0.5)
+    assert progress.wall_seconds > 3.0
+
+
+def test_seeds_take_turns(running: Capacity, tmp_path: Path) -> None:
+    outcomes = rounds(tmp_path, Rule(), seeds=2)
+    for seed, outcome in enumerate(outcomes):
+        assert read_policy(outcome.policy) == expected(seed)
+
+
+def test_a_killed_worker_repeats_its_trial(running: Capacity, tmp_path: Path) -> None:
+    notes = Notes()
+    rule = Rule(die_at="0002-02", mark=str(tmp_path / "mark"))
+    [outcome] = rounds(tmp_path, rule, notes=notes)
+    assert read_policy(outcome.policy) == expected()
+    [message] = notes.messages
+    assert message.startswith("aws seed 0 trial 0002-02 died")
+    assert message.endswith("it is repeated (retry 1 of 2)")
+
+
+def test_a_kept_process_that_died_idle_costs_a_retry(running: Capacity, tmp_path: Path) -> None:
+    def kill_idle(proposal: str, result: Mapping[str, Any]) -> None:
+        if proposal == "0002-02":  # its worker has nothing to do until the round ends
+            os.kill(result["answer/pid"], signal.SIGKILL)
+
+    notes = Notes()
+    [outcome] = rounds(tmp_path, Rule(seconds=0.2), notes=notes, answered=kill_idle)
+    assert read_policy(outcome.policy) == expected()
+
+
+def test_a_trial_that_dies_too_often_ends_the_search(running: Capacity, tmp_path: Path) -> None:
+    rule = Rule(die_at="0001-02")
+    with pytest.raises(TrialError, match="trial 0001-02 failed after 2 retries"):
+        rounds(tmp_path, rule, updates=1)
+
+
+def test_a_loss_that_is_not_finite_ends_the_search_in_one_line(
+    running: Capacity, tmp_path: Path
+) -> None:
+    with pytest.raises(TrialError, match=r"aws seed 0 trial 0001-0\d failed: training: the loss"):
+        rounds(tmp_path, Rule(wrong=True))
+
+
+def test_a_search_goes_on_with_the_answers_that_it_had(running: Capacity, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    asked: list[str] = []
+
+    def stop(proposal: str, result: Mapping[str, Any]) -> None:
+        asked.append(proposal)
+        if len(asked) == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        rounds(tmp_path, Rule(), answered=stop)
+    again: list[str] = []
+    [outcome] = rounds(tmp_path, Rule(), answered=lambda proposal, _: again.append(proposal))
+    assert read_policy(outcome.policy) == expected()
+    assert sorted(asked + again) == sorted({*asked, *again})
+    assert len(asked + again) == 9
+    notes = Notes()
+    [once_more] = rounds(tmp_path, Rule(wrong=True), notes=notes)  # nothing is left to run
+    assert notes.resumed == 1
+    assert once_more.progress == outcome.progress
+
+
+def test_its_state_is_saved_with_the_experiment_too(running: Capacity, tmp_path: Path) -> None:
+    from raysearch.tune._rounds import AskAndTell, _running
+
+    search = Aws(0, METHOD, FINETUNE)
+    share = Share(1.0, 0.0, "cpu")
+    searcher = AskAndTell({"s": _running(Trial(0), search, share, tmp_path, BEFORE)}, [])
+    suggested = searcher.suggest("tune-1")
+    assert suggested is not None
+    answer = Counted()(Proposal(**suggested["trial"]["proposal"]))
+    flat = {f"answer/{key}": value for key, value in answer.items()}
+    searcher.on_trial_complete("tune-1", {**flat, "seconds": 1.0})
+    searcher.save(str(tmp_path / "searcher.pt"))
+    fresh = Aws(0, METHOD, FINETUNE)
+    other = AskAndTell({"s": _running(Trial(1), fresh, share, tmp_path, BEFORE)}, [])
+    other.restore(str(tmp_path / "searcher.pt"))
+    proposal = fresh.ask()
+    assert proposal is not None
+    assert proposal.id == "0001-02"
+    assert np.array_equal(
+        next(iter(fresh.state_dict()["answers"].values()))["counts"].numpy(), answer["counts"]
+    )
+    assert isinstance(torch.load(tmp_path / "searcher.pt", weights_only=True), dict)

@@ -1,0 +1,130 @@
+"""`method=aws` from the command line: killed in every stage, and with a given checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL, CommandLine, descendants, kill_tree, wait_for
+
+ARGUMENTS = [
+    *SMALL,
+    "method=aws",
+    "seeds=1",
+    "search.epochs=30",
+    "method.updates=12",
+    "finetune.parallel=4",
+    "device=cpu",
+]
+
+
+def answers(run: Path) -> int:
+    """Fine-tune trials whose answers are on disk."""
+    try:
+        path = run / "trials" / "rounds" / "search-seed-0" / "state.pt"
+        search = torch.load(path, weights_only=True)["search"]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return 0
+    return 4 * int(search["round"]) + len(search["answers"])
+
+
+def shared_epochs(run: Path) -> int:
+    """Epochs of the shared training that are on disk."""
+    done = [0]
+    for path in run.glob("trials/shared-*/*/checkpoint_*/progress.json"):
+        try:
+            done.append(json.loads(path.read_text())["epoch"])
+        except (OSError, ValueError):
+            continue
+    return max(done)
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """What must not depend on how often a run was interrupted."""
+    summary = json.loads((run / "summary.json").read_text())
+    return {
+        "policy": json.loads((run / "policy.json").read_text()),
+        "errors": summary["errors"],
+        "equivalents": summary["search"]["epoch_equivalents"],
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(module_cli: CommandLine) -> Path:
+    """A run that nobody disturbs, with one worker."""
+    done = module_cli.run(*ARGUMENTS, "--num-cpus", "1", "name=aws")
+    assert done.returncode == 0, done.stderr
+    assert "shared: 1 of 1 done" in done.stdout
+    return module_cli.folder / "runs" / "aws"
+
+
+def test_the_run_leaves_a_policy_over_pairs_and_what_it_cost(undisturbed: Path) -> None:
+    result = result_of(undisturbed)
+    assert result["policy"]["kind"] == "pairs"
+    assert len(result["policy"]["operations"]) == 36
+    trials = 12 * 4 * (3 * (0.8 + 1 / 3))  # epochs of whole batches, validated each
+    assert result["equivalents"] == pytest.approx(30 + trials, rel=0.3)
+    assert (undisturbed / "shared" / "seed-0.pt").is_file()
+    assert not (undisturbed / "trials").exists()
+
+
+def test_killed_workers_and_drivers_change_nothing(
+    undisturbed: Path, module_cli: CommandLine, stopping: list[subprocess.Popen[str]]
+) -> None:
+    run = module_cli.folder / "runs" / "disturbed"
+    process = module_cli.start(*ARGUMENTS, "--num-cpus", "2", "name=disturbed")
+    stopping.append(process)
+    wait_for(lambda: shared_epochs(run) >= 3, process)
+    kill_tree(process)
+    assert shared_epochs(run) < 30
+
+    process = module_cli.start("--resume", "disturbed", "--num-cpus", "2")
+    stopping.append(process)
+    wait_for(lambda: answers(run) >= 5, process)
+    workers = [pid for pid, command in descendants(process.pid) if "Trainable" in command]
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    before = answers(run)
+    wait_for(lambda: answers(run) >= before + 6, process)
+    kill_tree(process)
+    assert not (run / "policy.json").exists()
+
+    finished = module_cli.run("--resume", str(run), "--num-cpus", "2")
+    assert finished.returncode == 0, finished.stderr
+    assert result_of(run) == result_of(undisturbed)
+
+
+def test_a_shared_checkpoint_is_used_again(undisturbed: Path, module_cli: CommandLine) -> None:
+    given = f"method.shared_checkpoint={undisturbed}"
+    done = module_cli.run(*ARGUMENTS, given, "name=again")
+    assert done.returncode == 0, done.stderr
+    assert "shared:" not in done.stdout
+    assert result_of(module_cli.folder / "runs" / "again") == result_of(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search.epochs=9"], "it was made with search.epochs 30, not 9"),
+        (["model=resnet18"], "it was made with model small_cnn, not resnet18"),
+        (["seeds=[1]"], "seed-1.pt"),
+        (["data.split_seed=4"], "it was made with training images"),
+        (["method.shared_checkpoint=config.yaml"], "there is no config.yaml"),
+    ],
+)
+def test_one_that_does_not_fit_is_refused_before_anything_is_computed(
+    undisturbed: Path, module_cli: CommandLine, arguments: list[str], message: str
+) -> None:
+    given = f"method.shared_checkpoint={undisturbed}"
+    refused = module_cli.run(*ARGUMENTS, given, *arguments, "name=refused")
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (module_cli.folder / "runs" / "refused").exists()
