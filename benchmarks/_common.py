@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import torch
 import yaml
 from rich.console import Console
 
+from raysearch import methods
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
+from raysearch.policy import Policy
 from raysearch.report import paired_difference
+from raysearch.training import Task
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 console = Console()
@@ -64,6 +68,57 @@ def _method_file(name: str) -> dict[str, Any]:
     for base in bases:
         merged |= content["method"] if base == "_self_" else _method_file(base)
     return merged or dict(content["method"])
+
+
+def finetune_settings(name: str, search: Mapping[str, Any]) -> dict[str, Any]:
+    """The `finetune` group of a method's configuration; what it takes from `search` filled in."""
+    group: dict[str, Any] = {}
+    content = yaml.safe_load((CONFIGS / "method" / f"{name}.yaml").read_text())
+    for base in (entry for entry in content.get("defaults", []) if isinstance(entry, str)):
+        if base != "_self_":
+            group |= finetune_settings(base, search)
+    for key, value in content.get("finetune", {}).items():
+        reference = str(value).startswith("${search.")
+        group[key] = search[value[len("${search.") : -1]] if reference else value
+    return group | {"parallel": group.get("parallel") or methods.TrialSearch.group(1)}
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A whole search in this process.
+
+    Attributes:
+        policy: what it found.
+        metrics: of its last epoch or round; `epoch_equivalents` are those of the whole search.
+        test: what `SearchMethod.test` says.
+    """
+
+    policy: Policy
+    metrics: dict[str, float]
+    test: dict[str, float]
+
+
+def search_through(
+    task: Task, search: Mapping[str, Any], method: Mapping[str, Any], finetune: Mapping[str, Any]
+) -> Searched:
+    """Search with a method, in one trial or in many, one after the other.
+
+    Args:
+        task, search, method: see `SearchMethod`.
+        finetune: for methods of many trials; see `TrialSearch`.
+    """
+    first = methods.build(method["name"], task, search, method)
+    while first.epoch < first.epochs:
+        metrics = first.step()
+    trials = methods.find_trials(method["name"])
+    if trials is None:
+        return Searched(first.policy(), metrics, first.test())
+    prepared = first.trained()
+    assert prepared is not None
+    found = trials(task.seed, method, finetune)
+    methods.carry_out(found, trials.worker(task, method, finetune, prepared))
+    cost = metrics["epoch_equivalents"] + found.metrics["epoch_equivalents"]
+    return Searched(found.policy(), {**found.metrics, "epoch_equivalents": cost}, {})
 
 
 def cifar10(limit: int | None = None) -> Dataset | None:

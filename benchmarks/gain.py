@@ -1,6 +1,6 @@
 """What are the learned policies worth on ordinary data, beside what needs no search?
 
-    python -m benchmarks.gain [method=dada,ddas,bilevel] [data=digits|cifar10] [seeds=5]
+    python -m benchmarks.gain [method=dada,ddas,bilevel,aws] [data=digits|cifar10] [seeds=5]
 
 Every method searches on its part of the training images; networks are retrained from scratch on
 all of them with each learned policy, with the uniform one over DADA's 15 operations, and with the
@@ -23,7 +23,17 @@ import torch
 import yaml
 from rich.table import Table
 
-from benchmarks._common import CONFIGS, arguments, cifar10, console, finish, method_settings, run
+from benchmarks._common import (
+    CONFIGS,
+    arguments,
+    cifar10,
+    console,
+    finetune_settings,
+    finish,
+    method_settings,
+    run,
+    search_through,
+)
 from raysearch import methods, ops
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError
@@ -33,7 +43,7 @@ from raysearch.report import paired_difference, spread
 from raysearch.training import Predefined, Task, Training
 
 DEFAULTS = {
-    "method": "dada,ddas,bilevel",
+    "method": "dada,ddas,bilevel,aws",
     "data": "digits",
     "seeds": 5,
     "search_seeds": 2,
@@ -119,14 +129,12 @@ def search(job: tuple[Setting, dict[str, Any], float, int]) -> Found:
     joint = is_joint(method["name"])
     task = setting.task(seed, setting.predefined, val_fraction)
     sgd = setting.evaluation if joint else setting.search
-    found = methods.build(method["name"], task, sgd, method)
-    while found.epoch < found.epochs:
-        metrics = found.step()
-    error = found.test().get("test_error")
+    found = search_through(task, sgd, method, finetune_settings(method["name"], sgd))
     seconds = time.perf_counter() - start
     # in epochs over all training images, whatever part of them the search trains on
     share = len(task.search_splits()[0]) / len(setting.data.train)
-    return Found(found.policy(), error, metrics["epoch_equivalents"] * share, seconds)
+    cost = found.metrics["epoch_equivalents"] * share
+    return Found(found.policy, found.test.get("test_error"), cost, seconds)
 
 
 def train(job: tuple[Setting, Policy | None, Predefined | None, int]) -> tuple[float, float]:

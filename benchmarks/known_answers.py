@@ -1,6 +1,6 @@
 """Does online bilevel optimisation learn the transformation that the validation images underwent?
 
-    python -m benchmarks.known_answers [method=bilevel] [data=digits|cifar10] [seeds=3] [epochs=90]
+    python -m benchmarks.known_answers [method=bilevel] [data=digits|cifar10] [seeds=3] [epochs=180]
 
 Half of the images train, as they are; the other half validate, each carried through one known
 transformation with a parameter drawn from U(-a, a): rotation (a = 30 degrees, learned by an affine
@@ -59,7 +59,7 @@ DEFAULTS = {
     "data": "digits",
     "kinds": ",".join(KINDS),
     "seeds": 3,
-    "epochs": 90,
+    "epochs": 180,
     "batch": 128,
     "lr": 0.1,
     "size": 16,  # digits are resized to this many pixels

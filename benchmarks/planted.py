@@ -35,12 +35,14 @@ from benchmarks._common import (
     arguments,
     cifar10,
     console,
+    finetune_settings,
     finish,
     images_of,
     method_settings,
     run,
+    search_through,
 )
-from raysearch import methods, ops
+from raysearch import ops
 from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.policy import SubPolicies
@@ -122,7 +124,8 @@ def task_of(data: Dataset, train: Any, val: Any, seed: int) -> Task:
 
 def sgd(values: dict[str, Any]) -> dict[str, Any]:
     """How the classifier is trained."""
-    return {"epochs": values["epochs"], "batch_size": values["batch"], "lr": values["lr"]}
+    fixed = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+    return {"epochs": values["epochs"], "batch_size": values["batch"], "lr": values["lr"], **fixed}
 
 
 def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
@@ -133,18 +136,17 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
     planted = plant(images, case.operation, values["magnitude"], case.seed)
     task = task_of(data, train, (planted, labels), case.seed)
     start = time.perf_counter()
-    found = methods.build(settings["name"], task, sgd(values), settings)
-    while found.epoch < found.epochs:
-        metrics = found.step()
-    shares = found.policy().at(1.0).marginals()  # a schedule's last phase
+    finetune = finetune_settings(settings["name"], sgd(values))
+    found = search_through(task, sgd(values), settings, finetune)
+    shares = found.policy.at(1.0).marginals()  # a schedule's last phase
     return Found(
         case,
         rank=list(shares).index(case.operation) + 1,
         share=shares[case.operation],
         first=next(iter(shares)),
         seconds=time.perf_counter() - start,
-        epoch_equivalents=metrics["epoch_equivalents"],
-        kl_uniform=metrics["kl_uniform"],
+        epoch_equivalents=found.metrics["epoch_equivalents"],
+        kl_uniform=found.metrics["kl_uniform"],
     )
 
 

@@ -18,7 +18,7 @@ from benchmarks.late import windows
 from benchmarks.proxies import correlations, policies_of
 from raysearch import ops
 from raysearch.errors import RaysearchError
-from raysearch.policy import Candidates, Pairs, Policy, SubPolicies, trivial_augment
+from raysearch.policy import Candidates, Pairs, SubPolicies, trivial_augment
 
 SMALL = {
     "ops": ["rounds=1", "batch=8", "seconds=0.01"],
@@ -119,9 +119,7 @@ def test_wrong_arguments_are_one_line(arguments: list[str], message: str) -> Non
         ("ablation", [], "policy=PATH: which policy?"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(
-    name: str, arguments: list[str], message: str
-) -> None:
+def test_what_cannot_be_measured_is_one_line(name: str, arguments: list[str], message: str) -> None:
     process = run(name, *arguments)
     assert process.returncode != 0
     assert message in process.stderr
@@ -172,42 +170,38 @@ def test_late_has_the_policy_in_the_first_or_the_last_epochs(n: int) -> None:
     assert len(set(windows(n, 4).values())) == (1 if n in (0, 4) else 2)
 
 
-@pytest.mark.parametrize(
-    ("policy", "names"),
-    [
-        (
-            Pairs(
-                ["Rotate", "Invert", "Equalize"],
-                torch.tensor([0.5, 1.0, 1.0]),
-                torch.tensor([[0.2, 0.1, 0.0], [0.1, 0.1, 0.1], [0.3, 0.1, 0.0]]),
-            ),
-            ["Rotate(0.50)", "Invert"],
-        ),
-        (
-            Candidates(
-                *(["Rotate", "Invert", "Rotate"], torch.tensor([0.5, 1.0, 1.0])),
-                *(torch.tensor([0.2, 0.5, 0.3]), 0.8),
-            ),
-            ["Invert(1.00)", "Rotate(1.00)"],
-        ),
-        (
-            SubPolicies(
-                [("Rotate", "Invert"), ("Rotate", "Color"), ("Equalize", "Color")],
-                torch.tensor([0.5, 0.3, 0.2]),
-                *(torch.full((3, 2), 0.5),) * 2,
-            ),
-            ["Rotate"],
-        ),
-    ],
-)
-def test_ablation_removes_the_most_probable(policy: Policy, names: list[str]) -> None:
-    removed = removals(policy, len(names))
-    assert [name for name, _ in removed] == names
-    for name, _ in removed[:1]:
-        rate = removed[0][1].operation_rates().get(name.partition("(")[0], 0)
-        assert rate == 0 or isinstance(policy, Candidates)
-    with pytest.raises(RaysearchError, match="remove="):
-        removals(policy, 4)
+def test_ablation_removes_the_most_probable_elements_one_after_the_other() -> None:
+    p = torch.tensor([[0.2, 0.1, 0.0], [0.1, 0.1, 0.0], [0.3, 0.1, 0.1]])
+    policy = Pairs(["Rotate", "Invert", "Equalize"], torch.tensor([0.5, 1.0, 1.0]), p)
+    (first, one), (second, two) = removals(policy, 2)
+    assert (first, second) == ("Rotate(0.50)", "Equalize")
+    assert one == policy.without([0])
+    assert two == policy.without([0, 2])
+    with pytest.raises(RaysearchError, match="remove=3: the policy has 3 elements"):
+        removals(policy, 3)
+
+
+def test_ablation_removes_candidates() -> None:
+    magnitudes, p = torch.tensor([0.5, 1.0, 1.0]), torch.tensor([0.2, 0.5, 0.3])
+    policy = Candidates(["Rotate", "Invert", "Rotate"], magnitudes, p, 0.8)
+    (first, one), (second, two) = removals(policy, 2)
+    assert (first, second) == ("Invert(1.00)", "Rotate(1.00)")
+    assert isinstance(one, Candidates)
+    assert isinstance(two, Candidates)
+    assert one.probabilities.tolist() == pytest.approx([0.4, 0, 0.6])
+    assert two.probabilities.tolist() == pytest.approx([1, 0, 0])
+    assert one.augment == policy.augment
+
+
+def test_ablation_removes_sub_policies_that_contain_the_operation() -> None:
+    names, half = [("Rotate", "Invert"), ("Rotate", "Color"), ("Equalize", "Color")], 0.5
+    weights, halves = torch.tensor([0.5, 0.3, 0.2]), torch.full((3, 2), half)
+    policy = SubPolicies(names, weights, halves, halves)
+    [(name, left)] = removals(policy, 1)
+    assert name == "Rotate"
+    assert left == SubPolicies(names[2:], torch.ones(1), halves[:1], halves[:1])
+    with pytest.raises(RaysearchError, match="nothing of the policy would be left"):
+        removals(policy, 3)
 
 
 def test_ablation_needs_elements() -> None:

@@ -64,6 +64,7 @@ class TrialSearch(Method):
 
     rounds: int
     round: int = 0
+    metrics: dict[str, float]
 
     @abstractmethod
     def __init__(self, seed: int, method: Values, finetune: Values) -> None: ...
