@@ -37,7 +37,7 @@ def arguments(defaults: Mapping[str, Any]) -> dict[str, Any]:
         key, found, text = argument.partition("=")
         if not found or (key not in defaults and not key.startswith("method.")):
             raise SystemExit(f"error: {unknown('argument', key, [f'{k}=' for k in defaults])}")
-        parsed = yaml.safe_load(text)
+        parsed = text if isinstance(defaults.get(key), str) else yaml.safe_load(text)
         if key in defaults and not isinstance(parsed, _accepted(defaults[key])):
             raise SystemExit(f"error: {key}={text}: expected {_KINDS[type(defaults[key])]}")
         values[key] = parsed

@@ -13,8 +13,9 @@ import pytest
 import torch
 from conftest import ROOT
 
+from benchmarks._common import plot_path
 from benchmarks.ablation import removals
-from benchmarks.late import windows
+from benchmarks.late import lengths, windows
 from benchmarks.proxies import correlations, policies_of
 from raysearch import ops
 from raysearch.errors import RaysearchError
@@ -112,10 +113,7 @@ def test_wrong_arguments_are_one_line(arguments: list[str], message: str) -> Non
     ("name", "arguments", "message"),
     [
         ("proxies", ["policies=3"], "at least seeds=2 and policies=4"),
-        ("proxies", ["plot=nowhere/p.png"], "there is no folder nowhere"),
-        ("late", ["fractions=0,half"], "fractions=0,half: expected numbers from 0 to 1"),
         ("late", ["policy=none.json"], "none.json: No such file"),
-        ("late", ["plot=late.txt"], "plot=late.txt: expected a name that ends in .png"),
         ("ablation", [], "policy=PATH: which policy?"),
     ],
 )
@@ -124,6 +122,18 @@ def test_what_cannot_be_measured_is_one_line(name: str, arguments: list[str], me
     assert process.returncode != 0
     assert message in process.stderr
     assert process.stderr.count("\n") == 1
+
+
+def test_plots_and_fractions_are_looked_at_before_anything_is_measured() -> None:
+    assert plot_path("") is None
+    with pytest.raises(RaysearchError, match="there is no folder nowhere"):
+        plot_path("nowhere/p.png")
+    with pytest.raises(RaysearchError, match=r"expected a name that ends in \.png"):
+        plot_path("late.txt")
+    assert lengths("1,0.5,0", 30) == [0, 15, 30]
+    for text in ("0,half", "0,1.5", "nan", ""):
+        with pytest.raises(RaysearchError, match="expected numbers from 0 to 1"):
+            lengths(text, 30)
 
 
 def test_proxies_compares_distinct_policies_that_are_always_the_same() -> None:

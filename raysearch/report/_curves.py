@@ -66,9 +66,9 @@ def _shares(curves: dict[str, Values]) -> Figure:
     epochs = np.arange(1, curves[names[0]].shape[1] + 1)
     for name in names[len(COLOURS) :][::-1]:
         axes.plot(epochs, 100 * mean(curves[name]), color="0.78", linewidth=1)
-    uniform = 100 / len(names)
-    ends = [(uniform, f"uniform  {uniform:.1f} %", "0.35")]
-    axes.axhline(uniform, color="0.35", linewidth=1, linestyle="--")
+    alike = 100 / len(names)
+    ends = [(alike, f"all alike  {alike:.1f} %", "0.35")]
+    axes.axhline(alike, color="0.35", linewidth=1, linestyle="--")
     for name, colour in zip(names, COLOURS, strict=False):
         plot(axes, 100 * curves[name], colour)
         last = 100 * float(mean(curves[name])[-1])

@@ -159,7 +159,7 @@ def _operations(policy: Mapping[str, Any]) -> RenderableType:
     for name, share in strongest:
         bar = "█" * round(BAR_WIDTH * share / largest)
         table.add_row(f"  {name}", f"{100 * share:5.1f} %", Text(bar, style="blue"))
-    return _titled(f"{title} (uniform: {100 / len(shares):.1f} %)", table)
+    return _titled(f"{title} (all alike: {100 / len(shares):.1f} %)", table)
 
 
 def _parameters(policy: Mapping[str, Any]) -> RenderableType:
