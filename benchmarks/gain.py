@@ -40,7 +40,7 @@ from raysearch.errors import RaysearchError
 from raysearch.methods import SearchMethod
 from raysearch.policy import Policy, SubPolicies, trivial_augment
 from raysearch.report import paired_difference, spread
-from raysearch.training import Predefined, Task, Training
+from raysearch.training import Predefined, Task, Training, keep_freed_memory
 
 DEFAULTS = {
     "method": "dada,ddas,bilevel,aws",
@@ -166,7 +166,7 @@ def main() -> None:
         "uniform": (uniform, given),
     }
     rows = {name: known[name] for name in values["policies"].split(",") if name}
-    with ProcessPoolExecutor(values["workers"]) as pool:
+    with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
         jobs = [
             (name, (setting, method, val_fraction_of(name), seed))
             for name, method in chosen.items()

@@ -30,6 +30,7 @@ from raysearch import methods
 from raysearch.data import Dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.ops import differentiable
+from raysearch.training import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def main() -> None:
     cases = [
         Case(k, p, seed) for k in kinds for seed in range(values["seeds"]) for p in (True, False)
     ]
-    with ProcessPoolExecutor(values["workers"]) as pool:
+    with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
         learned = list(pool.map(search, [(data, values, settings, case) for case in cases]))
     table = Table(title="spread (standard deviation) of what the augmenter draws, per seed")
     for heading in ("", "planted", "first → last epochs", "upright: first → last"):

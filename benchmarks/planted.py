@@ -46,7 +46,7 @@ from raysearch import ops
 from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.policy import SubPolicies
-from raysearch.training import Predefined, Task, Training, evaluate
+from raysearch.training import Predefined, Task, Training, evaluate, keep_freed_memory
 
 DEFAULTS = {
     "method": "dada",
@@ -253,7 +253,7 @@ def main() -> None:
     names = operations(values, settings)
     data = load(values)
     cases = [Case(name, seed) for name in names for seed in range(values["seeds"])]
-    with ProcessPoolExecutor(values["workers"]) as pool:
+    with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
         searched = list(pool.map(search, [(data, values, settings, case) for case in cases]))
         probes = probe_all(data, values, names, pool)
     report(searched, probes)

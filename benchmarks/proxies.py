@@ -162,10 +162,7 @@ def policies_of(uniform: Pairs, count: int, seed: int) -> dict[str, Pairs]:
         else:
             p, what = rng.dirichlet(np.full(n * n, kind)).reshape(n, n), f"Dirichlet {kind}"
         pairs[f"{what}, #{index + 1}"] = torch.from_numpy(p)
-    return {
-        name: Pairs(uniform.operations, uniform.magnitudes, p, uniform.ranges)
-        for name, p in list(pairs.items())[:count]
-    }
+    return {name: uniform.with_probabilities(p) for name, p in list(pairs.items())[:count]}
 
 
 def _elements(uniform: Pairs, operations: Sequence[str], magnitude: float) -> Tensor:

@@ -146,9 +146,7 @@ class Aws(TrialSearch):
         return self._as_policy(self._distribution.log_probabilities().detach())
 
     def _as_policy(self, log_probabilities: Tensor) -> Pairs:
-        uniform = self._uniform
-        p = log_probabilities.double().exp()
-        return Pairs(uniform.operations, uniform.magnitudes, p, uniform.ranges)
+        return self._uniform.with_probabilities(log_probabilities.double().exp())
 
     def _ids(self) -> list[str]:
         return [f"{self.round + 1:04d}-{index + 1:02d}" for index in range(self._group)]
@@ -323,14 +321,14 @@ class FineTuner:
 
     def _draw(self, log_p: Tensor, seed: int) -> tuple[_Counted, Tensor | None]:
         """The policy of a trial, and how often it was made to consist of each pair, if it was."""
-        uniform, p = self._uniform, log_p.double().exp()
-        policy = Pairs(uniform.operations, uniform.magnitudes, p, uniform.ranges)
+        p = log_p.double().exp()
+        policy = self._uniform.with_probabilities(p)
         if not self.settings.draws:
             return _Counted.of(policy), None
         generator = torch.Generator().manual_seed(derive_seed(seed, "pairs"))
         drawn = policy.sample(self.settings.draws, generator=generator).sub_policy
         counts = drawn.bincount(minlength=p.numel())
-        few = Pairs(uniform.operations, uniform.magnitudes, counts.reshape(p.shape).double())
+        few = policy.with_probabilities(counts.reshape(p.shape))
         return _Counted.of(few), counts
 
 

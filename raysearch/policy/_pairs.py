@@ -151,6 +151,10 @@ class Pairs(OperationPolicy):
         probabilities = self.probabilities.clone()
         probabilities[list(elements)] = 0
         probabilities[:, list(elements)] = 0
+        return self.with_probabilities(probabilities)
+
+    def with_probabilities(self, probabilities: Tensor) -> Pairs:
+        """Another distribution over the same elements; raises like the constructor."""
         return Pairs(self.operations, self.magnitudes, probabilities, self.ranges)
 
     @classmethod
@@ -163,7 +167,7 @@ class Pairs(OperationPolicy):
         if not all(bool((p.magnitudes == first.magnitudes).all()) for p in same):
             return super().merge(policies)
         mean = torch.stack([p.probabilities for p in same]).mean(0)
-        return Pairs(first.operations, first.magnitudes, mean, first.ranges)
+        return first.with_probabilities(mean)
 
     def describe(self, most: int = 10) -> str:
         """The likeliest pairs, one a line."""
