@@ -215,7 +215,7 @@ class TestPPO:
             drawn = torch.multinomial(p, 4 * 16, replacement=True, generator=generator)
             counts = torch.stack([d.bincount(minlength=9) for d in drawn.reshape(4, 16)]).float()
             ppo.update(counts.reshape(4, 3, 3), (counts[:, 5] / 16).tolist())
-        p = distribution.log_probabilities().exp().flatten()
+        p = distribution.log_probabilities().detach().exp().flatten()
         assert int(p.argmax()) == 5
         assert float(p[5]) > 0.3
 

@@ -14,6 +14,7 @@ from raysearch.errors import RaysearchError
 from raysearch.ops import DADA_OPERATIONS, differentiable
 from raysearch.policy import (
     Candidates,
+    Pairs,
     Policy,
     PolicyTransform,
     Transformations,
@@ -47,8 +48,14 @@ def transformations(spread: float = 0.2) -> Transformations:
     return Transformations(differentiable.PARAMETERS, draws)
 
 
+def pairs() -> Pairs:
+    uniform = Pairs.uniform(DADA_OPERATIONS)
+    return uniform.with_probabilities(torch.rand(len(uniform), len(uniform), generator=seeded()))
+
+
 KINDS: dict[str, Policy] = {
     "candidates": candidates(augment=0.9),
+    "pairs": pairs(),
     "transformations": transformations(),
 }
 

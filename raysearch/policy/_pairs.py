@@ -13,6 +13,8 @@ from raysearch import ops
 from raysearch.policy._base import Json, Policy, source
 from raysearch.policy._operations import Draws, OperationPolicy, random_draws
 
+ELEMENTS = 5  # that a description names
+
 
 class Pairs(OperationPolicy):
     """Each image gets an ordered pair of elements, both always applied.
@@ -170,16 +172,20 @@ class Pairs(OperationPolicy):
         return first.with_probabilities(mean)
 
     def describe(self, most: int = 10) -> str:
-        """The likeliest pairs, one a line."""
-        strongest = self.probabilities.flatten().argsort(descending=True, stable=True)[:most]
+        """The strongest elements in a line, then the likeliest pairs, one a line."""
         names, n = self.elements, len(self)
-        rest = n * n - len(strongest)
+        rates = self.element_rates() / 2
+        first = rates.argsort(descending=True, stable=True)[:ELEMENTS].tolist()
+        strongest = ", ".join(f"{names[i]} {100 * float(rates[i]):.1f} %" for i in first)
+        pairs = self.probabilities.flatten().argsort(descending=True, stable=True)[:most]
+        rest = n * n - len(pairs)
         return "\n".join(
             [
+                f"ordered pairs of {n} elements, of which the strongest: {strongest}",
                 *(
                     f"{float(self.probabilities[k // n, k % n]):7.4f}  "
                     f"{names[k // n]}, then {names[k % n]}"
-                    for k in strongest.tolist()
+                    for k in pairs.tolist()
                 ),
                 *([f"         … and {rest} more"] if rest else []),
             ]
