@@ -14,16 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy, v2
 
 import raysearch
+from raysearch import ops
 from raysearch.errors import RaysearchError
 from raysearch.ops import DADA_OPERATIONS, OPERATIONS
 from raysearch.policy import (
+    PUBLISHED,
     Policy,
     PolicyTransform,
     RandomOperations,
     SubPolicies,
+    autoaugment,
+    rand_augment,
     read_policy,
     trivial_augment,
 )
@@ -293,3 +297,46 @@ def test_bad_numbers_are_refused_by_the_constructor() -> None:
         SubPolicies([("Invert",)], torch.ones(1), torch.full((1, 1), 2.0), torch.ones(1, 1))
     with pytest.raises(ValueError, match="count"):
         RandomOperations(["Invert"], count=0)
+
+
+class TestPublished:
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_tables_are_torchvisions(self, name: str) -> None:
+        size = (32, 32)
+        theirs = AutoAugment(AutoAugmentPolicy(name))
+        space = theirs._augmentation_space(10, size)
+        policy = autoaugment(name)
+        assert len(policy) == len(theirs.policies) == 25
+        assert policy.operations == tuple(
+            tuple(operation for operation, _, _ in entry) for entry in theirs.policies
+        )
+        for s, entry in enumerate(theirs.policies):
+            for k, (operation, probability, level) in enumerate(entry):
+                assert float(policy.probabilities[s, k]) == pytest.approx(probability)
+                if level is None:
+                    continue
+                magnitude = policy.magnitudes[s, k][None].float()
+                ids = torch.tensor([ops.operation_id(operation)])
+                value = float(ops.to_values(ids, magnitude, torch.ones(1)))
+                expected = float(space[operation][0][level])
+                if operation in ("Brightness", "Color", "Contrast", "Sharpness"):
+                    expected += 1
+                if operation.startswith("Translate"):
+                    expected /= 32
+                assert value == pytest.approx(expected, rel=0.01, abs=1e-4), (operation, level)
+
+    def test_they_go_through_files(self, tmp_path: Path) -> None:
+        for policy in (*map(autoaugment, PUBLISHED), rand_augment(2, 9)):
+            policy.save(tmp_path / "policy.json")
+            assert read_policy(tmp_path / "policy.json") == policy
+
+    def test_an_unknown_one_is_named(self) -> None:
+        with pytest.raises(RaysearchError, match="did you mean 'cifar10'"):
+            autoaugment("cifar100")
+
+    def test_randaugment_draws_n_operations_at_m(self) -> None:
+        draws = rand_augment(3, 15).sample(1000, generator=torch.Generator().manual_seed(0))
+        assert draws.operation.shape == (1000, 3)
+        assert set(draws.magnitude.flatten().tolist()) == {0.5}
+        with pytest.raises(ValueError, match="0 <= low"):
+            rand_augment(2, 31)

@@ -17,7 +17,14 @@ from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.methods import TrialSearch
-from raysearch.policy import Policy, read_policy, trivial_augment
+from raysearch.policy import (
+    PUBLISHED,
+    Policy,
+    autoaugment,
+    rand_augment,
+    read_policy,
+    trivial_augment,
+)
 from raysearch.tracking import TrialInfo
 from raysearch.training import Predefined
 from raysearch.tune import (
@@ -31,7 +38,15 @@ from raysearch.tune import (
     trial_share,
 )
 
-POLICIES = ("none", "predefined", "trivial_augment", "uniform", "learned")
+POLICIES = (
+    "none",
+    "predefined",
+    "trivial_augment",
+    "rand_augment",
+    *(f"autoaugment_{name}" for name in PUBLISHED),
+    "uniform",
+    "learned",
+)
 
 
 @dataclass(frozen=True)
@@ -242,6 +257,8 @@ def _fixed_policies(
         "none": (None, None),
         "predefined": (None, given),
         "trivial_augment": (trivial_augment(), given),
+        "rand_augment": (rand_augment(), given),
+        **{f"autoaugment_{name}": (autoaugment(name), given) for name in PUBLISHED},
     }
     for name in names:
         if name == "uniform":

@@ -8,9 +8,11 @@ from raysearch.policy._files import from_json, read_policy
 from raysearch.policy._mixture import Mixture
 from raysearch.policy._operations import Draws, OperationPolicy, random_draws
 from raysearch.policy._pairs import Pairs
+from raysearch.policy._published import PUBLISHED, autoaugment
 from raysearch.policy._random_operations import (
     TRIVIAL_AUGMENT_OPERATIONS,
     RandomOperations,
+    rand_augment,
     trivial_augment,
 )
 from raysearch.policy._schedule import Schedule
@@ -19,6 +21,7 @@ from raysearch.policy._transform import PolicyTransform, load_policy
 from raysearch.policy._transformations import Transformations
 
 __all__ = [
+    "PUBLISHED",
     "TRIVIAL_AUGMENT_OPERATIONS",
     "Candidates",
     "Draws",
@@ -31,8 +34,10 @@ __all__ = [
     "Schedule",
     "SubPolicies",
     "Transformations",
+    "autoaugment",
     "from_json",
     "load_policy",
+    "rand_augment",
     "random_draws",
     "read_policy",
     "trivial_augment",

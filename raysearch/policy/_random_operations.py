@@ -128,3 +128,19 @@ TRIVIAL_AUGMENT_OPERATIONS = (
 def trivial_augment() -> RandomOperations:
     """TrivialAugment Wide: one of 14 operations, 31 magnitudes of the wide ranges."""
     return RandomOperations(TRIVIAL_AUGMENT_OPERATIONS)
+
+
+def rand_augment(
+    n: int = 2, m: float = 9, operations: Sequence[str] = TRIVIAL_AUGMENT_OPERATIONS
+) -> RandomOperations:
+    """RandAugment (Cubuk et al. 2020): N operations per image, all at magnitude M of 30.
+
+    Args:
+        n: N, at least 1.
+        m: M, in [0, 30].
+        operations: to draw from; by default the paper's 14.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+    return RandomOperations(operations, n, m / 30, m / 30, 1, ranges="autoaugment")

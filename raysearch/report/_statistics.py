@@ -12,7 +12,17 @@ from scipy import stats
 from raysearch.tracking import TrialResult
 
 CONFIDENCE = 0.95
-BASELINES = ("none", "predefined", "trivial_augment", "uniform")
+BASELINES = (
+    "none",
+    "predefined",
+    "trivial_augment",
+    "rand_augment",
+    "autoaugment_cifar10",
+    "autoaugment_imagenet",
+    "autoaugment_svhn",
+    "uniform",
+)
+"""Policies that need no search, in the order in which they are shown."""
 JOINT = "joint"
 """The row of errors of the network that the search itself trained."""
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from raysearch.report._statistics import BASELINES
+
 NAMES = {
     "none": "no augmentation",
     "predefined": "predefined",
     "trivial_augment": "TrivialAugment",
+    "rand_augment": "RandAugment",
+    "autoaugment_cifar10": "AutoAugment (CIFAR-10)",
+    "autoaugment_imagenet": "AutoAugment (ImageNet)",
+    "autoaugment_svhn": "AutoAugment (SVHN)",
     "uniform": "uniform policy",
     "learned": "learned policy",
     "joint": "joint network",
@@ -19,7 +25,6 @@ PHRASES = {
     "learned": "the learned policy",
     "joint": "the jointly trained network",
 }
-ORDER = ("none", "predefined", "trivial_augment", "uniform")  # then others, and what was learned
 LEARNED = ("learned", "joint")
 
 UNITS = {  # of the parameters of transformations; 0 always changes nothing
@@ -44,8 +49,8 @@ def phrase(row: str) -> str:
 
 def ordered(names: Mapping[str, Any]) -> list[str]:
     """Rows as they are listed: baselines, others, the learned policy, the joint network."""
-    others = [name for name in names if name not in (*ORDER, *LEARNED)]
-    return [name for name in (*ORDER, *others, *LEARNED) if name in names]
+    others = [name for name in names if name not in (*BASELINES, *LEARNED)]
+    return [name for name in (*BASELINES, *others, *LEARNED) if name in names]
 
 
 def percent(error: Mapping[str, Any]) -> str:

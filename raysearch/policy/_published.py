@@ -1,0 +1,47 @@
+"""AutoAugment's published policies (Cubuk et al., CVPR 2019), from the tables in torchvision."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from raysearch.errors import unknown
+from raysearch.policy._sub_policies import SubPolicies
+
+Published = Literal["cifar10", "imagenet", "svhn"]
+PUBLISHED: tuple[Published, ...] = get_args(Published)
+LEVELS = 9  # the largest magnitude in the tables
+
+
+def autoaugment(name: str) -> SubPolicies:
+    """The policy that AutoAugment found on a data set: 25 sub-policies of two operations.
+
+    Magnitudes are those of the tables, 0 to 9, over 9. Translations end at 0.45 of the side, where
+    torchvision's end at 0.4532.
+
+    Args:
+        name: cifar10, imagenet or svhn.
+
+    Raises:
+        RaysearchError: there is no such policy.
+    """
+    if name not in PUBLISHED:
+        raise unknown("policy of AutoAugment", name, PUBLISHED)
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    table = AutoAugment(AutoAugmentPolicy(name)).policies
+    return SubPolicies(
+        [[operation for operation, _, _ in entry] for entry in table],
+        torch.ones(len(table)),
+        torch.tensor([[probability for _, probability, _ in entry] for entry in table]),
+        torch.tensor([[_magnitude(*operation) for operation in entry] for entry in table]),
+    )
+
+
+def _magnitude(operation: str, probability: float, level: int | None) -> float:
+    """A table's level as a magnitude; 0 where the operation has none."""
+    magnitude = 0.0 if level is None else level / LEVELS
+    if operation == "Solarize":  # torchvision's threshold begins at 255, ours at 256
+        return 1 - (1 - magnitude) * 255 / 256
+    return magnitude
