@@ -121,15 +121,15 @@ def val_fraction_of(method: str) -> float:
     return float(own.get("val_fraction", _yaml("config.yaml")["search"]["val_fraction"]))
 
 
-def search(job: tuple[Setting, dict[str, Any], float, int]) -> Found:
-    """One search."""
-    setting, method, val_fraction, seed = job
+def search(job: tuple[Setting, str, dict[str, Any], int]) -> Found:
+    """One search, with the settings of a configuration."""
+    setting, name, method, seed = job
     torch.set_num_threads(1)
     start = time.perf_counter()
     joint = is_joint(method["name"])
-    task = setting.task(seed, setting.predefined, val_fraction)
+    task = setting.task(seed, setting.predefined, val_fraction_of(name))
     sgd = setting.evaluation if joint else setting.search
-    found = search_through(task, sgd, method, finetune_settings(method["name"], sgd))
+    found = search_through(task, sgd, method, finetune_settings(name, sgd))
     seconds = time.perf_counter() - start
     # in epochs over all training images, whatever part of them the search trains on
     share = len(task.search_splits()[0]) / len(setting.data.train)
@@ -168,7 +168,7 @@ def main() -> None:
     rows = {name: known[name] for name in values["policies"].split(",") if name}
     with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
         jobs = [
-            (name, (setting, method, val_fraction_of(name), seed))
+            (name, (setting, name, method, seed))
             for name, method in chosen.items()
             for seed in (seeds if is_joint(method["name"]) else range(values["search_seeds"]))
         ]

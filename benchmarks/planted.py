@@ -136,7 +136,7 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
     planted = plant(images, case.operation, values["magnitude"], case.seed)
     task = task_of(data, train, (planted, labels), case.seed)
     start = time.perf_counter()
-    finetune = finetune_settings(settings["name"], sgd(values))
+    finetune = finetune_settings(values["method"], sgd(values))
     found = search_through(task, sgd(values), settings, finetune)
     shares = found.policy.at(1.0).marginals()  # a schedule's last phase
     return Found(

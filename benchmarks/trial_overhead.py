@@ -28,6 +28,7 @@ import yaml
 from benchmarks._common import CONFIGS, arguments, console, finish, method_settings, run
 from raysearch import methods
 from raysearch.data import load_dataset
+from raysearch.errors import RaysearchError
 from raysearch.tune import (
     Job,
     Progress,
@@ -156,6 +157,8 @@ def search(values: Mapping[str, Any]) -> tuple[list[Ran], float]:
 def main() -> None:
     """Measure and print."""
     values = arguments(DEFAULTS)
+    if values["updates"] < 2:
+        raise RaysearchError("updates=N: at least 2, so that there is a round to wait for")
     ran, elapsed = search(values)
     spent = account(ran)
     mean = statistics.fmean(spent.overheads)

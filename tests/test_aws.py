@@ -15,9 +15,9 @@ from torch import Tensor
 
 from raysearch import methods, ops
 from raysearch.data import Dataset, TensorSplit
-from raysearch.errors import RaysearchError
+from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods import Proposal, TrialSearch, carry_out
-from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
+from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings, surrogate
 from raysearch.methods.aws import Aws
 from raysearch.policy import Mixture, Pairs, from_json
 from raysearch.training import Predefined, Task, Training
@@ -190,7 +190,7 @@ class TestPPO:
         log_p = distribution.log_probabilities()
         old = log_p.detach()
         expected = torch.zeros(())
-        surrogate = torch.zeros(())
+        found = [torch.zeros_like(logits) for logits in distribution.logits]
         for first in range(4):
             for second in range(4):
                 counts = torch.zeros(4)
@@ -199,12 +199,22 @@ class TestPPO:
                 value = reward[first] * reward[second]
                 p = log_p.flatten()[first].exp() * log_p.flatten()[second].exp()
                 expected = expected + p * value
-                ratio = (log_p - old).exp().flatten()
-                surrogate = surrogate + p.detach() * value * (counts / draws * ratio).sum()
-        wanted = torch.autograd.grad(expected, distribution.logits, retain_graph=True)
-        found = torch.autograd.grad(surrogate, distribution.logits)
-        for own, exact in zip(found, wanted, strict=True):
-            assert torch.allclose(draws * own, exact, atol=1e-6)
+                gain, _ = surrogate(log_p, old, counts.reshape(1, 2, 2), value[None], 0.2)
+                own = torch.autograd.grad(gain, distribution.logits, retain_graph=True)
+                for total, one in zip(found, own, strict=True):
+                    total += float(p.detach()) * one
+        wanted = torch.autograd.grad(expected, distribution.logits)
+        for total, exact in zip(found, wanted, strict=True):
+            assert torch.allclose(draws * total, exact, atol=1e-6)
+
+    def test_gains_stop_at_the_clipped_ratio_and_losses_do_not(self) -> None:
+        old = torch.full((1, 2), 0.25).log()
+        log_p = torch.tensor([[0.5, 0.1]]).log()
+        counts = torch.tensor([[[1.0, 1.0]]])
+        for advantage, gain in ((2.0, (1.2 * 2 + 0.4 * 2) / 2), (-2.0, (2 * -2 + 0.8 * -2) / 2)):
+            value, clipped = surrogate(log_p, old, counts, torch.tensor([advantage]), 0.2)
+            assert float(value) == pytest.approx(gain)
+            assert clipped == 1
 
     def test_rewarded_pairs_become_likelier(self) -> None:
         distribution = PairDistribution(3, "joint")
@@ -336,6 +346,8 @@ class TestSearch:
             ({"levels": 0}, "method.levels=0: expected at least 1"),
             ({"clip": 2}, "method.clip=2: expected between 0 and 1"),
             ({"operations": ["Rotate"]}, "two or more"),
+            ({"levels": 200}, "fewer elements"),
+            ({"best": 3}, "more than finetune.epochs=2"),
             ({"shared_checkpoint": 3}, "a path or nothing"),
         ],
     )
@@ -378,6 +390,14 @@ class TestFineTuning:
         answer = Aws.worker(task, settings, {**FINETUNE, "epochs": 1}, shared)(self.proposal(task))
         assert answer["reward"] == pytest.approx(1 - answer["val_error"] / 100)
         assert answer["epoch_equivalents"] == pytest.approx(32 / 40 + 1 / 3)
+
+    def test_a_network_that_diverges_in_the_last_step_is_an_error(
+        self, task: Task, shared: dict[str, Any]
+    ) -> None:
+        finetune = {**FINETUNE, "epochs": 1, "lr": 1e30, "batch_size": 40}
+        worker = Aws.worker(task, {**METHOD, "best": 1}, finetune, shared)
+        with pytest.raises(NonFiniteLossError, match="validation: the loss is not finite"):
+            worker(self.proposal(task))
 
     def test_a_whole_search_runs(self, task: Task, shared: dict[str, Any]) -> None:
         for form in ("joint", "factored"):
@@ -435,6 +455,8 @@ class TestWeightSharing:
             )
         with pytest.raises(RaysearchError, match="not a shared checkpoint"):
             Aws.fits({"weights": 1}, task, SEARCH, METHOD)
+        with pytest.raises(RaysearchError, match="not a shared checkpoint"):
+            Aws.fits([1], task, SEARCH, METHOD)  # type: ignore[arg-type]
 
 
 class TestEnlargeBatch:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from benchmarks import trial_overhead
 from benchmarks._common import plot_path
 from benchmarks.ablation import removals
 from benchmarks.late import lengths, windows
@@ -22,6 +23,7 @@ from raysearch.errors import RaysearchError
 from raysearch.policy import Candidates, Pairs, SubPolicies, trivial_augment
 
 SMALL = {
+    "trial_overhead": ["updates=2", "parallel=2", "workers=1", "epochs=1", "limit=100"],
     "ops": ["rounds=1", "batch=8", "seconds=0.01"],
     "step_cost": ["model=small_cnn", "batch=8", "rounds=1", "size=8"],
     "planted": ["operations=Invert,Rotate", "seeds=2", "epochs=1", "size=8", "workers=1"],
@@ -36,6 +38,7 @@ SMALL = {
     "ablation": ["policy={folder}/policy.json", "seeds=2", "epochs=1", "remove=2", "workers=1"],
 }
 KEYS = {
+    "trial_overhead": {"overhead_seconds", "idle_share", "busy_share", "processes"},
     "ops": {"ratio_32", "ratio_224"},
     "step_cost": {"method", "ratio", "arithmetic_ratio"},
     "planted": {"method", "found", "cases", "seconds", "not_identifiable"},
@@ -217,3 +220,17 @@ def test_ablation_removes_sub_policies_that_contain_the_operation() -> None:
 def test_ablation_needs_elements() -> None:
     with pytest.raises(RaysearchError, match="kind random_operations"):
         removals(trivial_augment(), 1)
+
+
+def test_workers_time_is_divided_into_computing_waiting_and_overhead() -> None:
+    ran = [
+        trial_overhead.Ran(0, 1, began=0.0, seconds=4.0),
+        trial_overhead.Ran(0, 2, began=0.0, seconds=2.0),
+        trial_overhead.Ran(0, 2, began=2.5, seconds=1.0),  # free at 2: half a second of overhead
+        trial_overhead.Ran(1, 1, began=5.0, seconds=5.0),  # the round could begin at 4
+        trial_overhead.Ran(1, 2, began=4.0, seconds=6.0),  # waited from 3.5 to 4
+    ]
+    spent = trial_overhead.account(ran)
+    assert sorted(spent.overheads) == [0.0, 0.5, 1.0]
+    assert spent.busy == 11 / 12
+    assert spent.idle == 0.5 / 12

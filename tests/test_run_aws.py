@@ -103,10 +103,13 @@ def test_killed_workers_and_drivers_change_nothing(
 
 def test_a_shared_checkpoint_is_used_again(undisturbed: Path, module_cli: CommandLine) -> None:
     given = f"method.shared_checkpoint={undisturbed}"
-    done = module_cli.run(*ARGUMENTS, given, "name=again")
+    fractions = ["finetune.gpus_per_trial=0.25", "--num-gpus", "1"]  # logical ones
+    done = module_cli.run(*ARGUMENTS, given, *fractions, "name=again")
     assert done.returncode == 0, done.stderr
     assert "shared:" not in done.stdout
-    assert result_of(module_cli.folder / "runs" / "again") == result_of(undisturbed)
+    again = module_cli.folder / "runs" / "again"
+    assert result_of(again) == result_of(undisturbed)
+    assert (again / "shared" / "seed-0.pt").is_file()
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,7 @@ def test_a_shared_checkpoint_is_used_again(undisturbed: Path, module_cli: Comman
         (["seeds=[1]"], "seed-1.pt"),
         (["data.split_seed=4"], "it was made with training images"),
         (["method.shared_checkpoint=config.yaml"], "there is no config.yaml"),
+        (["method.shared_checkpoint=3"], "method.shared_checkpoint=3: expected a path"),
     ],
 )
 def test_one_that_does_not_fit_is_refused_before_anything_is_computed(

@@ -129,7 +129,10 @@ def _fine_tunes(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Plac
         f"{trial.name}: {count} updates from {parallel} trials each"
         for trial, count in zip(plan.search, updates, strict=True)
     ]
-    cost = _timed(plan, settings.finetune, _search)
+    known = place is not None or settings.finetune.parallel is not None
+    cost = _timed(plan, settings.finetune, _search) if known else None
+    if not known:
+        names = [f"{trial.name}: as many trials an update as fit" for trial in plan.search]
     if cost is not None:
         train, val = plan.setting("cpu").task(plan.search[0].seed).search_splits()
         more = 1 + len(val) / len(train) / 3

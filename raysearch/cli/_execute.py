@@ -119,7 +119,7 @@ def _tracker(run: Run, display: Display) -> Iterator[Tracker | None]:
 def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, Any]:
     folder, plan = run.folder, run.plan
     observers: list[Observer] = [display, *([tracker] if tracker else [])]
-    with cluster(run.wish, _data_bytes(plan)) as capacity:
+    with cluster(run.wish, _store_bytes(run)) as capacity:
         stop_on_sigterm()
         places = place_trials(run.configuration, capacity)
         folder.save_state(status="running", device=capacity.device)
@@ -193,8 +193,13 @@ def _samples(split: Split) -> Tensor:
     return images
 
 
+def _store_bytes(run: Run) -> int:
+    """What goes into Ray's object store: the data set for every stage, and shared checkpoints."""
+    return 3 * _data_bytes(run.plan) + run.bytes_needed
+
+
 def _data_bytes(plan: Plan) -> int:
-    """What the data set takes in Ray's object store."""
+    """What the data set takes there."""
     buffers: list[pickle.PickleBuffer] = []
     stream = pickle.dumps(plan.dataset, protocol=5, buffer_callback=buffers.append)
     return len(stream) + sum(buffer.raw().nbytes for buffer in buffers)

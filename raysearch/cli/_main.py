@@ -103,7 +103,7 @@ def _resume(arguments: Arguments) -> None:
     configuration = folder.configuration
     wish = _wish(arguments, folder.state.get("device", configuration.settings.device))
     places = None if wish.address else place_trials(configuration, local_capacity(wish))
-    plan = make_plan(configuration)
+    plan = make_plan(configuration, folder.path)
     try:
         _execute(Run(folder, plan, wish, rehearse(plan, places), arguments.quiet))
     finally:

@@ -106,7 +106,7 @@ class Plan:
         return SearchJob(self.setting(device), values["search"], values["method"])
 
     def worker_job(
-        self, device: str, finetune: Mapping[str, Any], prepared: Mapping[int, Mapping[str, Any]]
+        self, device: str, finetune: Mapping[str, Any], prepared: Mapping[int, Any]
     ) -> WorkerJob:
         """Builds what carries out the trials of a seed's search."""
         method = self.configuration.values["method"]
@@ -124,8 +124,12 @@ class Plan:
         return EvaluationJob(self.setting(device), settings, policies)
 
 
-def make_plan(configuration: Configuration) -> Plan:
+def make_plan(configuration: Configuration, kept: Path | None = None) -> Plan:
     """Load the data and lay out the trials.
+
+    Args:
+        configuration: the run's.
+        kept: its folder, when it is continued.
 
     Raises:
         RaysearchError: data that cannot be used, or a method or a policy that is not known.
@@ -143,26 +147,38 @@ def make_plan(configuration: Configuration) -> Plan:
     )
     if trials is None:
         return plan
-    given = _given_checkpoints(plan, trials)
+    given = _given_checkpoints(plan, trials, kept)
     shared = _per_seed(configuration, "shared", f"{method} shared checkpoint")
     return replace(plan, shared=[t for t in shared if t.seed not in given], given=given)
 
 
-def _given_checkpoints(plan: Plan, trials: type[TrialSearch]) -> dict[int, Mapping[str, Any]]:
+def _given_checkpoints(
+    plan: Plan, trials: type[TrialSearch], kept: Path | None
+) -> dict[int, Mapping[str, Any]]:
     """What `method.shared_checkpoint` names for every seed, if it does.
+
+    Args:
+        plan: the run's.
+        trials: its method.
+        kept: folder of a run that is continued, which has a copy.
 
     Raises:
         RaysearchError: it cannot be read, or does not fit.
     """
     values = plan.configuration.values
+    trials.uniform(values["method"])  # refuses settings of a wrong type
     given = values["method"].get("shared_checkpoint")
     found: dict[int, Mapping[str, Any]] = {}
     for trial in plan.search if given else ():
         name = f"seed-{trial.seed}.pt"
         places = [Path(given), Path(given) / name, Path(given) / "shared" / name]
+        if kept is not None:
+            places.insert(0, kept / "shared" / name)
         path = next((place for place in places if place.is_file()), None)
         if path is None:
-            raise RaysearchError(f"method.shared_checkpoint={given}: there is no {places[1]}")
+            raise RaysearchError(
+                f"method.shared_checkpoint={given}: there is no {Path(given) / name}"
+            )
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a file may hold
@@ -291,7 +307,9 @@ def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
         sizes.append(_rehearse_trials(plan, plan.trial_search))
     most = max(len(plan.search), len(plan.evaluation))
     finished = len(plan.search) + len(plan.evaluation)
-    return 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
+    # weights and momentum of each shared checkpoint, in its trial and in the run's folder
+    finished_bytes = 4 * sizes[0] * (len(plan.search) if plan.trial_search else 0)
+    return finished_bytes + 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
 
 
 def _rehearse_trials(plan: Plan, trials: type[TrialSearch]) -> int:

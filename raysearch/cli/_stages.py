@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import ray
 import torch
 
 from raysearch.cli._folder import RunFolder
@@ -35,12 +37,13 @@ def search(
     place = places["finetune"]
     values = plan.configuration.values
     finetune = {**values["finetune"], "parallel": _parallel(folder, plan, place)}
+    stored = {seed: ray.put(checkpoint) for seed, checkpoint in prepared.items()}
     with _clock(folder, "search"):
         return run_rounds(
             "search",
             {trial.id: cls(trial.seed, values["method"], finetune) for trial in plan.search},
             plan.search,
-            RoundsJob(plan.worker_job(device, finetune, prepared), place.share),
+            RoundsJob(plan.worker_job(device, finetune, stored), place.share),
             folder=folder.trials,
             before=costs,
             max_failures=plan.configuration.settings.search.max_failures,
@@ -94,6 +97,11 @@ def _prepare(
         write_whole(path, outcome.network.read_bytes())
         prepared[outcome.trial.seed] = torch.load(path, map_location="cpu", weights_only=True)
     for seed, checkpoint in plan.given.items():  # its arithmetic counts, its time was another's
+        path = folder.path / "shared" / f"seed-{seed}.pt"
+        if not path.exists():
+            buffer = io.BytesIO()
+            torch.save(dict(checkpoint), buffer)
+            write_whole(path, buffer.getvalue())
         metrics = {"epoch_equivalents": checkpoint["metrics"]["epoch_equivalents"]}
         progress[seed] = Progress(epochs=1, epoch=1, history=[metrics])
     return prepared, {trial.id: progress[trial.seed] for trial in plan.search}

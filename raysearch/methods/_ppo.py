@@ -65,6 +65,30 @@ class PPOSettings:
     baseline_decay: float
 
 
+def surrogate(
+    log_p: Tensor, old: Tensor, counts: Tensor, advantage: Tensor, clip: float
+) -> tuple[Tensor, float]:
+    """The mean over trials of Σ_ij (c_ij / n) min(ρ_ij A, clip(ρ_ij) A), with ρ = p / p_old.
+
+    Args:
+        log_p: of the policy as it is, [N, N].
+        old: of the policy that drew, detached.
+        counts: c, how often each trial drew each pair, [trials, N, N]; n is their sum.
+        advantage: A of each trial, [trials].
+        clip: ρ counts between 1 − clip and 1 + clip.
+
+    Returns:
+        It, differentiably in log_p, and the share of draws whose ratio is clipped.
+    """
+    share = counts / counts.sum((1, 2), keepdim=True)
+    ratio = (log_p - old).exp()
+    bounded = ratio.clamp(1 - clip, 1 + clip)
+    advantage = advantage[:, None, None]
+    gain = torch.minimum(ratio * advantage, bounded * advantage)
+    clipped = float((share.mean(0) * (ratio.detach() != bounded.detach())).sum())
+    return (share * gain).sum((1, 2)).mean(), clipped
+
+
 class PPO:
     """Proximal policy optimisation of a distribution over pairs (Schulman et al. 2017).
 
@@ -86,9 +110,8 @@ class PPO:
     def update(self, counts: Tensor, rewards: Sequence[float]) -> dict[str, float]:
         """One update from a group of trials.
 
-        The mean over trials of Σ_ij (c_ij / n) min(ρ_ij A, clip(ρ_ij) A) is ascended, where c_ij
-        says how often the trial drew the pair, n = Σ c, ρ is the ratio of new to old probability
-        and A the trial's reward minus the baseline. The first group is its own baseline.
+        `surrogate` is ascended; a trial's advantage is its reward minus the baseline. The first
+        group is its own baseline.
 
         Args:
             counts: c of each trial, float [trials, N, N].
@@ -101,22 +124,19 @@ class PPO:
         settings = self.settings
         reward = torch.tensor(rewards, dtype=torch.float64)
         baseline = float(reward.mean()) if self.baseline is None else self.baseline
-        advantage = (reward - baseline).float()[:, None, None]
-        share = counts / counts.sum((1, 2), keepdim=True)
+        advantage = (reward - baseline).float()
         old = self.distribution.log_probabilities().detach()
         for group in self._adam.param_groups:
             group["lr"] = settings.lr * min(1.0, (self.updates + 1) / max(1, settings.warmup))
         done, kl, clipped = 0, 0.0, 0.0
         while done < settings.inner_updates and kl <= settings.kl_limit:
-            ratio = (self.distribution.log_probabilities() - old).exp()
-            bounded = ratio.clamp(1 - settings.clip, 1 + settings.clip)
-            gain = torch.minimum(ratio * advantage, bounded * advantage)
+            log_p = self.distribution.log_probabilities()
+            gain, clipped = surrogate(log_p, old, counts, advantage, settings.clip)
             self._adam.zero_grad()
-            (-(share * gain).sum((1, 2)).mean()).backward()  # type: ignore[no-untyped-call]
+            (-gain).backward()  # type: ignore[no-untyped-call]
             self._adam.step()
             new = self.distribution.log_probabilities().detach()
             kl = float((old.exp() * (old - new)).sum())
-            clipped = float((share.mean(0) * (ratio != bounded)).sum())
             done += 1
         decay = settings.baseline_decay
         self.baseline = decay * baseline + (1 - decay) * float(reward.mean())

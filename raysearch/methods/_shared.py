@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from raysearch.data import Split
-from raysearch.errors import RaysearchError
+from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._base import SearchMethod
 from raysearch.policy import Policy
 from raysearch.training import Task, Training, evaluate
@@ -47,7 +49,7 @@ class SharedTraining(SearchMethod):
         metrics = self.training.step()
         self.epoch = self.training.epoch
         if self.epoch == self.epochs:
-            error, loss = evaluate(self.training.model, self.training.task, self._val)
+            error, loss = validated(self.training.model, self.training.task, self._val, self.epoch)
             metrics |= {"val_error": error, "val_loss": loss}
             metrics["epoch_equivalents"] += self._validation
             self._final = metrics
@@ -77,6 +79,19 @@ class SharedTraining(SearchMethod):
         """Continue from `state_dict`."""
         self.training.load_state_dict(state)
         self.epoch = self.training.epoch
+
+
+def validated(model: nn.Module, task: Task, val: Split, epoch: int) -> tuple[float, float]:
+    """Error (percent) and loss on the validation images after an epoch, counted from 1.
+
+    Raises:
+        NonFiniteLossError: the loss is NaN or infinite; the last step of a training is not noticed
+            otherwise.
+    """
+    error, loss = evaluate(model, task, val)
+    if not math.isfinite(loss):
+        raise NonFiniteLossError("validation", epoch, 1)
+    return error, loss
 
 
 def validation_cost(train: Split, val: Split) -> float:
@@ -114,7 +129,7 @@ def check_fits(checkpoint: Mapping[str, Any], made: Mapping[str, Any]) -> None:
     Raises:
         RaysearchError: it was not; the message says what differs.
     """
-    if checkpoint.get("format") != FORMAT:
+    if not isinstance(checkpoint, Mapping) or checkpoint.get("format") != FORMAT:
         raise RaysearchError("not a shared checkpoint of raysearch")
     for key, value in made.items():
         theirs = checkpoint["made"].get(key)

@@ -26,12 +26,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysearch.errors import RaysearchError
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._shared import SharedTraining, check_fits, made_with, validation_cost
+from raysearch.methods._shared import (
+    SharedTraining,
+    check_fits,
+    made_with,
+    validated,
+    validation_cost,
+)
 from raysearch.methods._trials import Proposal, TrialSearch, Values
-from raysearch.policy import Draws, Pairs
-from raysearch.training import Task, Training, derive_seed, evaluate
+from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
+from raysearch.training import Task, Training, derive_seed
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class AwsSettings(MethodSettings):
         counts = ("levels", "updates", "best", "inner_updates")
         return (
             ("operations", several, "two or more, each once"),
+            ("levels", len(self.operations) * self.levels <= MAX_ELEMENTS, "fewer elements"),
             *((key, getattr(self, key) >= 1, "at least 1") for key in counts),
             *((key, getattr(self, key) >= 0, "at least 0") for key in ("draws", "warmup_updates")),
             ("lr", self.lr > 0, "a number above 0"),
@@ -103,6 +111,9 @@ class Aws(TrialSearch):
 
     def __init__(self, seed: int, method: Values, finetune: Values) -> None:
         self.settings = AwsSettings.of(method)
+        if self.settings.best > finetune["epochs"]:
+            best, epochs = self.settings.best, finetune["epochs"]
+            raise RaysearchError(f"method.best={best}: more than finetune.epochs={epochs}")
         self.seed = seed
         self.rounds = self.settings.updates
         self.metrics: dict[str, float] = {}
@@ -303,7 +314,7 @@ class FineTuner:
         found: list[tuple[float, float]] = []
         while training.epoch < training.epochs:
             metrics = training.step()
-            found.append(evaluate(training.model, self.task, self._val))
+            found.append(validated(training.model, self.task, self._val, training.epoch))
         errors, losses = zip(*found, strict=True)
         rewards = [-loss for loss in losses]
         if self.settings.reward == "accuracy":

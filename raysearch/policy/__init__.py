@@ -7,7 +7,7 @@ from raysearch.policy._candidates import Candidates
 from raysearch.policy._files import from_json, read_policy
 from raysearch.policy._mixture import Mixture
 from raysearch.policy._operations import Draws, OperationPolicy, random_draws
-from raysearch.policy._pairs import Pairs
+from raysearch.policy._pairs import MAX_ELEMENTS, Pairs
 from raysearch.policy._published import PUBLISHED, autoaugment
 from raysearch.policy._random_operations import (
     TRIVIAL_AUGMENT_OPERATIONS,
@@ -21,6 +21,7 @@ from raysearch.policy._transform import PolicyTransform, load_policy
 from raysearch.policy._transformations import Transformations
 
 __all__ = [
+    "MAX_ELEMENTS",
     "PUBLISHED",
     "TRIVIAL_AUGMENT_OPERATIONS",
     "Candidates",

@@ -15,7 +15,7 @@ from raysearch.policy._base import FORMAT, VERSION, Json, Policy
 from raysearch.policy._candidates import MAX_MAGNITUDE, Candidates
 from raysearch.policy._compound import Compound
 from raysearch.policy._mixture import Mixture
-from raysearch.policy._pairs import Pairs
+from raysearch.policy._pairs import MAX_ELEMENTS, Pairs
 from raysearch.policy._random_operations import RandomOperations
 from raysearch.policy._schedule import Schedule
 from raysearch.policy._sub_policies import SubPolicies
@@ -87,9 +87,9 @@ SCHEMAS: dict[str, Json] = {
     ),
     Pairs.kind: _object(
         ranges=_RANGES,
-        operations=_list(_NAME, 300),
-        magnitudes=_list(_UNIT, 300),
-        probabilities=_list(_list({"type": "number", "minimum": 0}, 300), 300),
+        operations=_list(_NAME, MAX_ELEMENTS),
+        magnitudes=_list(_UNIT, MAX_ELEMENTS),
+        probabilities=_list(_list({"type": "number", "minimum": 0}, MAX_ELEMENTS), MAX_ELEMENTS),
     ),
     Transformations.kind: _object(
         names=_list(_NAME, 16),

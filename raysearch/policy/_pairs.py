@@ -14,6 +14,7 @@ from raysearch.policy._base import Json, Policy, source
 from raysearch.policy._operations import Draws, OperationPolicy, random_draws
 
 ELEMENTS = 5  # that a description names
+MAX_ELEMENTS = 300  # in a file
 
 
 class Pairs(OperationPolicy):

@@ -33,7 +33,7 @@ def policy_png(search: Sequence[TrialResult], policy: Policy) -> bytes:
     """
     shares = series(search, "share/")
     if shares:
-        return png(_shares(shares))
+        return png(_shares(shares, _unit(search)))
     parameters = {figure: series(search, figure) for figure in FIGURES}
     if all(parameters.values()):
         return png(_parameters(parameters))
@@ -54,11 +54,11 @@ def curves_png(search: Sequence[TrialResult]) -> bytes | None:
     for axes, key in zip(grid, shown, strict=True):
         plot(axes, found[key][key], COLOURS[0])
         axes.set_title(PANELS[key], fontsize=9, loc="left")
-    figure.supxlabel("search epoch", fontsize=8)
+    figure.supxlabel(_unit(search), fontsize=8)
     return png(figure)
 
 
-def _shares(curves: dict[str, Values]) -> Figure:
+def _shares(curves: dict[str, Values], unit: str) -> Figure:
     """Operations as lines: those that end strongest in colour, the others in grey."""
     names = sorted(curves, key=lambda name: -np.nan_to_num(mean(curves[name])[-1]))
     figure = Figure(figsize=(8.0, 4.6), layout="constrained")
@@ -75,7 +75,7 @@ def _shares(curves: dict[str, Values]) -> Figure:
         ends.append((last, f"{name}  {last:.1f} %", colour))
     axes.set_ylim(bottom=0)
     _label_ends(axes, float(epochs[-1]), ends)
-    axes.set_xlabel("search epoch")
+    axes.set_xlabel(unit)
     axes.set_ylabel("share of applications (%)")
     more = len(names) - len(COLOURS)
     others = f", the other {more} in grey" if more > 0 else ""
@@ -110,6 +110,11 @@ def _parameters(curves: dict[str, dict[str, Values]]) -> Figure:
     )
     figure.supxlabel("search epoch", fontsize=9)
     return figure
+
+
+def _unit(search: Sequence[TrialResult]) -> str:
+    """What the search's history counts."""
+    return "update of the policy" if series(search, "reward") else "search epoch"
 
 
 def _seeds(values: Values) -> str:

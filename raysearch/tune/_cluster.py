@@ -23,11 +23,11 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # 15 otherwise: half the speed beside any other process
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # histories are in the checkpoints
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "60",  # Tune's own state is not used to continue a run
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is not used to continue a run
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the driver of a submitted job
-STORE_BYTES = 256 * 2**20  # Ray's object store holds the data set and little else
+STORE_BYTES = 256 * 2**20  # of Ray's object store, beside what is known to go there
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ def _cuda_devices() -> int:
 
 
 @contextmanager
-def cluster(wish: Wish, data_bytes: int = 0) -> Iterator[Capacity]:
+def cluster(wish: Wish, store_bytes: int = 0) -> Iterator[Capacity]:
     """Ray, running; what was started here is stopped at the end.
 
     Args:
         wish: see `Wish`.
-        data_bytes: size of what will be put into the object store.
+        store_bytes: size of what will be put into the object store.
 
     Raises:
         RaysearchError: the cluster does not answer within seconds or has no such GPUs.
@@ -130,7 +130,7 @@ def cluster(wish: Wish, data_bytes: int = 0) -> Iterator[Capacity]:
             "num_cpus": capacity.cpus,
             "num_gpus": capacity.gpus,
             "include_dashboard": False,
-            "object_store_memory": STORE_BYTES + 2 * data_bytes,
+            "object_store_memory": STORE_BYTES + store_bytes,
         }
     else:
         options |= {"address": wish.address}
@@ -191,7 +191,7 @@ def trial_share(
     """What each trial of a stage holds, and how many run at once.
 
     Args:
-        stage: whose settings these are, for messages: "search" or "evaluation".
+        stage: whose settings these are, for messages: "search", "finetune" or "evaluation".
         capacity: what there is to share.
         cpus: cpus_per_trial; None is 1, or less where that would leave GPUs idle.
         gpus: gpus_per_trial, in [0, 1]; None is 1 where the run has GPUs, else 0.

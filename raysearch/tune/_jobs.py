@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 import torch
 
 from raysearch import methods
@@ -62,18 +63,20 @@ class WorkerJob:
     """Builds what carries out the trials of a seed's search.
 
     Attributes:
-        prepared: for each seed what its search's preparation left.
+        prepared: for each seed what its search's preparation left, or where Ray has that.
     """
 
     setting: Setting
     method: Mapping[str, Any]
     finetune: Mapping[str, Any]
-    prepared: Mapping[int, Mapping[str, Any]]
+    prepared: Mapping[int, Mapping[str, Any] | ray.ObjectRef[Any]]
 
     def __call__(self, seed: int) -> Worker:
-        cls = methods.find_trials(self.method["name"])
+        cls, prepared = methods.find_trials(self.method["name"]), self.prepared[seed]
         assert cls is not None
-        return cls.worker(self.setting.task(seed), self.method, self.finetune, self.prepared[seed])
+        if isinstance(prepared, ray.ObjectRef):  # every worker fetches but its own seed's
+            prepared = ray.get(prepared)
+        return cls.worker(self.setting.task(seed), self.method, self.finetune, prepared)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import ray
 import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
@@ -20,7 +22,7 @@ from raysearch.methods import Proposal, TrialSearch, Worker
 from raysearch.tune._checkpoints import POLICY, STATE, Progress
 from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
 from raysearch.tune._stage import Interrupted, Outcome, fit
-from raysearch.tune._trainable import Share, ready_worker
+from raysearch.tune._trainable import Share, ready_worker, said_when_out_of_memory
 
 ROUNDS = "rounds"  # folder of the searches' states
 
@@ -41,12 +43,14 @@ class RoundsJob:
 class ProposalTrainable(tune.Trainable):
     """A proposal per trial, carried out in one step; the process keeps its workers.
 
-    Its configuration is `{"trial": {name, search, seed, proposal}}`.
+    Its configuration is `{"trial": {name, search, seed, proposal}}`. Arrays of the proposal are
+    references to Ray's object store, because Tune writes and keeps every trial's configuration.
     """
 
     def setup(self, config: dict[str, Any], job: RoundsJob) -> None:  # type: ignore[override]
         self._job = job
-        self._workers: dict[int, Worker] = {}
+        self._worker: Worker | None = None
+        self._seed: int | None = None  # whose worker that is; a process keeps one
         ready_worker(job.share)
         self._trial = config["trial"]
 
@@ -59,9 +63,11 @@ class ProposalTrainable(tune.Trainable):
         """The whole trial."""
         began, start = time.time(), time.perf_counter()
         seed = self._trial["seed"]
-        if seed not in self._workers:
-            self._workers[seed] = self._job.build(seed)
-        answer = self._workers[seed](Proposal(**self._trial["proposal"]))
+        with said_when_out_of_memory(self._job.share):
+            if self._worker is None or seed != self._seed:
+                self._worker = None  # before there are two
+                self._worker, self._seed = self._job.build(seed), seed
+            answer = self._worker(_fetched(self._trial["proposal"]))
         seconds = time.perf_counter() - start
         return {"answer": answer, "began": began, "seconds": seconds, "done": True}
 
@@ -70,6 +76,26 @@ class ProposalTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         """See `save_checkpoint`."""
+
+
+def _stored(proposal: Proposal) -> dict[str, Any]:
+    """A proposal for a configuration of Tune's."""
+    values = {k: ray.put(v) if _is_array(v) else v for k, v in proposal.values.items()}
+    return {**asdict(proposal), "values": values}
+
+
+def _fetched(stored: Mapping[str, Any]) -> Proposal:
+    """The proposal again."""
+    values = {k: ray.get(v) if _is_reference(v) else v for k, v in stored["values"].items()}
+    return Proposal(stored["id"], stored["round"], values)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray)
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, ray.ObjectRef)
 
 
 @dataclass
@@ -97,17 +123,23 @@ class Running:
     def save(self) -> None:
         """Write the state; a search killed at any moment goes on from its last answer."""
         buffer = io.BytesIO()
-        state = {"search": self.search.state_dict(), "progress": asdict(self.progress)}
-        torch.save(state, buffer)
+        torch.save(self.state(), buffer)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / STATE, buffer.getvalue())
 
     def load(self) -> None:
         """Go on from the state, if there is one."""
         if (self.folder / STATE).exists():
-            state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
-            self.search.load_state_dict(state["search"])
-            self.progress = Progress(**state["progress"])
+            self.take(torch.load(self.folder / STATE, map_location="cpu", weights_only=True))
+
+    def state(self) -> dict[str, Any]:
+        """What `take` goes on from."""
+        return {"search": self.search.state_dict(), "progress": asdict(self.progress)}
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.search.load_state_dict(state["search"])
+        self.progress = Progress(**state["progress"])
 
     def tell(self, proposal: str, answer: Mapping[str, Any], seconds: float) -> bool:
         """Take an answer; whether it ended a round."""
@@ -129,7 +161,7 @@ Answered = Callable[[str, Mapping[str, Any]], None]
 
 
 class AskAndTell(Searcher):
-    """Hands the searches' proposals to Tune, in turn, and Tune's results to the searches.
+    """Hands the searches' proposals to Tune, and Tune's results to the searches.
 
     While one search awaits the last answers of its round, another's trials may run.
 
@@ -151,16 +183,15 @@ class AskAndTell(Searcher):
         super().__init__(metric="seconds", mode="min")
         self._searches = dict(searches)
         self._watchers, self._answered = list(watchers), answered
-        self._turn = list(searches)
         self.error: Exception | None = None
         self._asked: dict[str, tuple[str, str]] = {}  # Tune's trial: search, proposal
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """A proposal of the next search in turn that has one."""
-        for _ in self._turn:
-            name = self._turn.pop(0)
-            self._turn.append(name)
-            running = self._searches[name]
+        """A proposal of the search that is least far, of those that have one.
+
+        So a search's rounds are in one piece, and a process seldom changes from one to another.
+        """
+        for name, running in sorted(self._searches.items(), key=lambda item: item[1].search.round):
             proposal = running.search.ask()
             if proposal is not None:
                 self._asked[trial_id] = name, proposal.id
@@ -169,7 +200,7 @@ class AskAndTell(Searcher):
                         "name": f"{running.trial.name} trial {proposal.id}",
                         "search": name,
                         "seed": running.trial.seed,
-                        "proposal": asdict(proposal),
+                        "proposal": _stored(proposal),
                     }
                 }
         if all(running.search.finished for running in self._searches.values()):
@@ -216,18 +247,21 @@ class AskAndTell(Searcher):
                 }
                 watcher.trial_finished(running.trial, None, {**progress.metrics, **costs})
 
+    def trial(self, name: str) -> Any:
+        """What the watchers know a search as."""
+        return self._searches[name].trial
+
     def save(self, checkpoint_path: str) -> None:
         """All searches' states; see `Searcher.save`."""
-        states = {name: running.search.state_dict() for name, running in self._searches.items()}
         buffer = io.BytesIO()
-        torch.save(states, buffer)
+        torch.save({name: running.state() for name, running in self._searches.items()}, buffer)
         write_whole(Path(checkpoint_path), buffer.getvalue())
 
     def restore(self, checkpoint_path: str) -> None:
         """Go on from what `save` wrote."""
         states = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
         for name, state in states.items():
-            self._searches[name].search.load_state_dict(state)
+            self._searches[name].take(state)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune's copy of the experiment is not used to continue a run."""
@@ -244,6 +278,12 @@ class RoundEvents(Failures):
     def __init__(self, searcher: AskAndTell, watchers: Sequence[Watcher[T]], retries: int) -> None:
         super().__init__(watchers, retries)
         self._searcher, self._most = searcher, retries
+
+    def ended(self, trial: Any, reason: str) -> None:
+        """The trial's search has failed with it."""
+        known = self._searcher.trial(trial.config["trial"]["search"])
+        for watcher in self._watchers:
+            watcher.trial_finished(known, reason, {})
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The searcher, which was told before, proposes it again."""

@@ -1,9 +1,10 @@
-"""The two kinds of trial that Ray Tune runs: a search, and the training that evaluates a policy."""
+"""Trials of many epochs: a search, what a search begins with, and a policy's evaluation."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,12 +117,10 @@ class _Trial(tune.Trainable):
         assert self._work is not None
         progress, start = self._progress, time.perf_counter()
         if not progress.finished:
-            try:
+            with said_when_out_of_memory(self._job.share):
                 metrics = self._work.step()
                 progress.epoch = self._work.epoch
                 progress.final = self._final() if progress.finished else {}
-            except torch.OutOfMemoryError as error:
-                raise RaysearchError(_out_of_memory(self._job.share)) from error
             seconds = time.perf_counter() - start
             progress.history.append({"epoch": progress.epoch, **metrics})
             progress.wall_seconds += seconds
@@ -182,6 +181,15 @@ class SearchTrainable(_Trial):
 
 class EvaluationTrainable(_Trial):
     """One training from scratch."""
+
+
+@contextmanager
+def said_when_out_of_memory(share: Share) -> Iterator[None]:
+    """A GPU without memory is something that the user can mend."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RaysearchError(_out_of_memory(share)) from error
 
 
 def _out_of_memory(share: Share) -> str:
