@@ -239,14 +239,14 @@ def size(picture: bytes | None) -> tuple[int, int]:
 @pytest.mark.parametrize(("names", "rows"), [(("tx", "ty"), 1), (PARAMETERS, 3)])
 def test_each_parameter_has_a_panel(names: tuple[str, ...], rows: int) -> None:
     search, policies = joint_search(names=names)
-    width, height = size(policy_png(search, policies[0]))
+    width, height = size(policy_png(search, policies[0], {}))
     assert (width, height) == (1040, round(130 * (0.3 + 1.7 * rows)))
 
 
 def test_a_search_that_reports_nothing_has_its_policy_drawn() -> None:
     search, policies = joint_search([4.0])
-    assert size(policy_png([replace(search[0], history=[])], policies[0]))[0] > 500
-    assert size(policy_png([], SubPolicies.pairs(NAMES)))[0] > 500
+    assert size(policy_png([replace(search[0], history=[])], policies[0], {}))[0] > 500
+    assert size(policy_png([], SubPolicies.pairs(NAMES), {}))[0] > 500
 
 
 def test_curves_show_how_often_images_are_augmented_and_bear_trials_that_ended_early() -> None:

@@ -38,6 +38,10 @@ settings that are often changed (KEY=VALUE, as many as you like; --dry-run print
   data.root=DIR data.limit=N            where the images are; use N of them
   seeds=N evaluation.seeds=N            searches; trainings per policy (or lists: [3,4,5])
   search.epochs=N evaluation.epochs=N   length of a search and of a training
+  method.updates=N finetune.epochs=N finetune.parallel=N    of method=aws: updates of the policy,
+                                        length of a trial, trials per update
+  method.shared_checkpoint=runs/NAME    of method=aws: begin with that run's shared checkpoint
+  evaluation.enlarge_batch=2            each image twice in its batch, augmented anew
   evaluation.policies=[none,learned]    of none, predefined, trivial_augment, uniform, learned,
                                         or a policy file
   name=NAME runs_dir=DIR                where the run goes

@@ -171,6 +171,8 @@ def _keys(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
 
 
 def _unknown_key(key: str, known: set[str]) -> RaysearchError:
+    if key.partition(".")[0] == "finetune" and "finetune" not in known:
+        return RaysearchError(f"unknown override {key!r}: only method=aws has a finetune group")
     near = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.5)
     hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return RaysearchError(f"unknown override {key!r}:{hint} (--dry-run prints all settings)")

@@ -50,7 +50,8 @@ def describe(plan: Plan, places: Mapping[str, Place] | None) -> str:
     for group in _groups(plan, places):
         place = group.place
         lines.append(
-            f"{group.stage}: {group.count} trials of {group.epochs} epochs, {_holding(place)}"
+            f"{group.stage}: {_plural(group.count, 'trial')} of {_plural(group.epochs, 'epoch')}, "
+            f"{_holding(place)}"
         )
         lines.append("  " + _names(group.names))
         if group.cost is None:
@@ -69,6 +70,12 @@ def describe(plan: Plan, places: Mapping[str, Place] | None) -> str:
         elif seconds is not None:
             rounds = math.ceil(group.count / place.at_once)
             seconds += rounds * group.epochs * group.cost.seconds / _speed_up(place)
+    for seed, given in plan.given.items():
+        equivalents = given["metrics"]["epoch_equivalents"]
+        total += equivalents
+        lines.append(
+            f"shared checkpoint of seed {seed}, given: {equivalents:.1f} epoch-equivalents"
+        )
     lines += ["", "# cost", f"{total:.0f} epoch-equivalents (one: a plain training epoch on the"]
     lines[-1] += " search's train split)"
     if seconds is not None:
@@ -126,7 +133,7 @@ def _fine_tunes(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Plac
     finetune = {**values["finetune"], "parallel": parallel}
     updates = [trials(t.seed, values["method"], finetune).rounds for t in plan.search]
     names = [
-        f"{trial.name}: {count} updates from {parallel} trials each"
+        f"{trial.name}: {_plural(count, 'update')} from {_plural(parallel, 'trial')} each"
         for trial, count in zip(plan.search, updates, strict=True)
     ]
     known = place is not None or settings.finetune.parallel is not None
@@ -139,6 +146,10 @@ def _fine_tunes(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Plac
         overhead = TRIAL_SECONDS / settings.finetune.epochs
         cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
     return Group("search", names, sum(updates) * parallel, settings.finetune.epochs, place, cost)
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}" + ("s" if count != 1 else "")
 
 
 def _holding(place: Place | None) -> str:
@@ -195,10 +206,10 @@ def _timed(plan: Plan, settings: TrainingSettings, build: Build) -> Cost | None:
     torch.set_num_threads(1)
     try:
         small = min(FIRST_BATCH, settings.batch_size)
-        cost, took = _time(plan, small, build)
         whole = settings.batch_size
+        cost, took = _time(plan, small, build, whole)
         if small < whole and took * whole / small < PATIENCE:
-            cost, _ = _time(plan, whole, build)
+            cost, _ = _time(plan, whole, build, whole)
     except RaysearchError:
         return None
     finally:
@@ -206,8 +217,8 @@ def _timed(plan: Plan, settings: TrainingSettings, build: Build) -> Cost | None:
     return cost
 
 
-def _time(plan: Plan, batch_size: int, build: Build) -> tuple[Cost, float]:
-    """The cost of an epoch, and how long it took to find out."""
+def _time(plan: Plan, batch_size: int, build: Build, whole: int) -> tuple[Cost, float]:
+    """The cost of an epoch with batches of `whole`, and how long it took to find out."""
     start = time.perf_counter()
     dataset = _part(plan.dataset, batch_size * BATCHES, plan)
     work = build(replace(plan, dataset=dataset), batch_size)
@@ -217,7 +228,19 @@ def _time(plan: Plan, batch_size: int, build: Build) -> tuple[Cost, float]:
     end = time.perf_counter()
     seconds = end - middle if work.epochs > 1 else middle - start
     scale = len(plan.dataset.train) / len(dataset.train)
-    return Cost(after - before, seconds * scale), end - start
+    # fewer images than whole batches hold are left out of an epoch, of the part more than of all
+    used = _used(plan.dataset, plan, build, whole) / _used(dataset, plan, build, batch_size)
+    return Cost((after - before) * used, seconds * scale * used), end - start
+
+
+def _used(dataset: Dataset, plan: Plan, build: Build, batch_size: int) -> float:
+    """The share of the images that an epoch's whole batches hold."""
+    if build is _evaluation:
+        images = len(dataset.full_train())
+    else:
+        fraction = plan.configuration.settings.search.val_fraction
+        images = len(dataset.search_splits(0, fraction)[0])
+    return min(images, max(1, images // batch_size) * batch_size) / images
 
 
 def _part(dataset: Dataset, images: int, plan: Plan) -> Dataset:

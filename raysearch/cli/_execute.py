@@ -146,6 +146,7 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
         tracking=tracker.location() if tracker else None,
         images=_counts(plan.dataset),
         predefined=asdict(plan.accompanying()),
+        uniform=plan.uniform().marginals(),
     )
 
 

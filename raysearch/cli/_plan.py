@@ -117,6 +117,11 @@ class Plan:
         values = self.configuration.values
         return methods.find(values["method"]["name"]).predefined(Predefined(**_given(values)))
 
+    def uniform(self) -> Policy:
+        """The policy of the method that knows nothing."""
+        method = self.configuration.values["method"]
+        return methods.find(method["name"]).uniform(method)
+
     def evaluation_job(self, device: str, learned: Policy | None) -> EvaluationJob:
         """Builds a training from a policy's name and a seed."""
         policies = {**self.fixed, "learned": (learned, self.accompanying())}
@@ -177,7 +182,7 @@ def _given_checkpoints(
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise RaysearchError(
-                f"method.shared_checkpoint={given}: there is no {Path(given) / name}"
+                f"method.shared_checkpoint={given}: there is no {name} in it, nor in its shared/"
             )
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -80,7 +80,10 @@ class SearchMethod(Method):
         return {}
 
     def trained(self) -> dict[str, Any] | None:
-        """The search's own classifier, where it is a result, for `raysearch.load_network`."""
+        """What the search trained, where it is a result.
+
+        For `raysearch.load_network`; or the shared checkpoint of a `TrialSearch`.
+        """
         return None
 
     @abstractmethod

@@ -49,7 +49,7 @@ class TrialSearch(Method):
 
     A round's trainings may run in parallel and end in any order: the search is told about each,
     and the policy moves when it has been told about all. What it does depends on the answers
-    alone, so the number of workers changes nothing.
+    alone, so the number of workers changes nothing but, where `parallel` is left open, that.
 
     Args:
         seed: everything random follows from it.

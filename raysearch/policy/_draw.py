@@ -68,7 +68,7 @@ def _bars(axes: Axes, shares: Mapping[str, float], operations_per_image: float) 
     bars = axes.barh(names, [100 * shares[name] for name in names], color=BLUE)
     axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     axes.axvline(100 / len(names), color="0.5", linewidth=1, linestyle="--")
-    axes.set_xlabel("share of applications (%); dashed: uniform")
+    axes.set_xlabel("share of applications (%); dashed: all alike")
     axes.set_title(f"{operations_per_image:.2f} operations per image", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -120,7 +120,7 @@ def _lines(
     others = len(order) - len(COLOURS)
     if others > 0:
         upper.plot([], [], color="0.8", label=f"{others} others")
-    upper.axhline(100 / len(order), color="0.5", linewidth=1, linestyle="--", label="uniform")
+    upper.axhline(100 / len(order), color="0.5", linewidth=1, linestyle="--", label="all alike")
     upper.set_ylabel("share of applications (%)")
     upper.set_ylim(bottom=0)
     upper.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)

@@ -13,7 +13,7 @@ from raysearch import ops
 from raysearch.policy._base import Json, Policy, source
 from raysearch.policy._operations import Draws, OperationPolicy, random_draws
 
-ELEMENTS = 5  # that a description names
+ELEMENTS, PAIRS = 5, 12  # that a description names
 MAX_ELEMENTS = 300  # in a file
 
 
@@ -178,11 +178,13 @@ class Pairs(OperationPolicy):
         rates = self.element_rates() / 2
         first = rates.argsort(descending=True, stable=True)[:ELEMENTS].tolist()
         strongest = ", ".join(f"{names[i]} {100 * float(rates[i]):.1f} %" for i in first)
+        most = min(most, PAIRS)
         pairs = self.probabilities.flatten().argsort(descending=True, stable=True)[:most]
         rest = n * n - len(pairs)
         return "\n".join(
             [
                 f"ordered pairs of {n} elements, of which the strongest: {strongest}",
+                f"likeliest pairs and their probabilities (uniform: {1 / n**2:.4f}):",
                 *(
                     f"{float(self.probabilities[k // n, k % n]):7.4f}  "
                     f"{names[k // n]}, then {names[k % n]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from raysearch.policy import Policy
 from raysearch.report._figures import COLOURS, Values, mean, panels, plot, png, series
+from raysearch.report._statistics import levels
 from raysearch.tracking import TrialResult
 
 PANELS = {
@@ -25,15 +26,18 @@ PANELS = {
 FIGURES = {"mean/": COLOURS[0], "spread/": COLOURS[1]}
 
 
-def policy_png(search: Sequence[TrialResult], policy: Policy) -> bytes:
+def policy_png(
+    search: Sequence[TrialResult], policy: Policy, uniform: Mapping[str, float]
+) -> bytes:
     """The policy over the search's epochs, the mean over its seeds; thin lines are single seeds.
 
     Each operation's share of all applications, or mean and spread (standard deviation) of each
-    continuous parameter. Where the search has no such metrics, the policy itself.
+    continuous parameter. Where the search has no such metrics, the policy itself. Dashed lines
+    are the shares that operations have in the uniform policy.
     """
     shares = series(search, "share/")
     if shares:
-        return png(_shares(shares, _unit(search)))
+        return png(_shares(shares, _unit(search), levels(uniform)))
     parameters = {figure: series(search, figure) for figure in FIGURES}
     if all(parameters.values()):
         return png(_parameters(parameters))
@@ -58,7 +62,7 @@ def curves_png(search: Sequence[TrialResult]) -> bytes | None:
     return png(figure)
 
 
-def _shares(curves: dict[str, Values], unit: str) -> Figure:
+def _shares(curves: dict[str, Values], unit: str, uniform: Sequence[float]) -> Figure:
     """Operations as lines: those that end strongest in colour, the others in grey."""
     names = sorted(curves, key=lambda name: -np.nan_to_num(mean(curves[name])[-1]))
     figure = Figure(figsize=(8.0, 4.6), layout="constrained")
@@ -66,9 +70,9 @@ def _shares(curves: dict[str, Values], unit: str) -> Figure:
     epochs = np.arange(1, curves[names[0]].shape[1] + 1)
     for name in names[len(COLOURS) :][::-1]:
         axes.plot(epochs, 100 * mean(curves[name]), color="0.78", linewidth=1)
-    alike = 100 / len(names)
-    ends = [(alike, f"all alike  {alike:.1f} %", "0.35")]
-    axes.axhline(alike, color="0.35", linewidth=1, linestyle="--")
+    ends = [(level, f"uniform  {level:.1f} %", "0.35") for level in uniform]
+    for level in uniform:
+        axes.axhline(level, color="0.35", linewidth=1, linestyle="--")
     for name, colour in zip(names, COLOURS, strict=False):
         plot(axes, 100 * curves[name], colour)
         last = 100 * float(mean(curves[name])[-1])

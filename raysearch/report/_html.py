@@ -12,6 +12,7 @@ import jinja2
 
 from raysearch.console import duration
 from raysearch.policy import Policy, SubPolicies
+from raysearch.report._statistics import levels
 from raysearch.report._words import (
     UNITS,
     difference,
@@ -59,6 +60,7 @@ def report_html(
         chart=_dots(errors),
         operations=sorted(summary["policy"]["operations"].items(), key=lambda item: -item[1]),
         units=UNITS,
+        levels=[f"{level:g}" for level in levels(summary["policy"]["uniform"])],
         predefined=predefined_words(summary["predefined"]),
         sub_policies=_sub_policies(policy),
         description=policy.describe(WORDS) if summary["policy"]["operations"] else "",

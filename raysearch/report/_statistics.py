@@ -90,8 +90,23 @@ def differences(
     return {name: difference for name, difference in found.items() if difference is not None}
 
 
-def entropy_and_kl(shares: Mapping[str, float]) -> tuple[float, float]:
-    """Entropy of operation shares and their KL divergence from uniform, in nats."""
-    positive = [share for share in shares.values() if share > 0]
-    entropy = -math.fsum(share * math.log(share) for share in positive)
-    return entropy, max(0.0, math.log(len(shares)) - entropy)
+def entropy_and_kl(
+    shares: Mapping[str, float], uniform: Mapping[str, float]
+) -> tuple[float, float | None]:
+    """Entropy of operation shares and their KL divergence from the uniform policy's, in nats.
+
+    Args:
+        shares: of the policy.
+        uniform: of the uniform policy; the divergence is None where it lacks an operation.
+    """
+    positive = {name: share for name, share in shares.items() if share > 0}
+    entropy = -math.fsum(share * math.log(share) for share in positive.values())
+    if not all(uniform.get(name) for name in positive):
+        return entropy, None
+    terms = (share * math.log(share / uniform[name]) for name, share in positive.items())
+    return entropy, max(0.0, math.fsum(terms))
+
+
+def levels(uniform: Mapping[str, float]) -> list[float]:
+    """The different shares, in percent to a tenth, that operations have in the uniform policy."""
+    return sorted({round(100 * share, 1) for share in uniform.values()})

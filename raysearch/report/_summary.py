@@ -39,6 +39,7 @@ def summarise(
     tracking: Mapping[str, str] | None,
     images: Mapping[str, int] | None,
     predefined: Mapping[str, Any] | None,
+    uniform: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     """The summary; see `write_report` for the arguments.
 
@@ -65,7 +66,7 @@ def summarise(
         "joint_differences": differences(errors, JOINT, (*BASELINES, "learned")),
         "relative_cost": relative,
         "plain_training": plain,
-        "policy": _policy(policy),
+        "policy": _policy(policy, uniform),
         "predefined": _predefined(config) if predefined is None else predefined,
         "failed": [
             {"trial": result.trial.name, "error": result.error}
@@ -88,12 +89,14 @@ def summarise(
     return result
 
 
-def _policy(policy: Policy) -> dict[str, Any]:
+def _policy(policy: Policy, uniform: Mapping[str, float] | None) -> dict[str, Any]:
     """The policy in figures, the mean over a training of one that changes."""
     shares = policy.marginals()
-    entropy, kl_uniform = entropy_and_kl(shares) if shares else (None, None)
+    uniform = uniform or {name: 1 / len(shares) for name in shares}
+    entropy, kl_uniform = entropy_and_kl(shares, uniform) if shares else (None, None)
     return {
         "operations": shares,
+        "uniform": dict(uniform) if shares else {},
         "operations_per_image": policy.operations_per_image(),
         "operation_entropy": entropy,  # of the shares; history has that of the policy
         "operation_kl_uniform": kl_uniform,

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysearch.console import duration
+from raysearch.report._statistics import levels
 from raysearch.report._words import (
     UNITS,
     difference,
@@ -159,7 +160,8 @@ def _operations(policy: Mapping[str, Any]) -> RenderableType:
     for name, share in strongest:
         bar = "█" * round(BAR_WIDTH * share / largest)
         table.add_row(f"  {name}", f"{100 * share:5.1f} %", Text(bar, style="blue"))
-    return _titled(f"{title} (all alike: {100 / len(shares):.1f} %)", table)
+    uniform = " or ".join(f"{level:g}" for level in levels(policy["uniform"]))
+    return _titled(f"{title} (uniform: {uniform} %)", table)
 
 
 def _parameters(policy: Mapping[str, Any]) -> RenderableType:

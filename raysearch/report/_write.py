@@ -35,6 +35,7 @@ def write_report(
     tracking: Mapping[str, str] | None = None,
     images: Mapping[str, int] | None = None,
     predefined: Mapping[str, Any] | None = None,
+    uniform: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Write `policy.json`, `history.parquet`, both pictures, `report.html` and `summary.json`.
 
@@ -59,6 +60,7 @@ def write_report(
             `test`, and `skipped` as unreadable.
         predefined: fields of `Predefined`, what goes with the learned policy; None is the
             configuration's `data.predefined`.
+        uniform: each operation's share in the uniform policy; None is all alike.
 
     Returns:
         The summary, as `summary.json` holds it.
@@ -78,8 +80,12 @@ def write_report(
         tracking=tracking,
         images=images,
         predefined=predefined,
+        uniform=uniform,
     )
-    pictures = {"policy": policy_png(search, policy), "augmented": augmented_png(policy, samples)}
+    pictures = {
+        "policy": policy_png(search, policy, summary["policy"]["uniform"]),
+        "augmented": augmented_png(policy, samples),
+    }
     report = report_html(summary, policy, {**pictures, "curves": curves_png(search)})
     policies = {"policy.json": policy}
     policies |= {f"policies/seed-{seed}.json": own for seed, own in seed_policies.items()}

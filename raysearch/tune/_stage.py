@@ -36,7 +36,7 @@ class Outcome(Generic[T]):
         trial: which.
         progress: its history, its final metrics and its seconds.
         policy: what it found, as JSON; None for an evaluation.
-        network: what it trained, where that is a result of a search.
+        network: what it trained, where that is a result of a search or a shared checkpoint.
     """
 
     trial: T
