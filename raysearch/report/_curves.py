@@ -20,6 +20,7 @@ PANELS = {
     "kl_uniform": "KL divergence from uniform (nats)",
     "entropy": "entropy of the policy (nats)",
     "augment": "t: probability of any augmentation",
+    "reward": "reward, the mean of the trials",
     "val_loss": "validation loss",
     "train_loss": "training loss",
 }
