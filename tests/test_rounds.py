@@ -243,14 +243,15 @@ def test_a_search_goes_on_with_the_answers_that_it_had(running: Capacity, tmp_pa
 
 
 def test_its_state_is_saved_with_the_experiment_too(running: Capacity, tmp_path: Path) -> None:
-    from raysearch.tune._rounds import AskAndTell, _fetched, _running
+    from raysearch.tune._proposals import fetched
+    from raysearch.tune._rounds import AskAndTell, _running
 
     search = Aws(0, METHOD, FINETUNE)
     share = Share(1.0, 0.0, "cpu")
     searcher = AskAndTell({"s": _running(Trial(0), search, share, tmp_path, BEFORE)}, [])
     suggested = searcher.suggest("tune-1")
     assert suggested is not None
-    answer = Counted()(_fetched(suggested["trial"]["proposal"]))
+    answer = Counted()(fetched(suggested["trial"]["proposal"]))
     flat = {f"answer/{key}": value for key, value in answer.items()}
     searcher.on_trial_complete("tune-1", {**flat, "seconds": 1.0})
     searcher.save(str(tmp_path / "searcher.pt"))

@@ -12,7 +12,8 @@ from raysearch.tune._checkpoints import (
 from raysearch.tune._cluster import Capacity, Wish, cluster, local_capacity, trial_share
 from raysearch.tune._jobs import EvaluationJob, SearchJob, Setting, WorkerJob
 from raysearch.tune._observe import TrialError, TrialLike, Watcher
-from raysearch.tune._rounds import RoundsJob, run_rounds
+from raysearch.tune._proposals import RoundsJob
+from raysearch.tune._rounds import run_rounds
 from raysearch.tune._stage import Interrupted, Outcome, forget_trials, run_stage
 from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable, Share, Work
 

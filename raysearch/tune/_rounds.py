@@ -10,92 +10,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import ray
 import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from raysearch.files import write_whole
-from raysearch.methods import Proposal, TrialSearch, Worker
+from raysearch.methods import TrialSearch
 from raysearch.tune._checkpoints import POLICY, STATE, Progress
 from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
+from raysearch.tune._proposals import ProposalTrainable, RoundsJob, stored
 from raysearch.tune._stage import Interrupted, Outcome, fit
-from raysearch.tune._trainable import Share, ready_worker, said_when_out_of_memory
+from raysearch.tune._trainable import Share
 
 ROUNDS = "rounds"  # folder of the searches' states
-
-
-@dataclass(frozen=True)
-class RoundsJob:
-    """What all trials of a stage have in common; sent once to each node.
-
-    Attributes:
-        build: makes the worker of the search with this seed.
-        share: what each trial holds.
-    """
-
-    build: Callable[[int], Worker]
-    share: Share
-
-
-class ProposalTrainable(tune.Trainable):
-    """A proposal per trial, carried out in one step; the process keeps its workers.
-
-    Its configuration is `{"trial": {name, search, seed, proposal}}`. Arrays of the proposal are
-    references to Ray's object store, because Tune writes and keeps every trial's configuration.
-    """
-
-    def setup(self, config: dict[str, Any], job: RoundsJob) -> None:  # type: ignore[override]
-        self._job = job
-        self._worker: Worker | None = None
-        self._seed: int | None = None  # whose worker that is; a process keeps one
-        ready_worker(job.share)
-        self._trial = config["trial"]
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Let the next trial use this process."""
-        self._trial = new_config["trial"]
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """The whole trial."""
-        began, start = time.time(), time.perf_counter()
-        seed = self._trial["seed"]
-        with said_when_out_of_memory(self._job.share):
-            if self._worker is None or seed != self._seed:
-                self._worker = None  # before there are two
-                self._worker, self._seed = self._job.build(seed), seed
-            answer = self._worker(_fetched(self._trial["proposal"]))
-        seconds = time.perf_counter() - start
-        return {"answer": answer, "began": began, "seconds": seconds, "done": True}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A trial is one step: there is nothing to go on from."""
-
-    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """See `save_checkpoint`."""
-
-
-def _stored(proposal: Proposal) -> dict[str, Any]:
-    """A proposal for a configuration of Tune's."""
-    values = {k: ray.put(v) if _is_array(v) else v for k, v in proposal.values.items()}
-    return {**asdict(proposal), "values": values}
-
-
-def _fetched(stored: Mapping[str, Any]) -> Proposal:
-    """The proposal again."""
-    values = {k: ray.get(v) if _is_reference(v) else v for k, v in stored["values"].items()}
-    return Proposal(stored["id"], stored["round"], values)
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
-
-
-def _is_reference(value: Any) -> bool:
-    return isinstance(value, ray.ObjectRef)
 
 
 @dataclass
@@ -200,7 +128,7 @@ class AskAndTell(Searcher):
                         "name": f"{running.trial.name} trial {proposal.id}",
                         "search": name,
                         "seed": running.trial.seed,
-                        "proposal": _stored(proposal),
+                        "proposal": stored(proposal),
                     }
                 }
         if all(running.search.finished for running in self._searches.values()):
@@ -367,13 +295,11 @@ def run_rounds(
                 watcher.trial_started(one.trial)
     if done < len(running):
         searcher = AskAndTell(running, watchers, answered)
-        events = RoundEvents(searcher, watchers, max_failures)
-        attempt = 1 + len(list(folder.glob(f"{stage}-*")))
         fit(
-            tune.with_resources(
-                tune.with_parameters(ProposalTrainable, job=job),
-                {"cpu": job.share.cpus, "gpu": job.share.gpus},
-            ),
+            stage,
+            folder,
+            ProposalTrainable,
+            job,
             tune.TuneConfig(
                 search_alg=ConcurrencyLimiter(searcher, max_concurrent=at_once),
                 scheduler=KeepWorkers(at_once),
@@ -382,17 +308,9 @@ def run_rounds(
                 trial_name_creator=_folder_name,
                 trial_dirname_creator=_folder_name,
             ),
-            tune.RunConfig(
-                name=f"{stage}-{attempt}",
-                storage_path=str(folder.resolve()),
-                verbose=0,
-                callbacks=[events],
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(
-                    checkpoint_frequency=0, checkpoint_at_end=False
-                ),
-            ),
-            events,
+            RoundEvents(searcher, watchers, max_failures),
+            retries=0,
+            checkpoints=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         )
     if not all(one.search.finished for one in running.values()):
         raise Interrupted

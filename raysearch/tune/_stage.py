@@ -9,13 +9,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 from ray import tune
 
 from raysearch.tune._checkpoints import NETWORK, POLICY, Progress, newest_checkpoint
 from raysearch.tune._observe import Events, Failures, T, Watcher
-from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable
+from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable, Share
 
 TRAINABLES = {
     "shared": SearchTrainable,
@@ -84,8 +84,6 @@ def run_stage(
         watcher.stage_started(stage, len(trials), epochs, len(trials) - len(left))
     if left:
         starts = {t.id: str(kept[0]) if (kept := found[t.id]) else None for t in left}
-        events = Events(left, watchers, max_failures)
-        attempt = 1 + len(list(folder.glob(f"{stage}-*")))
         todo = [
             {
                 "id": t.id,
@@ -97,28 +95,22 @@ def run_stage(
             for t in left
         ]
         fit(
-            tune.with_resources(
-                tune.with_parameters(trainable or TRAINABLES[stage], job=job),
-                {"cpu": job.share.cpus, "gpu": job.share.gpus},
-            ),
+            stage,
+            folder,
+            trainable or TRAINABLES[stage],
+            job,
             tune.TuneConfig(
                 reuse_actors=True,
                 max_concurrent_trials=at_once,
                 trial_name_creator=_trial_id,
                 trial_dirname_creator=_trial_id,
             ),
-            tune.RunConfig(
-                name=f"{stage}-{attempt}",
-                storage_path=str(folder.resolve()),
-                verbose=0,
-                callbacks=[events],
-                failure_config=tune.FailureConfig(max_failures=max_failures),
-                checkpoint_config=tune.CheckpointConfig(
-                    num_to_keep=2, checkpoint_frequency=1, checkpoint_at_end=True
-                ),
+            Events(left, watchers, max_failures),
+            retries=max_failures,
+            checkpoints=tune.CheckpointConfig(
+                num_to_keep=2, checkpoint_frequency=1, checkpoint_at_end=True
             ),
-            events,
-            {"trial": tune.grid_search(todo)},
+            space={"trial": tune.grid_search(todo)},
         )
     outcomes = [_outcome(stage, trial, folder) for trial in trials]
     for watcher in watchers:
@@ -126,22 +118,56 @@ def run_stage(
     return outcomes
 
 
+class SharesJob(Protocol):
+    """What the trials of a stage have in common; says what each holds."""
+
+    @property
+    def share(self) -> Share: ...
+
+
 def fit(
-    trainable: Any,
+    stage: str,
+    folder: Path,
+    trainable: type[tune.Trainable],
+    job: SharesJob,
     tune_config: tune.TuneConfig,
-    run_config: tune.RunConfig,
     events: Failures,
+    *,
+    retries: int,
+    checkpoints: tune.CheckpointConfig,
     space: dict[str, Any] | None = None,
 ) -> None:
     """Let Tune run trials, in the order given as far as resources allow.
+
+    Args:
+        stage, folder: see `run_stage`.
+        trainable: what a trial is; its `setup` is given the job.
+        job: put into Ray's object store once.
+        tune_config, checkpoints, space: Tune's.
+        events: told what happens to the trials.
+        retries: of a trial, by Tune.
 
     Raises:
         TrialError, Exception: what `events` says of a trial that cannot go on, or of the driver.
     """
     # It misses the result files whose writing is disabled; histories are in the checkpoints.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+    attempt = 1 + len(list(folder.glob(f"{stage}-*")))
     tuner = tune.Tuner(
-        trainable, param_space=space or {}, tune_config=tune_config, run_config=run_config
+        tune.with_resources(
+            tune.with_parameters(trainable, job=job),
+            {"cpu": job.share.cpus, "gpu": job.share.gpus},
+        ),
+        param_space=space or {},
+        tune_config=tune_config,
+        run_config=tune.RunConfig(
+            name=f"{stage}-{attempt}",
+            storage_path=str(folder.resolve()),
+            verbose=0,
+            callbacks=[events],
+            failure_config=tune.FailureConfig(max_failures=retries),
+            checkpoint_config=checkpoints,
+        ),
     )
     handler = signal.getsignal(signal.SIGINT)
     try:
