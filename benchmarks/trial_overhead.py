@@ -111,7 +111,7 @@ def search(values: Mapping[str, Any]) -> tuple[list[Ran], float]:
     group = yaml.safe_load((CONFIGS / "config.yaml").read_text())["search"]
     sgd = {key: group[key] for key in ("lr", "momentum", "nesterov", "weight_decay")}
     sgd |= {"epochs": 1, "batch_size": 50}
-    method = {**method_settings({"method": "aws"}), "updates": values["updates"]}
+    method = {**method_settings({"method": "aws"}), "updates": values["updates"], "best": 1}
     finetune = {**sgd, "epochs": values["epochs"], "lr": 0.01, "parallel": values["parallel"]}
     data = load_dataset({"name": "digits", "limit": values["limit"]})
     setting = Setting(data, "small_cnn", "cpu", {"padding": 1}, 0.5)
