@@ -119,7 +119,7 @@ def test_a_shared_checkpoint_is_used_again(undisturbed: Path, module_cli: Comman
         (["model=resnet18"], "it was made with model small_cnn, not resnet18"),
         (["seeds=[1]"], "seed-1.pt"),
         (["data.split_seed=4"], "it was made with training images"),
-        (["method.shared_checkpoint=config.yaml"], "there is no config.yaml"),
+        (["method.shared_checkpoint=config.yaml"], "config.yaml: there is no seed-0.pt in it"),
         (["method.shared_checkpoint=3"], "method.shared_checkpoint=3: expected a path"),
     ],
 )
