@@ -14,6 +14,8 @@ from ray import tune
 from raysearch.methods import Proposal, Worker
 from raysearch.tune._trainable import Share, ready_worker, said_when_out_of_memory
 
+READY_SECONDS = 0.1  # between signs of a process that waits for the others
+
 
 @dataclass(frozen=True)
 class RoundsJob:
@@ -32,7 +34,8 @@ class ProposalTrainable(tune.Trainable):
     """A proposal per trial, carried out in one step; the process keeps its workers.
 
     Its configuration is `{"trial": {name, search, seed, proposal}}`. Arrays of the proposal are
-    references to Ray's object store, because Tune writes and keeps every trial's configuration.
+    references to Ray's object store, because Tune writes and keeps every trial's configuration. A
+    proposal of None is a process that waits for the others to start; see `KeepWorkers`.
     """
 
     def setup(self, config: dict[str, Any], job: RoundsJob) -> None:  # type: ignore[override]
@@ -48,7 +51,10 @@ class ProposalTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """The whole trial."""
+        """The whole trial; or, before the first, a sign that the process is there."""
+        if self._trial["proposal"] is None:
+            time.sleep(READY_SECONDS)
+            return {"ready": True, "seconds": 0.0, "done": False}
         began, start = time.time(), time.perf_counter()
         seed = self._trial["seed"]
         with said_when_out_of_memory(self._job.share):

@@ -23,6 +23,7 @@ from raysearch.tune._proposals import ProposalTrainable, RoundsJob, stored
 from raysearch.tune._stage import Interrupted, Outcome, fit
 from raysearch.tune._trainable import Share
 
+PATIENCE = 60.0  # seconds that started processes wait for others
 ROUNDS = "rounds"  # folder of the searches' states
 
 
@@ -97,6 +98,7 @@ class AskAndTell(Searcher):
         searches: by their trials' ids.
         watchers: told about rounds as epochs.
         answered: given every result of a trial, with its proposal's id; for measurements.
+        processes: trials that only start a process, before the first proposal.
 
     Attributes:
         error: why no search can go on; Tune would take it for a trial's and repeat that.
@@ -107,10 +109,12 @@ class AskAndTell(Searcher):
         searches: Mapping[str, Running],
         watchers: Sequence[Watcher[Any]],
         answered: Answered | None = None,
+        processes: int = 0,
     ) -> None:
         super().__init__(metric="seconds", mode="min")
         self._searches = dict(searches)
         self._watchers, self._answered = list(watchers), answered
+        self._processes = processes
         self.error: Exception | None = None
         self._asked: dict[str, tuple[str, str]] = {}  # Tune's trial: search, proposal
 
@@ -119,6 +123,10 @@ class AskAndTell(Searcher):
 
         So a search's rounds are in one piece, and a process seldom changes from one to another.
         """
+        if self._processes:
+            name = f"process {self._processes}"
+            self._processes -= 1
+            return {"trial": {"name": name, "search": "", "seed": 0, "proposal": None}}
         for name, running in sorted(self._searches.items(), key=lambda item: item[1].search.round):
             proposal = running.search.ask()
             if proposal is not None:
@@ -176,8 +184,8 @@ class AskAndTell(Searcher):
                 watcher.trial_finished(running.trial, None, {**progress.metrics, **costs})
 
     def trial(self, name: str) -> Any:
-        """What the watchers know a search as."""
-        return self._searches[name].trial
+        """What the watchers know a search as; None for a trial that only starts a process."""
+        return self._searches[name].trial if name else None
 
     def save(self, checkpoint_path: str) -> None:
         """All searches' states; see `Searcher.save`."""
@@ -210,7 +218,7 @@ class RoundEvents(Failures):
     def ended(self, trial: Any, reason: str) -> None:
         """The trial's search has failed with it."""
         known = self._searcher.trial(trial.config["trial"]["search"])
-        for watcher in self._watchers:
+        for watcher in self._watchers if known else ():
             watcher.trial_finished(known, reason, {})
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -241,6 +249,8 @@ class KeepWorkers(FIFOScheduler):
     def __init__(self, count: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._count, self._told = count, False
+        self._ready: set[str] = set()  # trials that have started their process
+        self._since = 0.0  # the first of them, on the monotonic clock
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Before the first trial, allow that many in Tune's cache of idle actors."""
@@ -250,6 +260,19 @@ class KeepWorkers(FIFOScheduler):
         if cache is not None and not self._told:
             cache.increase_max(trial.placement_group_factory, by=self._count)
         self._told = True
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Let no process go before all have started.
+
+        Otherwise Tune hands the trial for which it starts a process to one that is free before
+        the other has started, and ends that: with trials of a second there would only be one.
+        """
+        if not result.get("ready"):
+            return str(super().on_trial_result(tune_controller, trial, result))
+        self._since = self._since or time.monotonic()
+        self._ready.add(trial.trial_id)
+        late = time.monotonic() - self._since > PATIENCE
+        return self.STOP if late or len(self._ready) >= self._count else self.CONTINUE
 
 
 def run_rounds(
@@ -294,7 +317,7 @@ def run_rounds(
             if not one.search.finished:
                 watcher.trial_started(one.trial)
     if done < len(running):
-        searcher = AskAndTell(running, watchers, answered)
+        searcher = AskAndTell(running, watchers, answered, processes=at_once)
         fit(
             stage,
             folder,
@@ -335,7 +358,8 @@ def _running(
 
 def _folder_name(trial: Any) -> str:
     given = trial.config["trial"]
-    return f"{given['search']}-{given['proposal']['id']}-{trial.trial_id}"
+    what = f"{given['search']}-{given['proposal']['id']}" if given["proposal"] else "process"
+    return f"{what}-{trial.trial_id}"
 
 
 def _outcome(running: Running) -> Outcome[Any]:
