@@ -27,6 +27,7 @@ from benchmarks._common import (
     CONFIGS,
     arguments,
     cifar10,
+    compared,
     console,
     finetune_settings,
     finish,
@@ -39,7 +40,7 @@ from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError
 from raysearch.methods import SearchMethod
 from raysearch.policy import Policy, SubPolicies, trivial_augment
-from raysearch.report import paired_difference, spread
+from raysearch.report import spread
 from raysearch.training import Predefined, Task, Training, keep_freed_memory
 
 DEFAULTS = {
@@ -209,10 +210,7 @@ def report(
         mean, std = spread(runs)
         text = ""
         if name != "uniform" and "uniform" in errors:
-            own, theirs = dict(enumerate(runs)), dict(enumerate(errors["uniform"]))
-            difference = paired_difference(own, theirs) or {}
-            differences[name] = [round(difference[key], 3) for key in ("mean", "low", "high")]
-            text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*differences[name])
+            differences[name], text = compared(runs, errors["uniform"])
         method = name.removesuffix(" (joint)")
         total = cost.get(method, 0.0) / (len(runs) if name != method else 1)
         table.add_row(name, f"{mean:.2f} ± {std:.2f}", text, f"{total:.0f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -146,3 +147,24 @@ def stopping() -> Iterator[list[subprocess.Popen[str]]]:
         if process.poll() is None:
             process.terminate()
             process.communicate(timeout=30)
+
+
+def epochs_done(run: Path, stage: str) -> int:
+    """Finished epochs of the stage's furthest trial, as far as they are on disk."""
+    done = [0]
+    for path in run.glob(f"trials/{stage}-*/*/checkpoint_*/progress.json"):
+        try:
+            done.append(json.loads(path.read_text())["epoch"])
+        except (OSError, ValueError):
+            continue
+    return max(done)
+
+
+def figures_of(run: Path) -> dict[str, Any]:
+    """What must not depend on how often a run was interrupted."""
+    summary = json.loads((run / "summary.json").read_text())
+    return {
+        "policy": json.loads((run / "policy.json").read_text()),
+        "errors": summary["errors"],
+        "equivalents": summary["search"]["epoch_equivalents"],
+    }

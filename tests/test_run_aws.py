@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, CommandLine, descendants, kill_tree, wait_for
+from conftest import SMALL, CommandLine, descendants, epochs_done, figures_of, kill_tree, wait_for
 
 ARGUMENTS = [
     *SMALL,
@@ -35,27 +33,6 @@ def answers(run: Path) -> int:
     return 4 * int(search["round"]) + len(search["answers"])
 
 
-def shared_epochs(run: Path) -> int:
-    """Epochs of the shared training that are on disk."""
-    done = [0]
-    for path in run.glob("trials/shared-*/*/checkpoint_*/progress.json"):
-        try:
-            done.append(json.loads(path.read_text())["epoch"])
-        except (OSError, ValueError):
-            continue
-    return max(done)
-
-
-def result_of(run: Path) -> dict[str, Any]:
-    """What must not depend on how often a run was interrupted."""
-    summary = json.loads((run / "summary.json").read_text())
-    return {
-        "policy": json.loads((run / "policy.json").read_text()),
-        "errors": summary["errors"],
-        "equivalents": summary["search"]["epoch_equivalents"],
-    }
-
-
 @pytest.fixture(scope="module")
 def undisturbed(module_cli: CommandLine) -> Path:
     """A run that nobody disturbs, with one worker."""
@@ -66,7 +43,7 @@ def undisturbed(module_cli: CommandLine) -> Path:
 
 
 def test_the_run_leaves_a_policy_over_pairs_and_what_it_cost(undisturbed: Path) -> None:
-    result = result_of(undisturbed)
+    result = figures_of(undisturbed)
     assert result["policy"]["kind"] == "pairs"
     assert len(result["policy"]["operations"]) == 36
     trials = 12 * 4 * (3 * (0.8 + 1 / 3))  # epochs of whole batches, validated each
@@ -81,9 +58,9 @@ def test_killed_workers_and_drivers_change_nothing(
     run = module_cli.folder / "runs" / "disturbed"
     process = module_cli.start(*ARGUMENTS, "--num-cpus", "2", "name=disturbed")
     stopping.append(process)
-    wait_for(lambda: shared_epochs(run) >= 3, process)
+    wait_for(lambda: epochs_done(run, "shared") >= 3, process)
     kill_tree(process)
-    assert shared_epochs(run) < 30
+    assert epochs_done(run, "shared") < 30
 
     process = module_cli.start("--resume", "disturbed", "--num-cpus", "2")
     stopping.append(process)
@@ -98,7 +75,7 @@ def test_killed_workers_and_drivers_change_nothing(
 
     finished = module_cli.run("--resume", str(run), "--num-cpus", "2")
     assert finished.returncode == 0, finished.stderr
-    assert result_of(run) == result_of(undisturbed)
+    assert figures_of(run) == figures_of(undisturbed)
 
 
 def test_a_shared_checkpoint_is_used_again(undisturbed: Path, module_cli: CommandLine) -> None:
@@ -108,7 +85,7 @@ def test_a_shared_checkpoint_is_used_again(undisturbed: Path, module_cli: Comman
     assert done.returncode == 0, done.stderr
     assert "shared:" not in done.stdout
     again = module_cli.folder / "runs" / "again"
-    assert result_of(again) == result_of(undisturbed)
+    assert figures_of(again) == figures_of(undisturbed)
     assert (again / "shared" / "seed-0.pt").is_file()
 
 

@@ -13,29 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, CommandLine, descendants, kill_tree, wait_for
+from conftest import SMALL, CommandLine, descendants, epochs_done, figures_of, kill_tree, wait_for
 
 import raysearch
 
 
-def epochs_done(run: Path, stage: str) -> int:
-    """Finished epochs of the stage's furthest trial, as far as they are on disk."""
-    done = [0]
-    for path in run.glob(f"trials/{stage}-*/*/checkpoint_*/progress.json"):
-        try:
-            done.append(json.loads(path.read_text())["epoch"])
-        except (OSError, ValueError):
-            continue
-    return max(done)
-
-
 def result_of(run: Path) -> dict[str, Any]:
     """What must not depend on how often a run was interrupted."""
-    summary = json.loads((run / "summary.json").read_text())
     return {
-        "policy": json.loads((run / "policy.json").read_text()),
-        "errors": summary["errors"],
-        "equivalents": summary["search"]["epoch_equivalents"],
+        **figures_of(run),
         "networks": {
             path.name: {
                 name: tensor.tolist()

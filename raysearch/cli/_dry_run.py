@@ -15,6 +15,7 @@ from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, Split
 from raysearch.errors import RaysearchError
 from raysearch.methods import TrialSearch
+from raysearch.training import validation_cost
 from raysearch.tune import Work
 
 BATCHES = 4  # that are timed, after as many to warm up
@@ -131,21 +132,19 @@ def _fine_tunes(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Plac
     place = places["finetune"] if places else None
     parallel = settings.finetune.parallel or trials.group(place.at_once if place else 1)
     finetune = {**values["finetune"], "parallel": parallel}
-    updates = [trials(t.seed, values["method"], finetune).rounds for t in plan.search]
-    names = [
-        f"{trial.name}: {_plural(count, 'update')} from {_plural(parallel, 'trial')} each"
-        for trial, count in zip(plan.search, updates, strict=True)
-    ]
+    updates = trials(plan.search[0].seed, values["method"], finetune).rounds
     known = place is not None or settings.finetune.parallel is not None
+    each = "as many trials an update as fit"
+    if known:
+        each = f"{_plural(updates, 'update')} from {_plural(parallel, 'trial')} each"
+    names = [f"{trial.name}: {each}" for trial in plan.search]
     cost = _timed(plan, settings.finetune, _search) if known else None
-    if not known:
-        names = [f"{trial.name}: as many trials an update as fit" for trial in plan.search]
     if cost is not None:
-        train, val = plan.setting("cpu").task(plan.search[0].seed).search_splits()
-        more = 1 + len(val) / len(train) / 3
+        more = 1 + validation_cost(*plan.setting("cpu").task(plan.search[0].seed).search_splits())
         overhead = TRIAL_SECONDS / settings.finetune.epochs
         cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
-    return Group("search", names, sum(updates) * parallel, settings.finetune.epochs, place, cost)
+    count = len(plan.search) * updates * parallel
+    return Group("search", names, count, settings.finetune.epochs, place, cost)
 
 
 def _plural(count: int, what: str) -> str:
@@ -205,8 +204,8 @@ def _timed(plan: Plan, settings: TrainingSettings, build: Build) -> Cost | None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        small = min(FIRST_BATCH, settings.batch_size)
         whole = settings.batch_size
+        small = min(FIRST_BATCH, whole)
         cost, took = _time(plan, small, build, whole)
         if small < whole and took * whole / small < PATIENCE:
             cost, _ = _time(plan, whole, build, whole)

@@ -19,10 +19,9 @@ from raysearch.cli._folder import RunFolder, check_space
 from raysearch.cli._plan import Plan, merge, place_trials
 from raysearch.cli._quiet import quiet
 from raysearch.cli._signals import stop_on_sigterm
-from raysearch.cli._stages import run_trials, search
+from raysearch.cli._stages import keep_networks, run_trials, search
 from raysearch.console import Display
 from raysearch.data import Dataset, Split
-from raysearch.files import write_whole
 from raysearch.policy import Policy, read_policy
 from raysearch.report import write_report
 from raysearch.tracking import Observer, Tracker, TrialInfo, TrialResult
@@ -126,7 +125,7 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
         folder.trials.mkdir(exist_ok=True)
         found = search(folder, plan, capacity.device, places, observers)
         policies = _keep_policies(folder.path, found)
-        _keep_networks(folder.path, found)
+        keep_networks(folder.path / "networks", found)
         learned = merge(policies)
         learned.save(folder.path / "policy.json")
         place = places["evaluation"]
@@ -160,15 +159,6 @@ def _keep_policies(folder: Path, found: Sequence[Outcome[TrialInfo]]) -> dict[in
         policy.save(folder / "policies" / f"seed-{outcome.trial.seed}.json")
         policies[outcome.trial.seed] = policy
     return policies
-
-
-def _keep_networks(folder: Path, found: Sequence[Outcome[TrialInfo]]) -> None:
-    """The networks that the searches trained, where they are results."""
-    for outcome in found:
-        if outcome.network is not None:
-            (folder / "networks").mkdir(exist_ok=True)
-            path = folder / "networks" / f"seed-{outcome.trial.seed}.pt"
-            write_whole(path, outcome.network.read_bytes())
 
 
 def _seconds(folder: RunFolder) -> dict[str, float]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,7 +15,7 @@ from raysearch.cli._plan import Place, Plan
 from raysearch.files import write_whole
 from raysearch.methods import TrialSearch
 from raysearch.tracking import Observer, TrialInfo
-from raysearch.tune import Job, Outcome, Progress, RoundsJob, run_rounds, run_stage
+from raysearch.tune import Job, Outcome, Progress, RoundsJob, run_rounds, run_stage, save_whole
 
 Found = list[Outcome[TrialInfo]]
 
@@ -90,21 +90,27 @@ def _prepare(
     found = run_trials(folder, plan, "shared", job, place.at_once, observers)
     progress = {outcome.trial.seed: outcome.progress for outcome in found}
     prepared = dict(plan.given)
-    (folder.path / "shared").mkdir(exist_ok=True)
-    for outcome in found:
-        assert outcome.network is not None
-        path = folder.path / "shared" / f"seed-{outcome.trial.seed}.pt"
-        write_whole(path, outcome.network.read_bytes())
-        prepared[outcome.trial.seed] = torch.load(path, map_location="cpu", weights_only=True)
+    kept = folder.path / "shared"
+    kept.mkdir(exist_ok=True)
+    for seed, path in keep_networks(kept, found).items():
+        prepared[seed] = torch.load(path, map_location="cpu", weights_only=True)
     for seed, checkpoint in plan.given.items():  # its arithmetic counts, its time was another's
-        path = folder.path / "shared" / f"seed-{seed}.pt"
-        if not path.exists():
-            buffer = io.BytesIO()
-            torch.save(dict(checkpoint), buffer)
-            write_whole(path, buffer.getvalue())
+        if not (path := kept / f"seed-{seed}.pt").exists():
+            save_whole(path, checkpoint)
         metrics = {"epoch_equivalents": checkpoint["metrics"]["epoch_equivalents"]}
         progress[seed] = Progress(epochs=1, epoch=1, history=[metrics])
     return prepared, {trial.id: progress[trial.seed] for trial in plan.search}
+
+
+def keep_networks(folder: Path, found: Found) -> dict[int, Path]:
+    """What the trials trained, where that is a result, as files by seed."""
+    kept: dict[int, Path] = {}
+    for outcome in found:
+        if outcome.network is not None:
+            folder.mkdir(exist_ok=True)
+            kept[outcome.trial.seed] = path = folder / f"seed-{outcome.trial.seed}.pt"
+            write_whole(path, outcome.network.read_bytes())
+    return kept
 
 
 def _parallel(folder: RunFolder, plan: Plan, place: Place) -> int:

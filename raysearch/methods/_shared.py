@@ -14,7 +14,7 @@ from raysearch.data import Split
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._base import SearchMethod
 from raysearch.policy import Policy
-from raysearch.training import Task, Training, evaluate
+from raysearch.training import Task, Training, evaluate, validation_cost
 
 FORMAT = "raysearch-shared-checkpoint"
 
@@ -39,7 +39,7 @@ class SharedTraining(SearchMethod):
     ) -> None:
         train, self._val = task.search_splits()
         self._validation = validation_cost(train, self._val)
-        self._policy, self._made = policy, {**made_with(task, search), **made}
+        self._policy, self._search, self._made = policy, search, made
         self.training = Training(task, search, policy, policy is not None, split=train)
         self.epochs = self.training.epochs
         self._final: dict[str, float] = {}
@@ -65,7 +65,7 @@ class SharedTraining(SearchMethod):
         state = self.training.state_dict()
         return {
             "format": FORMAT,
-            "made": self._made,
+            "made": {**made_with(self.training.task, self._search), **self._made},
             "model": {name: tensor.cpu() for name, tensor in state["model"].items()},
             "optimizer": state["optimizer"],
             "metrics": dict(self._final),
@@ -92,11 +92,6 @@ def validated(model: nn.Module, task: Task, val: Split, epoch: int) -> tuple[flo
     if not math.isfinite(loss):
         raise NonFiniteLossError("validation", epoch, 1)
     return error, loss
-
-
-def validation_cost(train: Split, val: Split) -> float:
-    """Epoch-equivalents of a pass over the validation images: a third of a step for each."""
-    return len(val) / len(train) / 3
 
 
 def made_with(task: Task, search: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,11 +34,10 @@ from raysearch.methods._shared import (
     check_fits,
     made_with,
     validated,
-    validation_cost,
 )
 from raysearch.methods._trials import Proposal, TrialSearch, Values
 from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
-from raysearch.training import Task, Training, derive_seed
+from raysearch.training import Task, Training, derive_seed, validation_cost
 
 
 @dataclass(frozen=True)
@@ -154,10 +153,8 @@ class Aws(TrialSearch):
 
     def policy(self) -> Pairs:
         """The distribution as it stands."""
-        return self._as_policy(self._distribution.log_probabilities().detach())
-
-    def _as_policy(self, log_probabilities: Tensor) -> Pairs:
-        return self._uniform.with_probabilities(log_probabilities.double().exp())
+        log_p = self._distribution.log_probabilities().detach()
+        return self._uniform.with_probabilities(log_p.double().exp())
 
     def _ids(self) -> list[str]:
         return [f"{self.round + 1:04d}-{index + 1:02d}" for index in range(self._group)]
@@ -179,18 +176,17 @@ class Aws(TrialSearch):
         """After a round's last answer, a PPO update."""
         self._asked.remove(proposal)
         # a copy: what comes through Ray's object store cannot be written to
-        self._answers[proposal] = {**answer, "counts": np.array(answer["counts"])}
+        self._answers[proposal] = {**answer, "counts": torch.tensor(answer["counts"])}
         if len(self._answers) < self._group:
             return None
         answers = [self._answers[id_] for id_ in self._ids()]  # in the order of asking
         n = len(self._uniform)
-        counts = torch.stack([torch.from_numpy(answer["counts"]).float() for answer in answers])
-        counts = counts.reshape(-1, n, n)
+        counts = torch.stack([answer["counts"] for answer in answers]).reshape(-1, n, n).float()
         rewards = [float(answer["reward"]) for answer in answers]
         moved = self._ppo.update(counts, rewards)
         self._equivalents += sum(float(answer["epoch_equivalents"]) for answer in answers)
         self.round += 1
-        self._asked, self._answers = set(), {}
+        self._answers = {}
         self.metrics = {
             **{key: _mean(answers, key) for key in ("train_loss", "val_loss", "val_error", "lr")},
             "epoch_equivalents": self._equivalents,
@@ -222,12 +218,7 @@ class Aws(TrialSearch):
             "round": self.round,
             "metrics": dict(self.metrics),
             "ppo": self._ppo.state_dict(),
-            "answers": {
-                id_: {
-                    k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in a.items()
-                }
-                for id_, a in self._answers.items()
-            },
+            "answers": dict(self._answers),
             "equivalents": self._equivalents,
             "group": self._group,
         }
@@ -238,10 +229,7 @@ class Aws(TrialSearch):
         self._ppo.load_state_dict(state["ppo"])
         self._group = state["group"]
         self._asked, self._equivalents = set(), state["equivalents"]
-        self._answers = {
-            id_: {**answer, "counts": answer["counts"].numpy()}
-            for id_, answer in state["answers"].items()
-        }
+        self._answers = dict(state["answers"])
 
 
 def _mean(answers: Iterable[Values], key: str) -> float:

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from raysearch import ops
 from raysearch.policy._base import Json, source
-from raysearch.policy._operations import Draws, OperationPolicy, random_draws
+from raysearch.policy._operations import (
+    Draws,
+    OperationPolicy,
+    normalised,
+    random_draws,
+    rates_by_operation,
+)
 
 MAX_MAGNITUDE = 2.0
 
@@ -52,9 +58,7 @@ class Candidates(OperationPolicy):
         self.augment, self.count, self.ranges = float(augment), count, ranges
         self._ids = torch.tensor([ops.operation_id(name) for name in operations])
         self._check()
-        total = float(self.probabilities.sum())
-        if abs(total - 1) > 1e-9:  # what was normalised before stays as it is, to the bit
-            self.probabilities = self.probabilities / total
+        self.probabilities = normalised(self.probabilities, "probabilities")
 
     def _check(self) -> None:
         if not self.operations or self.count < 1 or not 0 <= self.augment <= 1:
@@ -70,9 +74,6 @@ class Candidates(OperationPolicy):
                 raise ValueError(f"{name}: shape {tuple(tensor.shape)} for {len(self)} candidates")
         if not bool(((self.magnitudes >= 0) & (self.magnitudes <= MAX_MAGNITUDE)).all()):
             raise ValueError(f"a magnitude is outside [0, {MAX_MAGNITUDE:g}]")
-        total = float(self.probabilities.sum())
-        if not bool((self.probabilities >= 0).all()) or not 0 < total < float("inf"):
-            raise ValueError("probabilities must be finite, non-negative and not all zero")
 
     def __len__(self) -> int:
         return len(self.operations)
@@ -115,9 +116,7 @@ class Candidates(OperationPolicy):
 
     def operation_rates(self) -> dict[str, float]:
         """t · count · Σ p over each operation's candidates."""
-        rates = torch.zeros(len(ops.OPERATIONS), dtype=torch.float64)
-        rates.index_add_(0, self._ids, self.augment * self.count * self.probabilities)
-        return {ops.OPERATIONS[i]: float(rates[i]) for i in sorted(set(self._ids.tolist()))}
+        return rates_by_operation(self._ids, self.augment * self.count * self.probabilities)
 
     def describe(self, most: int = 10) -> str:
         """How often how many candidates, then the likeliest, one a line."""

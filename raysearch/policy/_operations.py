@@ -67,6 +67,41 @@ def random_draws(n: int, count: int, generator: torch.Generator | None) -> Draws
     )
 
 
+def positive_total(weights: Tensor, name: str) -> float:
+    """The sum of weights that a distribution is made of.
+
+    Raises:
+        ValueError: one is negative or not finite, or all are zero; `name` is what they are called.
+    """
+    total = float(weights.sum())
+    if not bool((weights >= 0).all()) or not 0 < total < float("inf"):
+        raise ValueError(f"{name} must be finite, non-negative and not all zero")
+    return total
+
+
+def normalised(weights: Tensor, name: str) -> Tensor:
+    """Weights that sum to 1; those that do so already stay as they are, to the bit.
+
+    Raises:
+        ValueError: see `positive_total`.
+    """
+    total = positive_total(weights, name)
+    return weights / total if abs(total - 1) > 1e-9 else weights
+
+
+def rates_by_operation(ids: Tensor, rates: Tensor) -> dict[str, float]:
+    """Rates summed by operation, in the order of `raysearch.ops.OPERATIONS`.
+
+    Args:
+        ids: operation ids, int64, of any shape; with repetition.
+        rates: one for each, float64.
+    """
+    ids = ids.flatten()
+    sums = torch.zeros(len(ops.OPERATIONS), dtype=torch.float64)
+    sums.index_add_(0, ids, rates.flatten())
+    return {ops.OPERATIONS[i]: float(sums[i]) for i in sorted(set(ids.tolist()))}
+
+
 class OperationPolicy(Policy):
     """A distribution over sequences of image operations.
 

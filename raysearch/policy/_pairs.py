@@ -11,7 +11,13 @@ from torch import Tensor
 
 from raysearch import ops
 from raysearch.policy._base import Json, Policy, source
-from raysearch.policy._operations import Draws, OperationPolicy, random_draws
+from raysearch.policy._operations import (
+    Draws,
+    OperationPolicy,
+    normalised,
+    random_draws,
+    rates_by_operation,
+)
 
 ELEMENTS, PAIRS = 5, 12  # that a description names
 MAX_ELEMENTS = 300  # in a file
@@ -49,9 +55,7 @@ class Pairs(OperationPolicy):
         self.ranges = ranges
         self._ids = torch.tensor([ops.operation_id(name) for name in operations])
         self._check()
-        total = float(self.probabilities.sum())
-        if abs(total - 1) > 1e-9:  # what was normalised before stays as it is, to the bit
-            self.probabilities = self.probabilities / total
+        self.probabilities = normalised(self.probabilities, "probabilities")
         self._cumulative = self.probabilities.flatten().cumsum(0)
 
     def _check(self) -> None:
@@ -63,9 +67,6 @@ class Pairs(OperationPolicy):
             )
         if not bool(((self.magnitudes >= 0) & (self.magnitudes <= 1)).all()):
             raise ValueError("a magnitude is outside [0, 1]")
-        total = float(self.probabilities.sum())
-        if not bool((self.probabilities >= 0).all()) or not 0 < total < float("inf"):
-            raise ValueError("probabilities must be finite, non-negative and not all zero")
 
     @classmethod
     def uniform(cls, operations: Sequence[str], levels: int = 3) -> Pairs:
@@ -138,9 +139,7 @@ class Pairs(OperationPolicy):
 
     def operation_rates(self) -> dict[str, float]:
         """Each operation's elements together."""
-        rates = torch.zeros(len(ops.OPERATIONS), dtype=torch.float64)
-        rates.index_add_(0, self._ids, self.element_rates())
-        return {ops.OPERATIONS[i]: float(rates[i]) for i in sorted(set(self._ids.tolist()))}
+        return rates_by_operation(self._ids, self.element_rates())
 
     def without(self, elements: Sequence[int]) -> Pairs:
         """The policy given that none of some elements is drawn.

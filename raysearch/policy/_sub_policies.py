@@ -12,7 +12,13 @@ from torch import Tensor
 
 from raysearch import ops
 from raysearch.policy._base import Json, Policy, source
-from raysearch.policy._operations import Draws, OperationPolicy, random_draws
+from raysearch.policy._operations import (
+    Draws,
+    OperationPolicy,
+    positive_total,
+    random_draws,
+    rates_by_operation,
+)
 
 
 class SubPolicies(OperationPolicy):
@@ -63,9 +69,7 @@ class SubPolicies(OperationPolicy):
                 raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {tuple(shape)}")
             if not bool(((tensor >= 0) & (tensor <= 1)).all()):
                 raise ValueError(f"a {name} is outside [0, 1]")
-        total = float(self.weights.sum())
-        if not bool((self.weights >= 0).all()) or not 0 < total < float("inf"):
-            raise ValueError("weights must be finite, non-negative and not all zero")
+        positive_total(self.weights, "weights")
 
     @classmethod
     def pairs(
@@ -161,12 +165,7 @@ class SubPolicies(OperationPolicy):
 
     def operation_rates(self) -> dict[str, float]:
         """Expected number of applications of each operation per image: Σ_s w_s Σ_k β_sk."""
-        expected = self.weights[:, None] * self.probabilities
-        rates = torch.zeros(len(ops.OPERATIONS), dtype=torch.float64)
-        rates.index_add_(0, self._ids.flatten(), expected.flatten())
-        return {
-            ops.OPERATIONS[i]: float(rates[i]) for i in sorted(set(self._ids.flatten().tolist()))
-        }
+        return rates_by_operation(self._ids, self.weights[:, None] * self.probabilities)
 
     def describe(self, most: int = 10) -> str:
         """The heaviest sub-policies, one a line: weight, operations, probability, magnitude."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysearch.training._cost import FlopCounter, plain_step_flops
+from raysearch.training._cost import FlopCounter, plain_step_flops, validation_cost
 from raysearch.training._memory import keep_freed_memory
 from raysearch.training._network import TrainedNetwork, load_network, network_document
 from raysearch.training._task import Predefined, Task, derive_seed, seeded
@@ -32,4 +32,5 @@ __all__ = [
     "network_document",
     "plain_step_flops",
     "seeded",
+    "validation_cost",
 ]

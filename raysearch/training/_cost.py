@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from raysearch import models
+from raysearch.data import Split
 from raysearch.training._task import Task
 
 
@@ -53,3 +54,8 @@ def plain_step_flops(task: Task, batch_size: int) -> int:
             loss = F.cross_entropy(model(images), labels)
             torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
     return counter.total
+
+
+def validation_cost(train: Split, val: Split) -> float:
+    """Epoch-equivalents of a pass over the validation images: a third of a step for each."""
+    return len(val) / len(train) / 3

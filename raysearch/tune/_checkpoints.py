@@ -11,6 +11,7 @@ kept, so a driver may be killed at any moment.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from raysearch.files import write_whole
 
 PROGRESS, STATE, POLICY, NETWORK = "progress.json", "state.pt", "policy.json", "network.pt"
 
@@ -97,8 +100,15 @@ def read_progress(folder: Path) -> Progress | None:
     return progress if whole else None
 
 
+def save_whole(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and words to a file that appears whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_whole(path, buffer.getvalue())
+
+
 def read_state(folder: Path) -> dict[str, Any]:
-    """The state in a whole checkpoint of an unfinished trial, on the CPU."""
+    """The state in a whole checkpoint of what has not finished, on the CPU."""
     state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     return state
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -74,19 +74,17 @@ class ProposalTrainable(tune.Trainable):
 
 def stored(proposal: Proposal) -> dict[str, Any]:
     """A proposal for a configuration of Tune's."""
-    values = {k: ray.put(v) if _is_array(v) else v for k, v in proposal.values.items()}
-    return {**asdict(proposal), "values": values}
+    values = {
+        key: ray.put(value) if isinstance(value, np.ndarray) else value
+        for key, value in proposal.values.items()
+    }
+    return {"id": proposal.id, "round": proposal.round, "values": values}
 
 
 def fetched(stored: Mapping[str, Any]) -> Proposal:
     """The proposal again."""
-    values = {k: ray.get(v) if _is_reference(v) else v for k, v in stored["values"].items()}
+    values = {
+        key: ray.get(value) if isinstance(value, ray.ObjectRef) else value
+        for key, value in stored["values"].items()
+    }
     return Proposal(stored["id"], stored["round"], values)
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
-
-
-def _is_reference(value: Any) -> bool:
-    return isinstance(value, ray.ObjectRef)

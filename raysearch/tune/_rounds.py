@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from raysearch.files import write_whole
 from raysearch.methods import TrialSearch
-from raysearch.tune._checkpoints import POLICY, STATE, Progress
+from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state, save_whole
 from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
 from raysearch.tune._proposals import ProposalTrainable, RoundsJob, stored
 from raysearch.tune._stage import Interrupted, Outcome, fit
@@ -51,15 +50,13 @@ class Running:
 
     def save(self) -> None:
         """Write the state; a search killed at any moment goes on from its last answer."""
-        buffer = io.BytesIO()
-        torch.save(self.state(), buffer)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / STATE, buffer.getvalue())
+        save_whole(self.folder / STATE, self.state())
 
     def load(self) -> None:
         """Go on from the state, if there is one."""
         if (self.folder / STATE).exists():
-            self.take(torch.load(self.folder / STATE, map_location="cpu", weights_only=True))
+            self.take(read_state(self.folder))
 
     def state(self) -> dict[str, Any]:
         """What `take` goes on from."""
@@ -189,9 +186,8 @@ class AskAndTell(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """All searches' states; see `Searcher.save`."""
-        buffer = io.BytesIO()
-        torch.save({name: running.state() for name, running in self._searches.items()}, buffer)
-        write_whole(Path(checkpoint_path), buffer.getvalue())
+        states = {name: running.state() for name, running in self._searches.items()}
+        save_whole(Path(checkpoint_path), states)
 
     def restore(self, checkpoint_path: str) -> None:
         """Go on from what `save` wrote."""
@@ -213,7 +209,7 @@ class RoundEvents(Failures):
 
     def __init__(self, searcher: AskAndTell, watchers: Sequence[Watcher[T]], retries: int) -> None:
         super().__init__(watchers, retries)
-        self._searcher, self._most = searcher, retries
+        self._searcher = searcher
 
     def ended(self, trial: Any, reason: str) -> None:
         """The trial's search has failed with it."""
@@ -224,7 +220,7 @@ class RoundEvents(Failures):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The searcher, which was told before, proposes it again."""
         cause = cause_of(trial)
-        if for_the_user(cause) or self.deaths(trial) >= self._most:
+        if for_the_user(cause) or self.deaths(trial) >= self._retries:
             self.end(trial, cause)
         self.retried(trial, cause, "it is repeated")
 
