@@ -17,6 +17,7 @@ from rich.console import Console
 from raysearch import methods
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
+from raysearch.methods import PreparedTrialSearch
 from raysearch.policy import Policy
 from raysearch.report import paired_difference
 from raysearch.training import Task
@@ -107,14 +108,16 @@ def search_through(
         task, search, method: see `SearchMethod`.
         finetune: for methods of many trials; see `TrialSearch`.
     """
-    first = methods.build(method["name"], task, search, method)
-    while first.epoch < first.epochs:
-        metrics = first.step()
     trials = methods.find_trials(method["name"])
-    if trials is None:
-        return Searched(first.policy(), metrics, first.test())
-    prepared = first.trained()
-    assert prepared is not None
+    prepared: Mapping[str, Any] = {}
+    metrics = {"epoch_equivalents": 0.0}
+    if trials is None or issubclass(trials, PreparedTrialSearch):
+        first = methods.build(method["name"], task, search, method)
+        while first.epoch < first.epochs:
+            metrics = first.step()
+        if trials is None:
+            return Searched(first.policy(), metrics, first.test())
+        prepared = first.trained() or {}
     found = trials(task.seed, method, finetune)
     methods.carry_out(found, trials.worker(task, method, finetune, prepared))
     cost = metrics["epoch_equivalents"] + found.metrics["epoch_equivalents"]

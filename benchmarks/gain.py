@@ -179,7 +179,7 @@ def main() -> None:
             found[name].append(result)
         for name, searches in found.items():
             learned = type(searches[0].policy).merge([one.policy for one in searches])
-            accompanying = methods.find(chosen[name]["name"]).predefined(given)
+            accompanying = methods.find(chosen[name]["name"]).predefined(given, setting.data.size)
             rows[name] = (learned, accompanying)
         trainings = [(setting, *row, seed) for seed in seeds for row in rows.values()]
         trained = list(pool.map(train, trainings))

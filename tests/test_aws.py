@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,7 @@ class Counted:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, proposal: Proposal) -> dict[str, Any]:
+    def __call__(self, proposal: Proposal, folder: Path | None = None) -> dict[str, Any]:
         self.asked.append(proposal.id)
         p = np.exp(proposal.values["log_probabilities"].astype(np.float64)).flatten()
         generator = np.random.default_rng(proposal.values["seed"])

@@ -213,7 +213,7 @@ def test_long_searches_are_put_together_in_few_phases() -> None:
 def test_only_mirroring_is_predefined() -> None:
     search = build()
     assert search.task.predefined == Predefined(flip=True)
-    assert Bilevel.predefined(Predefined(True, True, 4, 16)) == Predefined(True, True)
+    assert Bilevel.predefined(Predefined(True, True, 4, 16), (32, 32)) == Predefined(True, True)
 
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from ray import cloudpickle
 from test_aws import FINETUNE, METHOD, Counted
 
 from raysearch.errors import NonFiniteLossError
-from raysearch.methods import Proposal, carry_out
+from raysearch.methods import Proposal, TrialSearch, carry_out, tidy
+from raysearch.methods._trials import file_of
 from raysearch.methods.aws import Aws
 from raysearch.policy import Pairs, read_policy
 from raysearch.tune import (
@@ -82,7 +83,7 @@ class Rule:
     def __call__(self, seed: int) -> Any:
         counted = Counted()
 
-        def worker(proposal: Proposal) -> dict[str, Any]:
+        def worker(proposal: Proposal, folder: Path) -> dict[str, Any]:
             time.sleep(self.seconds)
             if self.wrong:
                 raise NonFiniteLossError("training", 1, 2)
@@ -265,3 +266,17 @@ def test_its_state_is_saved_with_the_experiment_too(running: Capacity, tmp_path:
         next(iter(fresh.state_dict()["answers"].values()))["counts"].numpy(), answer["counts"]
     )
     assert isinstance(torch.load(tmp_path / "searcher.pt", weights_only=True), dict)
+
+
+class TestFiles:
+    """What workers leave for each other."""
+
+    def test_only_what_is_needed_survives_a_round(self, tmp_path: Path) -> None:
+        class Needs:
+            def needed(self) -> list[str]:
+                return ["0001-01"]
+
+        for name in ("0001-01", "0001-02", "0002-01"):
+            file_of(tmp_path, name).touch()
+        tidy(cast(TrialSearch, Needs()), tmp_path)
+        assert [path.stem for path in tmp_path.iterdir()] == ["0001-01"]

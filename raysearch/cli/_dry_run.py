@@ -114,8 +114,8 @@ def _groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
         ("search", plan.search, settings.search, _search),
         ("evaluation", plan.evaluation, settings.evaluation, _evaluation),
     ):
-        if stage == "search" and plan.trial_search is not None:
-            yield _fine_tunes(plan, plan.trial_search, places)
+        if stage == "search" and plan.search and plan.trial_search is not None:
+            yield _proposed(plan, plan.trial_search, places)
         elif trials:
             cost = _timed(plan, group, build)
             if cost is not None and stage == "search":
@@ -125,26 +125,25 @@ def _groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
             yield Group(stage, names, len(trials), group.epochs, place, cost)
 
 
-def _fine_tunes(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place] | None) -> Group:
+def _proposed(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place] | None) -> Group:
     """The trials of searches that propose them, and validate after every epoch."""
     values, settings = plan.configuration.values, plan.configuration.settings
-    assert settings.finetune is not None
-    place = places["finetune"] if places else None
-    parallel = settings.finetune.parallel or trials.group(place.at_once if place else 1)
-    finetune = {**values["finetune"], "parallel": parallel}
-    updates = trials(plan.search[0].seed, values["method"], finetune).rounds
-    known = place is not None or settings.finetune.parallel is not None
+    group = settings.finetune or settings.search
+    place = places[plan.trials_group] if places else None
+    parallel = plan.parallel(place.at_once if place else 1)
+    updates = trials(plan.search[0].seed, values["method"], plan.training(parallel)).rounds
+    known = place is not None or plan.parallel(1) == plan.parallel(64)  # whatever fits
     each = "as many trials an update as fit"
     if known:
         each = f"{_plural(updates, 'update')} from {_plural(parallel, 'trial')} each"
     names = [f"{trial.name}: {each}" for trial in plan.search]
-    cost = _timed(plan, settings.finetune, _search) if known else None
+    cost = _timed(plan, group, _search) if known else None
     if cost is not None:
         more = 1 + validation_cost(*plan.setting("cpu").task(plan.search[0].seed).search_splits())
-        overhead = TRIAL_SECONDS / settings.finetune.epochs
+        overhead = TRIAL_SECONDS / group.epochs
         cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
     count = len(plan.search) * updates * parallel
-    return Group("search", names, count, settings.finetune.epochs, place, cost)
+    return Group("search", names, count, group.epochs, place, cost)
 
 
 def _plural(count: int, what: str) -> str:

@@ -126,7 +126,7 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
         found = search(folder, plan, capacity.device, places, observers)
         policies = _keep_policies(folder.path, found)
         keep_networks(folder.path / "networks", found)
-        learned = merge(policies)
+        learned = plan.known() or merge(policies)
         learned.save(folder.path / "policy.json")
         place = places["evaluation"]
         job = Job(plan.evaluation_job(capacity.device, learned), place.share)
@@ -145,7 +145,8 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
         tracking=tracker.location() if tracker else None,
         images=_counts(plan.dataset),
         predefined=asdict(plan.accompanying()),
-        uniform=plan.uniform().marginals(),
+        uniform=uniform.marginals() if (uniform := plan.uniform()) else None,
+        row=plan.row(),
     )
 
 
@@ -165,7 +166,7 @@ def _seconds(folder: RunFolder) -> dict[str, float]:
     """Wall time by stage; what a search begins with is a part of it."""
     seconds = dict(folder.state["seconds"])
     shared = seconds.pop("shared", 0.0)
-    return {**seconds, "search": seconds["search"] + shared}
+    return {**seconds, "search": seconds.get("search", 0.0) + shared}
 
 
 def _counts(data: Dataset) -> dict[str, int]:

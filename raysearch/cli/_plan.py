@@ -16,15 +16,8 @@ from raysearch.cli._compose import Configuration
 from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
-from raysearch.methods import TrialSearch
-from raysearch.policy import (
-    PUBLISHED,
-    Policy,
-    autoaugment,
-    rand_augment,
-    read_policy,
-    trivial_augment,
-)
+from raysearch.methods import PreparedTrialSearch, TrialSearch
+from raysearch.policy import Policy, rand_augment, read_policy
 from raysearch.tracking import TrialInfo
 from raysearch.training import Predefined
 from raysearch.tune import (
@@ -38,15 +31,9 @@ from raysearch.tune import (
     trial_share,
 )
 
-POLICIES = (
-    "none",
-    "predefined",
-    "trivial_augment",
-    "rand_augment",
-    *(f"autoaugment_{name}" for name in PUBLISHED),
-    "uniform",
-    "learned",
-)
+LEARNED = "learned"  # the run's own policy, in evaluation.policies
+POLICIES = (*methods.FIXED, "randaugment", LEARNED)
+Augmentation = tuple[Policy | None, Predefined | None]
 
 
 @dataclass(frozen=True)
@@ -69,10 +56,11 @@ class Plan:
     Attributes:
         configuration: the run's.
         shared: what searches of many trials begin with; without those that are given.
-        search: one for each seed, also where a search is made of many trials.
+        search: one for each seed, also where a search is made of many trials; none where the
+            policy is known.
         evaluation: a training for each policy and seed.
         dataset: the splits.
-        fixed: the policies that need no search.
+        fixed: the policies to evaluate that need no search.
         given: by seed what another run prepared (`method.shared_checkpoint`).
     """
 
@@ -81,7 +69,7 @@ class Plan:
     search: list[TrialInfo]
     evaluation: list[TrialInfo]
     dataset: Dataset
-    fixed: Mapping[str, tuple[Policy | None, Predefined | None]]
+    fixed: Mapping[str, Augmentation]
     given: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -106,25 +94,55 @@ class Plan:
         return SearchJob(self.setting(device), values["search"], values["method"])
 
     def worker_job(
-        self, device: str, finetune: Mapping[str, Any], prepared: Mapping[int, Any]
+        self, device: str, training: Mapping[str, Any], prepared: Mapping[int, Any]
     ) -> WorkerJob:
         """Builds what carries out the trials of a seed's search."""
         method = self.configuration.values["method"]
-        return WorkerJob(self.setting(device), method, finetune, prepared)
+        return WorkerJob(self.setting(device), method, training, prepared)
+
+    @property
+    def trials_group(self) -> str:
+        """The group of the configuration that the trials of a search of many follow."""
+        return "search" if self.configuration.settings.finetune is None else "finetune"
+
+    def parallel(self, at_once: int) -> int:
+        """Trials in a round of a search of many: as asked, or as suits what fits at once."""
+        settings, trials = self.configuration.settings, self.trial_search
+        assert trials is not None
+        asked = self.configuration.values["method"].get("parallel")
+        if settings.finetune is not None:
+            asked = settings.finetune.parallel
+        return int(asked or trials.group(at_once))
+
+    def training(self, parallel: int) -> dict[str, Any]:
+        """How the trials of a search of many train; see `TrialSearch`."""
+        return {**self.configuration.values[self.trials_group], "parallel": parallel}
 
     def accompanying(self) -> Predefined:
         """The predefined augmentation that goes with the learned policy."""
         values = self.configuration.values
-        return methods.find(values["method"]["name"]).predefined(Predefined(**_given(values)))
+        given = Predefined(**_given(values))
+        return methods.find(values["method"]["name"]).predefined(given, self.dataset.size)
 
-    def uniform(self) -> Policy:
-        """The policy of the method that knows nothing."""
+    def known(self) -> Policy | None:
+        """The method's policy, where there is nothing to search."""
         method = self.configuration.values["method"]
-        return methods.find(method["name"]).uniform(method)
+        return methods.find(method["name"]).given(method)
+
+    def uniform(self) -> Policy | None:
+        """The policy of a search that knows nothing; None without a search."""
+        method = self.configuration.values["method"]
+        return methods.find(method["name"]).uniform(method) if self.search else None
+
+    def row(self) -> str:
+        """The name of the run's own policy among those that are evaluated."""
+        settings = self.configuration.settings
+        named = settings.evaluation.policies
+        return LEARNED if self.search or LEARNED in named else settings.method.name
 
     def evaluation_job(self, device: str, learned: Policy | None) -> EvaluationJob:
         """Builds a training from a policy's name and a seed."""
-        policies = {**self.fixed, "learned": (learned, self.accompanying())}
+        policies = {**self.fixed, LEARNED: (learned, self.accompanying())}
         settings = self.configuration.values["evaluation"]
         return EvaluationJob(self.setting(device), settings, policies)
 
@@ -141,16 +159,18 @@ def make_plan(configuration: Configuration, kept: Path | None = None) -> Plan:
     """
     values, settings = configuration.values, configuration.settings
     method, trials = settings.method.name, methods.find_trials(settings.method.name)
-    fixed = _fixed_policies(settings.evaluation.policies, values)
+    files = _policy_files(settings.evaluation.policies, Predefined(**_given(values)))
+    searched = methods.find(method).given(values["method"]) is None
+    dataset = load_dataset(values["data"])
     plan = Plan(
         configuration,
         [],
-        _per_seed(configuration, "search", method),
+        _per_seed(configuration, "search", method) if searched else [],
         _evaluation_trials(configuration),
-        load_dataset(values["data"]),
-        fixed,
+        dataset,
+        {**_fixed_policies(values, dataset.size), **files},
     )
-    if trials is None:
+    if trials is None or not issubclass(trials, PreparedTrialSearch):
         return plan
     given = _given_checkpoints(plan, trials, kept)
     shared = _per_seed(configuration, "shared", f"{method} shared checkpoint")
@@ -158,7 +178,7 @@ def make_plan(configuration: Configuration, kept: Path | None = None) -> Plan:
 
 
 def _given_checkpoints(
-    plan: Plan, trials: type[TrialSearch], kept: Path | None
+    plan: Plan, trials: type[PreparedTrialSearch], kept: Path | None
 ) -> dict[int, Mapping[str, Any]]:
     """What `method.shared_checkpoint` names for every seed, if it does.
 
@@ -267,28 +287,36 @@ def _given(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return given
 
 
-def _fixed_policies(
-    names: list[str], values: Mapping[str, Any]
-) -> dict[str, tuple[Policy | None, Predefined | None]]:
+def _fixed_policies(values: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Augmentation]:
     """The policies that need no search, and the predefined augmentation that goes with them."""
+    method, given = values["method"], Predefined(**_given(values))
+    known: dict[str, Augmentation] = {"randaugment": (rand_augment(), given)}
+    for name, cls in methods.FIXED.items():
+        own = methods.find(method["name"]) if name == "uniform" else cls
+        policy = own.uniform(method) if name == "uniform" else cls.given({})
+        predefined = cls.predefined(given, size)
+        known[name] = (
+            None if policy == methods.UNCHANGED else policy,
+            None if predefined == Predefined() else predefined,
+        )
+    return known
+
+
+def _policy_files(names: list[str], given: Predefined) -> dict[str, Augmentation]:
+    """The policies that are read, which go with all of the predefined augmentation.
+
+    Raises:
+        RaysearchError: a file that is no policy, or a name that none has.
+    """
     if len({_slug(name) for name in names}) < len(names):
         raise RaysearchError("evaluation.policies names a policy twice")
-    method, given = values["method"], Predefined(**_given(values))
-    known: dict[str, tuple[Policy | None, Predefined | None]] = {
-        "none": (None, None),
-        "predefined": (None, given),
-        "trivial_augment": (trivial_augment(), given),
-        "rand_augment": (rand_augment(), given),
-        **{f"autoaugment_{name}": (autoaugment(name), given) for name in PUBLISHED},
-    }
+    found: dict[str, Augmentation] = {}
     for name in names:
-        if name == "uniform":
-            known[name] = methods.find(method["name"]).uniform(method), given
-        elif name.endswith(".json"):
-            known[name] = read_policy(name), given
+        if name.endswith(".json"):
+            found[name] = read_policy(name), given
         elif name not in POLICIES:
             raise unknown("policy in evaluation.policies", name, POLICIES)
-    return known
+    return found
 
 
 def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
@@ -303,27 +331,29 @@ def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
     Raises:
         RaysearchError: one of them cannot be built.
     """
-    sizes = [_state_bytes(plan.search_job("cpu")(None, plan.search[0].seed))]
+    sizes = [0]
+    if plan.shared or (plan.search and plan.trial_search is None):
+        sizes = [_state_bytes(plan.search_job("cpu")(None, plan.search[0].seed))]
     if plan.evaluation:
         job = plan.evaluation_job("cpu", None)
         sizes.append(_state_bytes(job("predefined", plan.evaluation[0].seed)))
     at_once = max(p.at_once for p in places.values()) if places else 1
-    if plan.trial_search is not None:
+    if plan.search and plan.trial_search is not None:
         sizes.append(_rehearse_trials(plan, plan.trial_search))
     most = max(len(plan.search), len(plan.evaluation))
     finished = len(plan.search) + len(plan.evaluation)
     # weights and momentum of each shared checkpoint, in its trial and in the run's folder
-    finished_bytes = 4 * sizes[0] * (len(plan.search) if plan.trial_search else 0)
+    finished_bytes = 4 * sizes[0] * len(plan.shared)
     return finished_bytes + 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
 
 
 def _rehearse_trials(plan: Plan, trials: type[TrialSearch]) -> int:
     """Build a search of many trials and its worker; bytes of its state."""
     values, seed = plan.configuration.values, plan.search[0].seed
-    finetune = {**values["finetune"], "parallel": 1}
-    job = plan.worker_job("cpu", finetune, {seed: plan.given.get(seed, {})})
+    training = plan.training(1)
+    job = plan.worker_job("cpu", training, plan.given)
     job(seed)
-    return _state_bytes(trials(seed, values["method"], finetune))
+    return _state_bytes(trials(seed, values["method"], training))
 
 
 def _state_bytes(work: Work | TrialSearch) -> int:

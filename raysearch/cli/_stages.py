@@ -13,7 +13,6 @@ import torch
 from raysearch.cli._folder import RunFolder
 from raysearch.cli._plan import Place, Plan
 from raysearch.files import write_whole
-from raysearch.methods import TrialSearch
 from raysearch.tracking import Observer, TrialInfo
 from raysearch.tune import Job, Outcome, Progress, RoundsJob, run_rounds, run_stage, save_whole
 
@@ -29,21 +28,25 @@ def search(
 ) -> Found:
     """The search of every seed, in one trial each or in many, and what it found."""
     cls = plan.trial_search
+    if not plan.search:
+        return []
     if cls is None:
         place = places["search"]
         job = Job(plan.search_job(device), place.share)
         return run_trials(folder, plan, "search", job, place.at_once, observers)
     prepared, costs = _prepare(folder, plan, device, places["search"], observers)
-    place = places["finetune"]
-    values = plan.configuration.values
-    finetune = {**values["finetune"], "parallel": _parallel(folder, plan, place)}
+    place, method = places[plan.trials_group], plan.configuration.values["method"]
+    training = plan.training(_parallel(folder, plan, place))
     stored = {seed: ray.put(checkpoint) for seed, checkpoint in prepared.items()}
+    searches = {trial.id: cls(trial.seed, method, training) for trial in plan.search}
+    for one in searches.values():
+        one.keep_record(folder.path / "study")
     with _clock(folder, "search"):
         return run_rounds(
             "search",
-            {trial.id: cls(trial.seed, values["method"], finetune) for trial in plan.search},
+            searches,
             plan.search,
-            RoundsJob(plan.worker_job(device, finetune, stored), place.share),
+            RoundsJob(plan.worker_job(device, training, stored), place.share),
             folder=folder.trials,
             before=costs,
             max_failures=plan.configuration.settings.search.max_failures,
@@ -91,7 +94,8 @@ def _prepare(
     progress = {outcome.trial.seed: outcome.progress for outcome in found}
     prepared = dict(plan.given)
     kept = folder.path / "shared"
-    kept.mkdir(exist_ok=True)
+    if prepared or found:
+        kept.mkdir(exist_ok=True)
     for seed, path in keep_networks(kept, found).items():
         prepared[seed] = torch.load(path, map_location="cpu", weights_only=True)
     for seed, checkpoint in plan.given.items():  # its arithmetic counts, its time was another's
@@ -99,7 +103,8 @@ def _prepare(
             save_whole(path, checkpoint)
         metrics = {"epoch_equivalents": checkpoint["metrics"]["epoch_equivalents"]}
         progress[seed] = Progress(epochs=1, epoch=1, history=[metrics])
-    return prepared, {trial.id: progress[trial.seed] for trial in plan.search}
+    nothing = Progress(epochs=1)
+    return prepared, {trial.id: progress.get(trial.seed, nothing) for trial in plan.search}
 
 
 def keep_networks(folder: Path, found: Found) -> dict[int, Path]:
@@ -114,12 +119,10 @@ def keep_networks(folder: Path, found: Found) -> dict[int, Path]:
 
 
 def _parallel(folder: RunFolder, plan: Plan, place: Place) -> int:
-    """Trials in a round: as asked, or a multiple of what fits; a resumed run keeps its own."""
-    settings = plan.configuration.settings.finetune
-    assert settings is not None
+    """Trials in a round; a resumed run keeps its own."""
     kept = folder.state.get("parallel")
     if kept is None:
-        kept = settings.parallel or TrialSearch.group(place.at_once)
+        kept = plan.parallel(place.at_once)
         folder.save_state(parallel=kept)
     return int(kept)
 

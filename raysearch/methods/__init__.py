@@ -1,4 +1,4 @@
-"""Search methods, one module each; a module's `METHOD` is its class."""
+"""Methods: those that search, one module each (its `METHOD` is the class), and fixed policies."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from typing import Any
 
 from raysearch.errors import unknown
 from raysearch.methods._base import Method, SearchMethod
-from raysearch.methods._trials import Proposal, TrialSearch, Worker, carry_out
+from raysearch.methods._fixed import FIXED, UNCHANGED
+from raysearch.methods._trials import (
+    PreparedTrialSearch,
+    Proposal,
+    TrialSearch,
+    Worker,
+    carry_out,
+    tidy,
+)
 from raysearch.training import Task
 
 __all__ = [
+    "FIXED",
+    "UNCHANGED",
     "Method",
+    "PreparedTrialSearch",
     "Proposal",
     "SearchMethod",
     "TrialSearch",
@@ -23,12 +34,14 @@ __all__ = [
     "find",
     "find_trials",
     "names",
+    "tidy",
 ]
 
 
 def names() -> list[str]:
     """The methods that there are."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    modules = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return sorted([*modules, *FIXED])
 
 
 def find(name: str) -> type[Method]:
@@ -39,6 +52,8 @@ def find(name: str) -> type[Method]:
     """
     if name not in names():
         raise unknown("method", name, names())
+    if name in FIXED:
+        return FIXED[name]
     cls: type[Method] = importlib.import_module(f"{__name__}.{name}").METHOD
     return cls
 
@@ -66,7 +81,7 @@ def build(
         RaysearchError: no such method, or settings that it does not take.
     """
     cls = find(name)
-    if issubclass(cls, TrialSearch):
+    if issubclass(cls, PreparedTrialSearch):
         return cls.preparation(task, search, method)
     assert issubclass(cls, SearchMethod)
     return cls(task, search, method)

@@ -11,8 +11,20 @@ from raysearch.policy import Policy, SubPolicies
 from raysearch.training import Predefined, Task
 
 
-class Method(ABC):
-    """A way to search for a policy: a `SearchMethod` or a `TrialSearch`."""
+class Method:
+    """A way to come by a policy: a `SearchMethod`, a `TrialSearch`, or one known beforehand."""
+
+    @classmethod
+    def given(cls, method: Mapping[str, Any]) -> Policy | None:
+        """The policy, where nothing is left to search; None where a search finds it.
+
+        Args:
+            method: the `method` group.
+
+        Raises:
+            RaysearchError: settings that the method does not take.
+        """
+        return None
 
     @classmethod
     def uniform(cls, method: Mapping[str, Any]) -> Policy:
@@ -24,16 +36,17 @@ class Method(ABC):
         return SubPolicies.pairs(method.get("operations") or ops.DADA_OPERATIONS)
 
     @classmethod
-    def predefined(cls, given: Predefined) -> Predefined:
-        """Which of the data's predefined augmentation goes with the method's policies."""
+    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
+        """The predefined augmentation that goes with the method's policies.
+
+        Args:
+            given: the data's.
+            size: (height, width) of the images in pixels.
+        """
         return given
 
-    @abstractmethod
-    def policy(self) -> Policy:
-        """The policy as it stands."""
 
-
-class SearchMethod(Method):
+class SearchMethod(Method, ABC):
     """A policy search that runs epoch by epoch, in one trial.
 
     Whoever schedules it builds it, calls `step` until `epoch == epochs`, may save its
@@ -71,6 +84,10 @@ class SearchMethod(Method):
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
         """
+
+    @abstractmethod
+    def policy(self) -> Policy:
+        """The policy as it stands."""
 
     def test(self) -> dict[str, float]:
         """`test_error` (percent) and `test_loss` of the search's own classifier, at the end.

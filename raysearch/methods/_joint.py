@@ -34,7 +34,8 @@ class Joint(ClassifierSearch):
     """
 
     def __init__(self, task: Task, search: Mapping[str, Any], settings: JointSettings) -> None:
-        super().__init__(replace(task, predefined=self.predefined(task.predefined)), search)
+        predefined = self.predefined(task.predefined, task.dataset.size)
+        super().__init__(replace(task, predefined=predefined), search)
         names = parameter_names(settings.transformations, task.dataset.channels)
         with seeded(task.seed, "augmenter"):
             augmenter = Augmenter(names, settings.size, settings.gain)
@@ -52,7 +53,7 @@ class Joint(ClassifierSearch):
         self._drawn: list[Tensor] = []  # after each epoch, [DRAWS, parameters]
 
     @classmethod
-    def predefined(cls, given: Predefined) -> Predefined:
+    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
         """Mirroring alone: the rest is the augmenter's to find."""
         return replace(given, padding=0, cutout=0)
 

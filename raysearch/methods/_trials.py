@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Mapping
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from raysearch.errors import RaysearchError
 from raysearch.methods._base import Method, SearchMethod
+from raysearch.policy import Policy
 from raysearch.training import Task
 
 Values = Mapping[str, Any]
@@ -34,17 +37,33 @@ class Proposal:
 class Worker(Protocol):
     """Carries proposals out, in a process that has the data and keeps them."""
 
-    def __call__(self, proposal: Proposal) -> dict[str, Any]:
+    def __call__(self, proposal: Proposal, folder: Path) -> dict[str, Any]:
         """What the search is told: numbers and NumPy arrays; `epoch_equivalents` among them.
 
         The same proposal has the same answer, whoever carries it out.
+
+        Args:
+            proposal: what to do.
+            folder: seen by all workers of the search. Where one may keep, in the proposal's file
+                (see `file_of`), how far it is, so that it need not begin anew, or what later
+                proposals go on from.
 
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
         """
 
 
-class TrialSearch(Method):
+def file_of(folder: Path, proposal: str) -> Path:
+    """A proposal's file in the folder of its search.
+
+    Args:
+        folder: see `Worker`.
+        proposal: its id.
+    """
+    return folder / f"{proposal}.pt"
+
+
+class TrialSearch(Method, ABC):
     """A policy search that asks for trainings and is told how they went.
 
     A round's trainings may run in parallel and end in any order: the search is told about each,
@@ -54,7 +73,8 @@ class TrialSearch(Method):
     Args:
         seed: everything random follows from it.
         method: the `method` group of the configuration.
-        finetune: the `finetune` group; its `parallel` is a number.
+        training: how its trials train: the `finetune` group of the configuration where there is
+            one, else `search`; and `parallel`, the number of trials in a round.
 
     Attributes:
         rounds: how many the search has.
@@ -67,7 +87,7 @@ class TrialSearch(Method):
     metrics: dict[str, float]
 
     @abstractmethod
-    def __init__(self, seed: int, method: Values, finetune: Values) -> None: ...
+    def __init__(self, seed: int, method: Values, training: Values) -> None: ...
 
     @staticmethod
     def group(at_once: int) -> int:
@@ -80,22 +100,14 @@ class TrialSearch(Method):
 
     @classmethod
     @abstractmethod
-    def preparation(cls, task: Task, search: Values, method: Values) -> SearchMethod:
-        """The one training before the first round, whose `trained()` goes to every worker."""
+    def worker(cls, task: Task, method: Values, training: Values, prepared: Values) -> Worker:
+        """Carries out the proposals of the search of the task's seed.
 
-    @classmethod
-    @abstractmethod
-    def fits(cls, prepared: Values, task: Task, search: Values, method: Values) -> None:
-        """That what another run's preparation left can be used here.
-
-        Raises:
-            RaysearchError: it cannot; the message says why.
+        Args:
+            task: data, network, device and seed.
+            method, training: see the class.
+            prepared: what the preparation left, of a `PreparedTrialSearch`; else empty.
         """
-
-    @classmethod
-    @abstractmethod
-    def worker(cls, task: Task, method: Values, finetune: Values, prepared: Values) -> Worker:
-        """Carries out the proposals of the search of the task's seed."""
 
     @property
     def finished(self) -> bool:
@@ -119,8 +131,24 @@ class TrialSearch(Method):
         """
 
     @abstractmethod
+    def policy(self) -> Policy:
+        """The policy as it stands."""
+
+    @abstractmethod
     def retract(self, proposal: str) -> None:
         """It will not be told about a training that it asked for, and has to ask again."""
+
+    def needed(self) -> Collection[str]:
+        """The proposals of rounds gone by whose files those to come go on from."""
+        return ()
+
+    def keep_record(self, path: Path) -> None:
+        """Where to keep a record of the search for people, if it has one; before it is asked.
+
+        Args:
+            path: of the record, without an ending.
+        """
+        return
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -129,6 +157,32 @@ class TrialSearch(Method):
     @abstractmethod
     def load_state_dict(self, state: Values) -> None:
         """Continue from the `state_dict` of a search with the same arguments."""
+
+
+class PreparedTrialSearch(TrialSearch):
+    """A search whose workers start from what one training before its first round has left."""
+
+    @classmethod
+    @abstractmethod
+    def preparation(cls, task: Task, search: Values, method: Values) -> SearchMethod:
+        """That training, whose `trained()` goes to every worker."""
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, prepared: Values, task: Task, search: Values, method: Values) -> None:
+        """That what another run's preparation left can be used here.
+
+        Raises:
+            RaysearchError: it cannot; the message says why.
+        """
+
+
+def tidy(search: TrialSearch, folder: Path) -> None:
+    """Between two rounds, remove the files that no proposal to come goes on from."""
+    needed = {file_of(folder, proposal) for proposal in search.needed()}
+    for path in folder.glob("*.pt"):
+        if path not in needed:
+            path.unlink(missing_ok=True)
 
 
 def carry_out(
@@ -141,9 +195,12 @@ def carry_out(
         worker: carries out what it asks for.
         each: given the metrics of every round.
     """
-    while (proposal := search.ask()) is not None:
-        metrics = search.tell(proposal.id, worker(proposal))
-        if metrics is not None and each is not None:
-            each(metrics)
+    with tempfile.TemporaryDirectory() as folder:
+        while (proposal := search.ask()) is not None:
+            metrics = search.tell(proposal.id, worker(proposal, Path(folder)))
+            if metrics is not None:
+                tidy(search, Path(folder))
+                if each is not None:
+                    each(metrics)
     if not search.finished:
         raise RaysearchError("the search asks for nothing and has not finished")

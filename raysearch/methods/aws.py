@@ -20,6 +20,7 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ from raysearch.methods._shared import (
     made_with,
     validated,
 )
-from raysearch.methods._trials import Proposal, TrialSearch, Values
+from raysearch.methods._trials import PreparedTrialSearch, Proposal, Values
 from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
 from raysearch.training import Task, Training, derive_seed, validation_cost
 
@@ -105,7 +106,7 @@ class AwsSettings(MethodSettings):
         }
 
 
-class Aws(TrialSearch):
+class Aws(PreparedTrialSearch):
     """The driver's part: the policy, and PPO's state; see the module's text and `TrialSearch`."""
 
     def __init__(self, seed: int, method: Values, finetune: Values) -> None:
@@ -142,7 +143,7 @@ class Aws(TrialSearch):
 
     @classmethod
     def fits(cls, prepared: Values, task: Task, search: Values, method: Values) -> None:
-        """See `TrialSearch.fits`."""
+        """See `PreparedTrialSearch.fits`."""
         settings = AwsSettings.of(method)
         check_fits(prepared, {**made_with(task, search), **settings.made})
 
@@ -281,7 +282,7 @@ class FineTuner:
         self._validation = validation_cost(train, self._val)
         self._groups = self._training.optimizer.state_dict()["param_groups"]
 
-    def __call__(self, proposal: Proposal) -> dict[str, Any]:
+    def __call__(self, proposal: Proposal, folder: Path | None = None) -> dict[str, Any]:
         """Fine-tune and validate.
 
         Returns:

@@ -22,6 +22,7 @@ from raysearch.report._words import (
     percent,
     phrase,
     predefined_words,
+    short,
     times,
     unpaired,
     verdict,
@@ -49,13 +50,13 @@ def report_html(
         best=min(errors, key=lambda name: errors[name]["mean"]) if errors else None,
         verdicts=[
             verdict(name, figures, row)
-            for row, key in (("learned", "differences"), ("joint", "joint_differences"))
+            for row, key in ((summary["row"], "differences"), ("joint", "joint_differences"))
             for name, figures in summary[key].items()
         ]
         + unpaired(summary),
         differences=[
-            ("learned", summary["differences"]),
-            ("joint", summary["joint_differences"]),
+            (short(summary["row"]), summary["differences"]),
+            (short("joint"), summary["joint_differences"]),
         ],
         chart=_dots(errors),
         operations=sorted(summary["policy"]["operations"].items(), key=lambda item: -item[1]),

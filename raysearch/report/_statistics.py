@@ -15,14 +15,17 @@ CONFIDENCE = 0.95
 BASELINES = (
     "none",
     "predefined",
+    "cutout",
     "trivial_augment",
-    "rand_augment",
+    "randaugment",
     "autoaugment_cifar10",
     "autoaugment_imagenet",
     "autoaugment_svhn",
     "uniform",
 )
 """Policies that need no search, in the order in which they are shown."""
+LEARNED = "learned"
+"""The row of the policy that a search found."""
 JOINT = "joint"
 """The row of errors of the network that the search itself trained."""
 

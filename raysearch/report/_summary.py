@@ -16,6 +16,7 @@ from raysearch.report._costs import evaluation_costs, relative_costs, total_cost
 from raysearch.report._statistics import (
     BASELINES,
     JOINT,
+    LEARNED,
     differences,
     entropy_and_kl,
     errors_by_row,
@@ -40,14 +41,15 @@ def summarise(
     images: Mapping[str, int] | None,
     predefined: Mapping[str, Any] | None,
     uniform: Mapping[str, float] | None,
+    row: str,
 ) -> dict[str, Any]:
     """The summary; see `write_report` for the arguments.
 
     Errors are in percent, under the policy's name or, of the network that a search trained itself,
     under `joint`. Differences are in percentage points, negative is better: `differences` is the
-    learned policy minus each baseline, `joint_differences` the jointly trained network minus each
-    baseline and the learned policy. `std` is the sample standard deviation and None for a single
-    run, `device_seconds` are wall seconds times the share of the device held, summed over trials,
+    run's policy (`row`) minus each baseline, `joint_differences` the jointly trained network minus
+    each baseline and the learned policy. `std` is the sample standard deviation and None for a
+    single run, `device_seconds` are wall seconds times the share of the device held, over trials,
     and `epoch_equivalents` count one plain training epoch on the search split as 1.
     `relative_cost` is the whole cost of each row, searches included, over that of one training
     with the policy `plain_training`.
@@ -61,9 +63,10 @@ def summarise(
         "directory": str(run_dir),
         "search": {**cost, "wall_seconds": wall_seconds.get("search", cost["wall_seconds"])},
         "evaluations": evaluation_costs(evaluations),
-        "errors": {row: _error(runs) for row, runs in errors.items()},
-        "differences": differences(errors, "learned", BASELINES),
-        "joint_differences": differences(errors, JOINT, (*BASELINES, "learned")),
+        "errors": {name: _error(runs) for name, runs in errors.items()},
+        "row": row,
+        "differences": differences(errors, row, [name for name in BASELINES if name != row]),
+        "joint_differences": differences(errors, JOINT, (*BASELINES, LEARNED)),
         "relative_cost": relative,
         "plain_training": plain,
         "policy": _policy(policy, uniform),

@@ -19,6 +19,7 @@ from raysearch.report._words import (
     parameter,
     percent,
     phrase,
+    short,
     times,
     unpaired,
     verdict,
@@ -34,14 +35,14 @@ def result_table(summary: Mapping[str, Any]) -> RenderableType:
     Args:
         summary: what `write_report` returned or `summary.json` holds.
     """
-    parts: list[RenderableType] = [_cost(summary)]
+    parts: list[RenderableType] = [_cost(summary)] if summary["seeds"]["search"] else []
     if summary["errors"]:
         parts.append(_errors(summary))
         if summary["differences"] and summary["joint_differences"]:
             parts.append(_joint(summary))
         parts += [Text(text) for text in (*_verdicts(summary), *unpaired(summary))]
     policy = summary["policy"]
-    parts += [_operations(policy)] if policy["operations"] else []
+    parts += [_operations(policy)] if set(policy["operations"]) - {"Identity"} else []
     parts += [_parameters(policy)] if policy["parameters"] else []
     parts.append(_places(summary))
     return Group(*(piece for part in parts for piece in _spaced(part)))
@@ -98,7 +99,7 @@ def _errors(summary: Mapping[str, Any]) -> RenderableType:
         table.add_column("× plain\nepochs", justify="right", no_wrap=True)
         table.add_column("× plain\ntime", justify="right", no_wrap=True)
     if differences:
-        table.add_column(f"{row} − this\n[95 % interval]", justify="right", no_wrap=True)
+        table.add_column(f"{short(row)} − this\n[95 % interval]", justify="right", no_wrap=True)
     best = min(errors, key=lambda name: errors[name]["mean"])
     for name in ordered(errors):
         marked = name == best and len(errors) > 1
@@ -122,9 +123,9 @@ def _caption(summary: Mapping[str, Any]) -> str:
 
 
 def _differences(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Those of the learned policy, or of the joint network where only that was tested."""
+    """Those of the run's policy, or of the joint network where only that was tested."""
     if summary["differences"] or not summary["joint_differences"]:
-        return "learned", summary["differences"]
+        return summary["row"], summary["differences"]
     return "joint", summary["joint_differences"]
 
 
@@ -141,7 +142,7 @@ def _joint(summary: Mapping[str, Any]) -> RenderableType:
 def _verdicts(summary: Mapping[str, Any]) -> Iterator[str]:
     """In words: against the best of the others, against TrivialAugment and the learned policy."""
     errors = summary["errors"]
-    for row, key in (("learned", "differences"), ("joint", "joint_differences")):
+    for row, key in ((summary["row"], "differences"), ("joint", "joint_differences")):
         found = summary[key]
         if found:
             others = [name for name in found if name != "learned"] or ["learned"]
@@ -187,7 +188,7 @@ def _titled(title: str, grid: Table) -> RenderableType:
 
 def _places(summary: Mapping[str, Any]) -> RenderableType:
     folder = summary["directory"]
-    tested = "learned" in summary["errors"] or not summary["errors"]
+    tested = summary["row"] in summary["errors"] or not summary["errors"]
     rows = [
         ("report", f"{folder}/report.html"),
         ("policy", f"{folder}/policy.json" + ("" if tested else "  (not evaluated in this run)")),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raysearch.report._statistics import BASELINES
+from raysearch.report._statistics import BASELINES, JOINT, LEARNED
 
 NAMES = {
     "none": "no augmentation",
     "predefined": "predefined",
     "trivial_augment": "TrivialAugment",
-    "rand_augment": "RandAugment",
+    "cutout": "Cutout",
+    "randaugment": "RandAugment (2, 9)",
     "autoaugment_cifar10": "AutoAugment (CIFAR-10)",
     "autoaugment_imagenet": "AutoAugment (ImageNet)",
     "autoaugment_svhn": "AutoAugment (SVHN)",
@@ -25,7 +26,7 @@ PHRASES = {
     "learned": "the learned policy",
     "joint": "the jointly trained network",
 }
-LEARNED = ("learned", "joint")
+LEARNED_ROWS = (LEARNED, JOINT)
 
 UNITS = {  # of the parameters of transformations; 0 always changes nothing
     "rotation": "degrees, counter-clockwise",
@@ -47,10 +48,15 @@ def phrase(row: str) -> str:
     return PHRASES.get(row, label(row))
 
 
+def short(row: str) -> str:
+    """A row's name in the heading of a column of differences."""
+    return row if row in LEARNED_ROWS else label(row)
+
+
 def ordered(names: Mapping[str, Any]) -> list[str]:
     """Rows as they are listed: baselines, others, the learned policy, the joint network."""
-    others = [name for name in names if name not in (*BASELINES, *LEARNED)]
-    return [name for name in (*BASELINES, *others, *LEARNED) if name in names]
+    others = [name for name in names if name not in (*BASELINES, *LEARNED_ROWS)]
+    return [name for name in (*BASELINES, *others, *LEARNED_ROWS) if name in names]
 
 
 def percent(error: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ def write_report(
     images: Mapping[str, int] | None = None,
     predefined: Mapping[str, Any] | None = None,
     uniform: Mapping[str, float] | None = None,
+    row: str = "learned",
 ) -> dict[str, Any]:
     """Write `policy.json`, `history.parquet`, both pictures, `report.html` and `summary.json`.
 
@@ -61,6 +62,7 @@ def write_report(
         predefined: fields of `Predefined`, what goes with the learned policy; None is the
             configuration's `data.predefined`.
         uniform: each operation's share in the uniform policy; None is all alike.
+        row: the name of `policy` among the evaluations.
 
     Returns:
         The summary, as `summary.json` holds it.
@@ -81,6 +83,7 @@ def write_report(
         images=images,
         predefined=predefined,
         uniform=uniform,
+        row=row,
     )
     pictures = {
         "policy": policy_png(search, policy, summary["policy"]["uniform"]),

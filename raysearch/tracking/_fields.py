@@ -75,10 +75,10 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """A finished run's figures for its parent run; see `raysearch.report.write_report`.
 
-    `test_error` is the learned policy's mean in percent, or the jointly trained network's where
+    `test_error` is the mean of the run's policy in percent, or the jointly trained network's where
     no policy was evaluated; `test_error/<policy>/mean` and `/std` hold every policy's and the
     network's (`joint`), `relative_cost/<policy>/epoch_equivalents` and `/device_seconds` the cost
-    over that of a plain training. `difference/<baseline>/mean`, `/low` and `/high` are the learned
+    over that of a plain training. `difference/<baseline>/mean`, `/low` and `/high` are the run's
     policy's difference with its 95 % confidence interval, `joint_difference/...` the network's;
     `share/<Op>`, `mean/<parameter>` and `spread/<parameter>` what the policy does.
     """
@@ -93,7 +93,7 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     if stages:  # trials overlap, so the stages' own time counts
         found["wall_seconds"] = stages.get("total", sum(stages.values()))
     errors = summary.get("errors", {})
-    result = errors.get("learned") or errors.get("joint") or {}
+    result = errors.get(summary.get("row", "learned")) or errors.get("joint") or {}
     found["test_error"], found["test_error_std"] = result.get("mean"), result.get("std")
     for group, (prefix, keys) in FIGURES.items():
         for name, figures in summary.get(group, {}).items():

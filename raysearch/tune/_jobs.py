@@ -63,20 +63,22 @@ class WorkerJob:
     """Builds what carries out the trials of a seed's search.
 
     Attributes:
-        prepared: for each seed what its search's preparation left, or where Ray has that.
+        training: how the trials train; see `TrialSearch`.
+        prepared: what a search's preparation left, or where Ray has that, by seed; of a
+            `PreparedTrialSearch`.
     """
 
     setting: Setting
     method: Mapping[str, Any]
-    finetune: Mapping[str, Any]
+    training: Mapping[str, Any]
     prepared: Mapping[int, Mapping[str, Any] | ray.ObjectRef[Any]]
 
     def __call__(self, seed: int) -> Worker:
-        cls, prepared = methods.find_trials(self.method["name"]), self.prepared[seed]
+        cls, prepared = methods.find_trials(self.method["name"]), self.prepared.get(seed, {})
         assert cls is not None
         if isinstance(prepared, ray.ObjectRef):  # every worker fetches but its own seed's
             prepared = ray.get(prepared)
-        return cls.worker(self.setting.task(seed), self.method, self.finetune, prepared)
+        return cls.worker(self.setting.task(seed), self.method, self.training, prepared)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,9 @@ class RoundsJob:
 class ProposalTrainable(tune.Trainable):
     """A proposal per trial, carried out in one step; the process keeps its workers.
 
-    Its configuration is `{"trial": {name, search, seed, proposal}}`. Arrays of the proposal are
-    references to Ray's object store, because Tune writes and keeps every trial's configuration. A
-    proposal of None is a process that waits for the others to start; see `KeepWorkers`.
+    Its configuration is `{"trial": {name, search, seed, folder, proposal}}`. Arrays of the proposal
+    are references to Ray's object store, because Tune writes and keeps every trial's configuration.
+    A proposal of None is a process that waits for the others to start; see `KeepWorkers`.
     """
 
     def setup(self, config: dict[str, Any], job: RoundsJob) -> None:  # type: ignore[override]
@@ -61,7 +62,7 @@ class ProposalTrainable(tune.Trainable):
             if self._worker is None or seed != self._seed:
                 self._worker = None  # before there are two
                 self._worker, self._seed = self._job.build(seed), seed
-            answer = self._worker(fetched(self._trial["proposal"]))
+            answer = self._worker(fetched(self._trial["proposal"]), Path(self._trial["folder"]))
         seconds = time.perf_counter() - start
         return {"answer": answer, "began": began, "seconds": seconds, "done": True}
 

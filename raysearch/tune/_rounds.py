@@ -15,7 +15,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from raysearch.files import write_whole
-from raysearch.methods import TrialSearch
+from raysearch.methods import TrialSearch, tidy
 from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state, save_whole
 from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
 from raysearch.tune._proposals import ProposalTrainable, RoundsJob, stored
@@ -24,6 +24,7 @@ from raysearch.tune._trainable import Share
 
 PATIENCE = 60.0  # seconds that started processes wait for others
 ROUNDS = "rounds"  # folder of the searches' states
+WORK = "work"  # folder of a search's proposals' files
 
 
 @dataclass
@@ -48,9 +49,13 @@ class Running:
     progress: Progress
     marked: float = field(default_factory=time.monotonic)
 
+    @property
+    def work(self) -> Path:
+        """Where its workers keep what they go on from."""
+        return (self.folder / WORK).resolve()
+
     def save(self) -> None:
         """Write the state; a search killed at any moment goes on from its last answer."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         save_whole(self.folder / STATE, self.state())
 
     def load(self) -> None:
@@ -123,7 +128,8 @@ class AskAndTell(Searcher):
         if self._processes:
             name = f"process {self._processes}"
             self._processes -= 1
-            return {"trial": {"name": name, "search": "", "seed": 0, "proposal": None}}
+            given = {"name": name, "search": "", "seed": 0, "folder": "", "proposal": None}
+            return {"trial": given}
         for name, running in sorted(self._searches.items(), key=lambda item: item[1].search.round):
             proposal = running.search.ask()
             if proposal is not None:
@@ -133,6 +139,7 @@ class AskAndTell(Searcher):
                         "name": f"{running.trial.name} trial {proposal.id}",
                         "search": name,
                         "seed": running.trial.seed,
+                        "folder": str(running.work),
                         "proposal": stored(proposal),
                     }
                 }
@@ -167,6 +174,7 @@ class AskAndTell(Searcher):
         if self._answered is not None:
             self._answered(proposal, result)
         if ended_round:
+            tidy(running.search, running.work)
             self._round_ended(running)
 
     def _round_ended(self, running: Running) -> None:
@@ -348,6 +356,7 @@ def _running(
     )
     equivalents = before.metrics.get("epoch_equivalents", 0.0)
     running = Running(search, trial, folder / ROUNDS / trial.id, equivalents, share, progress)
+    running.work.mkdir(parents=True, exist_ok=True)
     running.load()
     return running
 

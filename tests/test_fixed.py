@@ -1,0 +1,74 @@
+"""Methods that need no search: what each stands for, and a run of one from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import SMALL, CommandLine
+
+from raysearch import methods, ops
+from raysearch.cli._compose import choices
+from raysearch.methods import FIXED, UNCHANGED
+from raysearch.policy import (
+    PUBLISHED,
+    Policy,
+    SubPolicies,
+    autoaugment,
+    read_policy,
+    trivial_augment,
+)
+from raysearch.training import Predefined
+
+CHOSEN = "evaluation.policies=[none,predefined,trivial_augment,cutout]"
+GIVEN = Predefined(flip=True, padding=4)
+POLICIES: dict[str, Policy] = {
+    "none": UNCHANGED,
+    "predefined": UNCHANGED,
+    "cutout": UNCHANGED,
+    "uniform": SubPolicies.pairs(ops.DADA_OPERATIONS),
+    "trivial_augment": trivial_augment(),
+    **{f"autoaugment_{name}": autoaugment(name) for name in PUBLISHED},
+}
+
+
+def test_every_one_of_them_is_a_method_with_a_configuration() -> None:
+    assert set(FIXED) == set(POLICIES)
+    assert set(FIXED) <= set(methods.names()) & set(choices("method"))
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_its_policy_and_what_goes_with_it(name: str) -> None:
+    cls = methods.find(name)
+    assert cls.given({"name": name}) == POLICIES[name]
+    assert methods.find_trials(name) is None
+    expected = {"none": Predefined(), "cutout": Predefined(flip=True, padding=4, cutout=16)}
+    assert cls.predefined(GIVEN, (32, 48)) == expected.get(name, GIVEN)
+
+
+def test_cutout_keeps_a_side_that_was_given() -> None:
+    given = Predefined(cutout=5)
+    assert methods.find("cutout").predefined(given, (32, 32)) == given
+
+
+def test_a_run_evaluates_it_and_searches_nothing(cli: CommandLine) -> None:
+    done = cli.run(*SMALL, "method=cutout", "name=cutout", "device=cpu", CHOSEN)
+    assert done.returncode == 0, done.stderr
+    assert "search" not in done.stdout.partition("\n")[0]
+    assert "Cutout − this" in done.stdout
+    run = cli.folder / "runs" / "cutout"
+    assert read_policy(run / "policy.json") == UNCHANGED
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["predefined"]["cutout"] == 4  # of 8 pixels
+    assert set(summary["differences"]) == {"none", "predefined", "trivial_augment"}
+    assert summary["search"]["epoch_equivalents"] == 0
+    report = (run / "report.html").read_text()
+    assert "There was nothing to search" in report
+    assert "Cutout of 4 pixels" in report
+
+
+def test_a_dry_run_counts_the_evaluations_alone(cli: CommandLine) -> None:
+    done = cli.run(*SMALL, "method=autoaugment_svhn", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "search:" not in done.stdout.partition("# trials")[2]
+    assert "evaluation:" in done.stdout
