@@ -72,7 +72,10 @@ def _method_file(name: str) -> dict[str, Any]:
 
 
 def finetune_settings(name: str, search: Mapping[str, Any]) -> dict[str, Any]:
-    """The `finetune` group of a method's configuration; what it takes from `search` filled in."""
+    """The `finetune` group of a method's configuration; what it takes from `search` filled in.
+
+    Of a method of many trials without such a group, `search` itself.
+    """
     group: dict[str, Any] = {}
     content = yaml.safe_load((CONFIGS / "method" / f"{name}.yaml").read_text())
     for base in (entry for entry in content.get("defaults", []) if isinstance(entry, str)):
@@ -81,7 +84,10 @@ def finetune_settings(name: str, search: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in content.get("finetune", {}).items():
         reference = str(value).startswith("${search.")
         group[key] = search[value[len("${search.") : -1]] if reference else value
-    return group | {"parallel": group.get("parallel") or methods.TrialSearch.group(1)}
+    method = _method_file(name)
+    trials = methods.find_trials(method["name"]) or methods.TrialSearch
+    parallel = group.get("parallel") or method.get("parallel") or trials.group(1)
+    return {**(group or search), "parallel": parallel}
 
 
 @dataclass(frozen=True)

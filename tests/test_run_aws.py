@@ -12,6 +12,8 @@ import pytest
 import torch
 from conftest import SMALL, CommandLine, descendants, epochs_done, figures_of, kill_tree, wait_for
 
+from raysearch.cli._main import main
+
 ARGUMENTS = [
     *SMALL,
     "method=aws",
@@ -101,11 +103,18 @@ def test_a_shared_checkpoint_is_used_again(undisturbed: Path, module_cli: Comman
     ],
 )
 def test_one_that_does_not_fit_is_refused_before_anything_is_computed(
-    undisturbed: Path, module_cli: CommandLine, arguments: list[str], message: str
+    undisturbed: Path,
+    module_cli: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
 ) -> None:
+    monkeypatch.setattr("raysearch.cli._main.stop_on_sigterm", lambda: None)
+    monkeypatch.chdir(module_cli.folder)
     given = f"method.shared_checkpoint={undisturbed}"
-    refused = module_cli.run(*ARGUMENTS, given, *arguments, "name=refused")
-    assert refused.returncode == 2
-    assert message in refused.stderr
-    assert refused.stderr.count("\n") == 1
-    assert not (module_cli.folder / "runs" / "refused").exists()
+    assert main([*ARGUMENTS, given, *arguments, "name=refused"]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not Path("runs/refused").exists()

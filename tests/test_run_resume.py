@@ -36,7 +36,7 @@ def result_of(run: Path) -> dict[str, Any]:
 ARGUMENTS = [*SMALL, "search.epochs=30", "evaluation.epochs=25", "--num-cpus", "2", "device=cpu"]
 
 
-METHODS = ["dada", "bilevel", pytest.param("ddas", marks=pytest.mark.slow)]
+METHODS = ["dada", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bilevel", "ddas"))]
 
 
 @pytest.fixture(scope="module")

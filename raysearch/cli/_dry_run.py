@@ -14,8 +14,8 @@ from raysearch.cli._plan import Place, Plan
 from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, Split
 from raysearch.errors import RaysearchError
-from raysearch.methods import TrialSearch
-from raysearch.training import validation_cost
+from raysearch.methods import PreparedTrialSearch, TrialSearch
+from raysearch.training import Training, validation_cost
 from raysearch.tune import Work
 
 BATCHES = 4  # that are timed, after as many to warm up
@@ -131,18 +131,16 @@ def _proposed(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place]
     group = settings.finetune or settings.search
     place = places[plan.trials_group] if places else None
     parallel = plan.parallel(place.at_once if place else 1)
-    updates = trials(plan.search[0].seed, values["method"], plan.training(parallel)).rounds
+    search = trials(plan.search[0].seed, values["method"], plan.training(parallel))
     known = place is not None or plan.parallel(1) == plan.parallel(64)  # whatever fits
-    each = "as many trials an update as fit"
-    if known:
-        each = f"{_plural(updates, 'update')} from {_plural(parallel, 'trial')} each"
+    each = search.describe() if known else "as many trials at a time as fit"
     names = [f"{trial.name}: {each}" for trial in plan.search]
     cost = _timed(plan, group, _search) if known else None
     if cost is not None:
         more = 1 + validation_cost(*plan.setting("cpu").task(plan.search[0].seed).search_splits())
         overhead = TRIAL_SECONDS / group.epochs
         cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
-    count = len(plan.search) * updates * parallel
+    count = len(plan.search) * search.trainings
     return Group("search", names, count, group.epochs, place, cost)
 
 
@@ -178,6 +176,11 @@ Build = Callable[[Plan, int], Work]
 
 
 def _search(plan: Plan, batch_size: int) -> Work:
+    trials = plan.trial_search
+    if trials is not None and not issubclass(trials, PreparedTrialSearch):
+        task = plan.setting("cpu").task(plan.search[0].seed)
+        sgd = {**plan.training(1), "batch_size": batch_size}
+        return Training(task, sgd, plan.uniform(), True, split=task.search_splits()[0])
     job = plan.search_job("cpu")
     method = {**job.method, **({"warmup": 0.0} if "warmup" in job.method else {})}
     job = replace(job, search={**job.search, "batch_size": batch_size}, method=method)

@@ -16,6 +16,7 @@ from raysearch.cli._compose import Configuration
 from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
+from raysearch.files import load
 from raysearch.methods import PreparedTrialSearch, TrialSearch
 from raysearch.policy import Policy, rand_augment, read_policy
 from raysearch.tracking import TrialInfo
@@ -205,7 +206,7 @@ def _given_checkpoints(
                 f"method.shared_checkpoint={given}: there is no {name} in it, nor in its shared/"
             )
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = load(path)
         except Exception as error:  # whatever a file may hold
             raise RaysearchError(
                 f"method.shared_checkpoint={path}: not a checkpoint ({type(error).__name__})"

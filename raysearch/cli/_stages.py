@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from raysearch.cli._folder import RunFolder
 from raysearch.cli._plan import Place, Plan
-from raysearch.files import write_whole
+from raysearch.files import load, save_whole, write_whole
 from raysearch.tracking import Observer, TrialInfo
-from raysearch.tune import Job, Outcome, Progress, RoundsJob, run_rounds, run_stage, save_whole
+from raysearch.tune import Job, Outcome, Progress, RoundsJob, run_rounds, run_stage
 
 Found = list[Outcome[TrialInfo]]
 
@@ -40,7 +39,7 @@ def search(
     stored = {seed: ray.put(checkpoint) for seed, checkpoint in prepared.items()}
     searches = {trial.id: cls(trial.seed, method, training) for trial in plan.search}
     for one in searches.values():
-        one.keep_record(folder.path / "study")
+        one.keep_record(folder.path)
     with _clock(folder, "search"):
         return run_rounds(
             "search",
@@ -97,7 +96,7 @@ def _prepare(
     if prepared or found:
         kept.mkdir(exist_ok=True)
     for seed, path in keep_networks(kept, found).items():
-        prepared[seed] = torch.load(path, map_location="cpu", weights_only=True)
+        prepared[seed] = load(path)
     for seed, checkpoint in plan.given.items():  # its arithmetic counts, its time was another's
         if not (path := kept / f"seed-{seed}.pt").exists():
             save_whole(path, checkpoint)

@@ -15,8 +15,8 @@ class MethodSettings:
     """A method's group of the configuration; a subclass is a frozen dataclass of its settings.
 
     Their types are checked by their annotations: `int`, `float`, `bool`, `Literal` of words,
-    `str | None`, `tuple[str, ...]` and tuples of `float`. Settings called `operations` are names
-    of operations.
+    `str | None`, `int | None`, `float | None`, `tuple[str, ...]` and tuples of `float`. Settings
+    called `operations` are names of operations.
 
     Attributes:
         name: the method's name.
@@ -113,6 +113,9 @@ def _check(key: str, value: Any, kind: Any) -> None:
         _check_items(key, value, get_args(kind))
     elif kind == (str | None) and not isinstance(value, str | None):
         raise _wrong(key, value, "a path or nothing")
+    elif kind in (int | None, float | None):
+        if value is not None:
+            _check(key, value, get_args(kind)[0])
     elif kind is bool and not isinstance(value, bool):
         raise _wrong(key, value, "true or false")
     elif kind is int and (isinstance(value, bool) or not isinstance(value, int)):

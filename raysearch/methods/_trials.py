@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+import torch
 
 from raysearch.errors import RaysearchError
 from raysearch.methods._base import Method, SearchMethod
@@ -26,7 +29,7 @@ class Proposal:
     Attributes:
         id: unique within the search; the same when it is proposed again.
         round: which of the search's rounds it belongs to, counted from 0.
-        values: what the worker has to know: numbers, strings and NumPy arrays.
+        values: what the worker has to know: numbers, strings, bytes and NumPy arrays.
     """
 
     id: str
@@ -110,6 +113,15 @@ class TrialSearch(Method, ABC):
         """
 
     @property
+    @abstractmethod
+    def trainings(self) -> int:
+        """Trainings of all the epochs in `training` that it will ask for, or as many in parts."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What it will ask for, in a few words."""
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to ask for."""
         return self.round >= self.rounds
@@ -142,12 +154,8 @@ class TrialSearch(Method, ABC):
         """The proposals of rounds gone by whose files those to come go on from."""
         return ()
 
-    def keep_record(self, path: Path) -> None:
-        """Where to keep a record of the search for people, if it has one; before it is asked.
-
-        Args:
-            path: of the record, without an ending.
-        """
+    def keep_record(self, folder: Path) -> None:
+        """Keep a record for people, where the search has one, in the run's folder; told first."""
         return
 
     @abstractmethod
@@ -157,6 +165,102 @@ class TrialSearch(Method, ABC):
     @abstractmethod
     def load_state_dict(self, state: Values) -> None:
         """Continue from the `state_dict` of a search with the same arguments."""
+
+
+class RoundSearch(TrialSearch):
+    """A search in whose rounds it is known from the beginning what will be asked for.
+
+    Args:
+        seed: see `TrialSearch`.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.metrics: dict[str, float] = {}
+        self._asked: set[str] = set()  # of this round, and not told yet
+        self._answers: dict[str, Values] = {}  # of this round
+        self._equivalents = 0.0
+
+    @abstractmethod
+    def size(self) -> int:
+        """Trainings in the round that is going on."""
+
+    @abstractmethod
+    def values(self, index: int, id_: str) -> Values:
+        """What the round's training with this index, counted from 0, is proposed with."""
+
+    @abstractmethod
+    def end_round(self, answers: Sequence[Values]) -> dict[str, float]:
+        """Learn from a round; its metrics, without `epoch_equivalents`.
+
+        Args:
+            answers: in the order of asking.
+        """
+
+    @property
+    def trainings(self) -> int:
+        """See `TrialSearch.trainings`."""
+        return self.rounds * self.size()
+
+    def describe(self) -> str:
+        """See `TrialSearch.describe`."""
+        return f"{self.trainings} trials, {self.size()} between two proposals"
+
+    def _ids(self) -> list[str]:
+        return [f"{self.round + 1:04d}-{index + 1:02d}" for index in range(self.size())]
+
+    def ask(self) -> Proposal | None:
+        """The first of the round's trainings that is neither asked for nor told about."""
+        if self.finished:
+            return None
+        taken = self._asked | set(self._answers)
+        for index, id_ in enumerate(self._ids()):
+            if id_ not in taken:
+                self._asked.add(id_)
+                return Proposal(id_, self.round, self.values(index, id_))
+        return None
+
+    def tell(self, proposal: str, answer: Values) -> dict[str, float] | None:
+        """After a round's last answer the search moves on."""
+        self._asked.remove(proposal)
+        # copies: what comes through Ray's object store cannot be written to
+        self._answers[proposal] = {
+            key: torch.tensor(value) if isinstance(value, np.ndarray) else value
+            for key, value in answer.items()
+        }
+        if len(self._answers) < self.size():
+            return None
+        answers = [self._answers[id_] for id_ in self._ids()]
+        self._equivalents += sum(float(answer["epoch_equivalents"]) for answer in answers)
+        metrics = self.end_round(answers)
+        self.metrics = {**metrics, "epoch_equivalents": self._equivalents}
+        self.round += 1
+        self._answers = {}
+        return self.metrics
+
+    def retract(self, proposal: str) -> None:
+        """See `TrialSearch.retract`."""
+        self._asked.remove(proposal)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the search is, and the answers of the round; a subclass adds what it learned."""
+        return {
+            "round": self.round,
+            "metrics": dict(self.metrics),
+            "answers": dict(self._answers),
+            "equivalents": self._equivalents,
+        }
+
+    def load_state_dict(self, state: Values) -> None:
+        """Continue from `state_dict`; what was asked for and not told is asked for again."""
+        self.round, self.metrics = state["round"], dict(state["metrics"])
+        self._asked, self._equivalents = set(), state["equivalents"]
+        self._answers = dict(state["answers"])
+
+
+def mean_of(answers: Sequence[Values], *keys: str) -> dict[str, float]:
+    """The means of numbers that all answers of a round have."""
+    return {key: sum(float(one[key]) for one in answers) / len(answers) for key in keys}
 
 
 class PreparedTrialSearch(TrialSearch):

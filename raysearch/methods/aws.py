@@ -157,6 +157,15 @@ class Aws(PreparedTrialSearch):
         log_p = self._distribution.log_probabilities().detach()
         return self._uniform.with_probabilities(log_p.double().exp())
 
+    @property
+    def trainings(self) -> int:
+        """The fine-tunings."""
+        return self.rounds * self._group
+
+    def describe(self) -> str:
+        """See `TrialSearch.describe`."""
+        return f"{self.rounds} updates from {self._group} trials each"
+
     def _ids(self) -> list[str]:
         return [f"{self.round + 1:04d}-{index + 1:02d}" for index in range(self._group)]
 

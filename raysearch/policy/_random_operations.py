@@ -80,11 +80,11 @@ class RandomOperations(OperationPolicy):
 
     def describe(self, most: int = 10) -> str:
         """One line: how many operations of which, and the magnitudes."""
-        names = ", ".join(self.operations)
-        return (
-            f"{self.count} of {len(self.operations)} operations per image, uniformly "
-            f"({names}); magnitude {self.low:g} to {self.high:g} in {self.levels} levels"
-        )
+        magnitude = f"{self.low:g} to {self.high:g} in {self.levels} levels"
+        if self.levels == 1 or self.low == self.high:
+            magnitude = f"{self.high:.3g}"
+        drawn = f"{self.count} of {len(self.operations)} operations per image, uniformly"
+        return f"{drawn} ({', '.join(self.operations)}); magnitude {magnitude}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RandomOperations) and self.body() == other.body()

@@ -107,6 +107,7 @@ def _policy(policy: Policy, uniform: Mapping[str, float] | None) -> dict[str, An
             name: {"mean": mean, "std": deviation}
             for name, (mean, deviation) in policy.parameters().items()
         },
+        "description": policy.describe(4),
         "phases": len(policy.moments()),  # of a training, each with a policy of its own
     }
 

@@ -154,6 +154,10 @@ def _verdicts(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _operations(policy: Mapping[str, Any]) -> RenderableType:
     shares = policy["operations"]
+    if len(set(shares.values())) == 1:  # then bars say nothing
+        words = Table.grid()
+        words.add_row(Text(f"  {policy['description']}", overflow="fold"))
+        return _titled("Policy", words)
     strongest = sorted(shares.items(), key=lambda item: -item[1])[:STRONGEST]
     title = f"Strongest of {len(shares)} operations{_when(policy)}"
     table = Table.grid(padding=(0, 1))

@@ -11,7 +11,6 @@ kept, so a driver may be killed at any moment.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from raysearch.files import write_whole
+from raysearch.files import load
 
 PROGRESS, STATE, POLICY, NETWORK = "progress.json", "state.pt", "policy.json", "network.pt"
 
@@ -100,17 +99,9 @@ def read_progress(folder: Path) -> Progress | None:
     return progress if whole else None
 
 
-def save_whole(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors, numbers and words to a file that appears whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_whole(path, buffer.getvalue())
-
-
 def read_state(folder: Path) -> dict[str, Any]:
     """The state in a whole checkpoint of what has not finished, on the CPU."""
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    return state
+    return load(folder / STATE)
 
 
 def newest_checkpoint(trials: Path, stage: str, trial_id: str) -> tuple[Path, Progress] | None:

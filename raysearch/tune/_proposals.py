@@ -76,7 +76,7 @@ class ProposalTrainable(tune.Trainable):
 def stored(proposal: Proposal) -> dict[str, Any]:
     """A proposal for a configuration of Tune's."""
     values = {
-        key: ray.put(value) if isinstance(value, np.ndarray) else value
+        key: ray.put(value) if isinstance(value, np.ndarray | bytes) else value
         for key, value in proposal.values.items()
     }
     return {"id": proposal.id, "round": proposal.round, "values": values}

@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from raysearch.files import write_whole
+from raysearch.files import load, save_whole, write_whole
 from raysearch.methods import TrialSearch, tidy
-from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state, save_whole
+from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state
 from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
 from raysearch.tune._proposals import ProposalTrainable, RoundsJob, stored
 from raysearch.tune._stage import Interrupted, Outcome, fit
@@ -199,8 +198,7 @@ class AskAndTell(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Go on from what `save` wrote."""
-        states = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-        for name, state in states.items():
+        for name, state in load(Path(checkpoint_path)).items():
             self._searches[name].take(state)
 
     def __getstate__(self) -> dict[str, Any]:

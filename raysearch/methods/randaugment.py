@@ -1,0 +1,79 @@
+"""RandAugment (Cubuk et al., 2020): N operations an image at magnitude M, chosen by Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from raysearch.methods._study import Space
+from raysearch.methods._trials import Values
+from raysearch.methods._tuned import Tuned, TunedSettings
+from raysearch.policy import RandomOperations, rand_augment
+
+LARGEST_N, LARGEST_M = 16, 30
+
+
+@dataclass(frozen=True)
+class RandAugmentSettings(TunedSettings):
+    """Settings.
+
+    Attributes:
+        operations: names of the operations to draw from.
+        n: N, 1 to 16; None leaves it to the search.
+        m: M, 0 to 30; None leaves it to the search.
+        largest_n: up to which N is searched.
+    """
+
+    operations: tuple[str, ...]
+    n: int | None
+    m: float | None
+    largest_n: int
+
+    def conditions(self) -> Iterable[tuple[str, bool, str]]:
+        """The values that each number may take."""
+        yield from super().conditions()
+        several = len(set(self.operations)) == len(self.operations) >= 1
+        yield "operations", several, "one or more, each once"
+        yield "n", self.n is None or 1 <= self.n <= LARGEST_N, f"from 1 to {LARGEST_N}, or nothing"
+        yield "m", self.m is None or 0 <= self.m <= LARGEST_M, f"from 0 to {LARGEST_M}, or nothing"
+        yield "largest_n", 1 <= self.largest_n <= LARGEST_N, f"from 1 to {LARGEST_N}"
+
+
+class RandAugment(Tuned):
+    """Optuna chooses N and M, or the one of them that is not given."""
+
+    @classmethod
+    def given(cls, method: Values) -> RandomOperations | None:
+        """The policy where both N and M are given."""
+        settings = cls.settings_of(method)
+        if settings.n is None or settings.m is None:
+            return None
+        return cls.policy_of(settings, {})
+
+    @classmethod
+    def settings_of(cls, method: Values) -> RandAugmentSettings:
+        """See `Tuned.settings_of`."""
+        return RandAugmentSettings.of(method)
+
+    @classmethod
+    def space(cls, settings: RandAugmentSettings) -> Space:
+        """What is not given of N and M."""
+        space = {
+            "n": IntDistribution(1, settings.largest_n),
+            "m": FloatDistribution(0, LARGEST_M, step=1),
+        }
+        return {key: one for key, one in space.items() if getattr(settings, key) is None}
+
+    @classmethod
+    def policy_of(
+        cls, settings: RandAugmentSettings, params: Mapping[str, Any]
+    ) -> RandomOperations:
+        """N of the operations at magnitude M."""
+        chosen = {"n": settings.n, "m": settings.m, **params}
+        return rand_augment(chosen["n"], chosen["m"], settings.operations)
+
+
+METHOD = RandAugment
