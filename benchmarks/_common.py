@@ -86,7 +86,7 @@ def finetune_settings(name: str, search: Mapping[str, Any]) -> dict[str, Any]:
         group[key] = search[value[len("${search.") : -1]] if reference else value
     method = _method_file(name)
     trials = methods.find_trials(method["name"]) or methods.TrialSearch
-    parallel = group.get("parallel") or method.get("parallel") or trials.group(1)
+    parallel = group.get("parallel") or method.get("parallel") or trials.group(1, method)
     return {**(group or search), "parallel": parallel}
 
 

@@ -41,8 +41,12 @@ settings that are often changed (KEY=VALUE, as many as you like; --dry-run print
   method.updates=N finetune.epochs=N finetune.parallel=N    of method=aws: updates of the policy,
                                         length of a trial, trials per update
   method.shared_checkpoint=runs/NAME    of method=aws: begin with that run's shared checkpoint
+  method.trials=N method.parallel=N     of validated_magnitude and randaugment: trainings in all,
+                                        trainings between two proposals
+  method.n=2 method.m=9                 of method=randaugment: nothing is searched
   evaluation.enlarge_batch=2            each image twice in its batch, augmented anew
-  evaluation.policies=[none,learned]    of none, predefined, trivial_augment, uniform, learned,
+  evaluation.policies=[none,learned]    of none, predefined, cutout, trivial_augment, randaugment,
+                                        autoaugment_cifar10 (_imagenet, _svhn), uniform, learned,
                                         or a policy file
   name=NAME runs_dir=DIR                where the run goes
   tracking=none tracking.uri=URL        without MLflow; to an MLflow server

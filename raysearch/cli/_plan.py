@@ -110,10 +110,11 @@ class Plan:
         """Trials in a round of a search of many: as asked, or as suits what fits at once."""
         settings, trials = self.configuration.settings, self.trial_search
         assert trials is not None
-        asked = self.configuration.values["method"].get("parallel")
+        method = self.configuration.values["method"]
+        asked = method.get("parallel")
         if settings.finetune is not None:
             asked = settings.finetune.parallel
-        return int(asked or trials.group(at_once))
+        return int(asked or trials.group(at_once, method))
 
     def training(self, parallel: int) -> dict[str, Any]:
         """How the trials of a search of many train; see `TrialSearch`."""

@@ -92,12 +92,13 @@ class TrialSearch(Method, ABC):
     @abstractmethod
     def __init__(self, seed: int, method: Values, training: Values) -> None: ...
 
-    @staticmethod
-    def group(at_once: int) -> int:
+    @classmethod
+    def group(cls, at_once: int, method: Values) -> int:
         """Trials in a round where nothing is asked for: so many that no worker has one less.
 
         Args:
             at_once: how many run at the same time.
+            method: the `method` group.
         """
         return at_once * math.ceil(SMALLEST_GROUP / at_once)
 

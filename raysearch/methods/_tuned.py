@@ -94,8 +94,8 @@ class Tuned(RoundSearch):
     def policy_of(cls, settings: Any, params: Mapping[str, Any]) -> Policy:
         """The policy that parameters stand for."""
 
-    @staticmethod
-    def group(at_once: int) -> int:
+    @classmethod
+    def group(cls, at_once: int, method: Values) -> int:
         """As many as run at the same time: what is proposed later has seen more."""
         return at_once
 

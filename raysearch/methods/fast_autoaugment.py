@@ -31,7 +31,6 @@ from raysearch.training import Task, Training, derive_seed, evaluate, validation
 
 LENGTH = 2  # operations of a sub-policy
 SAVED = 10  # epochs between two savings of a network's training
-FOLDS = 5  # of the default configuration
 
 
 @dataclass(frozen=True)
@@ -141,10 +140,10 @@ class FastAutoAugment(RoundSearch):
     def _per_repeat(self) -> int:
         return -(-self.settings.trials // self._each)
 
-    @staticmethod
-    def group(at_once: int) -> int:
-        """So many policies of each fold that all that run at the same time have one."""
-        return math.ceil(at_once / FOLDS)
+    @classmethod
+    def group(cls, at_once: int, method: Values) -> int:
+        """So many policies of each fold that there is one for all that run at the same time."""
+        return math.ceil(at_once / FastAutoAugmentSettings.of(method).folds)
 
     @classmethod
     def worker(cls, task: Task, method: Values, training: Values, prepared: Values) -> Matcher:

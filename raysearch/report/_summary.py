@@ -95,7 +95,8 @@ def summarise(
 def _policy(policy: Policy, uniform: Mapping[str, float] | None) -> dict[str, Any]:
     """The policy in figures, the mean over a training of one that changes."""
     shares = policy.marginals()
-    uniform = uniform or {name: 1 / len(shares) for name in shares}
+    if not uniform or set(shares) - set(uniform):  # of other operations
+        uniform = {name: 1 / len(shares) for name in shares}
     entropy, kl_uniform = entropy_and_kl(shares, uniform) if shares else (None, None)
     return {
         "operations": shares,
