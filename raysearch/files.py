@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -22,3 +27,14 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def save_whole(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and words to a file that appears whole or not at all.
+
+    Raises:
+        OSError: see `write_whole`.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_whole(path, buffer.getvalue())

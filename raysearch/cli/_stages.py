@@ -12,9 +12,9 @@ import torch
 
 from raysearch.cli._folder import RunFolder
 from raysearch.cli._plan import Place, Plan
-from raysearch.files import write_whole
+from raysearch.files import save_whole, write_whole
 from raysearch.tracking import Observer, TrialInfo
-from raysearch.tune import Job, Outcome, Progress, RoundsJob, run_rounds, run_stage, save_whole
+from raysearch.tune import Job, Outcome, Progress, RoundsJob, run_rounds, run_stage
 
 Found = list[Outcome[TrialInfo]]
 

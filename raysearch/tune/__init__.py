@@ -7,7 +7,6 @@ from raysearch.tune._checkpoints import (
     newest_checkpoint,
     read_progress,
     read_state,
-    save_whole,
     write_checkpoint,
 )
 from raysearch.tune._cluster import Capacity, Wish, cluster, local_capacity, trial_share
@@ -45,7 +44,6 @@ __all__ = [
     "read_state",
     "run_rounds",
     "run_stage",
-    "save_whole",
     "trial_share",
     "write_checkpoint",
 ]

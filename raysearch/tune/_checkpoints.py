@@ -11,7 +11,6 @@ kept, so a driver may be killed at any moment.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from raysearch.files import write_whole
 
 PROGRESS, STATE, POLICY, NETWORK = "progress.json", "state.pt", "policy.json", "network.pt"
 
@@ -98,13 +95,6 @@ def read_progress(folder: Path) -> Progress | None:
     except (OSError, ValueError, TypeError):
         return None
     return progress if whole else None
-
-
-def save_whole(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors, numbers and words to a file that appears whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_whole(path, buffer.getvalue())
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from raysearch.files import write_whole
+from raysearch.files import save_whole, write_whole
 from raysearch.methods import TrialSearch, tidy
-from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state, save_whole
+from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state
 from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
 from raysearch.tune._proposals import ProposalTrainable, RoundsJob, stored
 from raysearch.tune._stage import Interrupted, Outcome, fit
