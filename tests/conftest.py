@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from raysearch.data import Dataset, TensorSplit
+from raysearch.training import Predefined, Task
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "tracking=none",
@@ -30,6 +33,27 @@ SMALL = [
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def dark_and_light() -> Task:
+    """Eighty grey images of two classes that differ in brightness."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(80) % 2
+    noise = torch.randint(0, 100, (80, 1, 8, 8), generator=generator)
+    images = (noise + 60 * labels[:, None, None, None]).to(torch.uint8)
+    split = TensorSplit(images, labels)
+    data = Dataset(
+        name="two",
+        train=split,
+        val=None,
+        test=split,
+        classes=("dark", "light"),
+        channels=1,
+        size=(8, 8),
+        mean=(0.3,),
+        std=(0.2,),
+    )
+    return Task(data, "small_cnn", torch.device("cpu"), 0, Predefined(padding=1))
 
 
 def through_a_file(state: dict[str, Any]) -> Any:

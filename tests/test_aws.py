@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import through_a_file
+from conftest import dark_and_light, through_a_file
 from torch import Tensor
 
 from raysearch import methods
-from raysearch.data import Dataset, TensorSplit
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods import Proposal, TrialSearch, carry_out
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings, surrogate
@@ -64,24 +63,8 @@ FINETUNE = {**SEARCH, "lr": 0.01, "parallel": 3}
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    """Eighty grey images of two classes that differ in brightness."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(80) % 2
-    noise = torch.randint(0, 100, (80, 1, 8, 8), generator=generator)
-    images = (noise + 60 * labels[:, None, None, None]).to(torch.uint8)
-    split = TensorSplit(images, labels)
-    data = Dataset(
-        name="two",
-        train=split,
-        val=None,
-        test=split,
-        classes=("dark", "light"),
-        channels=1,
-        size=(8, 8),
-        mean=(0.3,),
-        std=(0.2,),
-    )
-    return Task(data, "small_cnn", torch.device("cpu"), 0, Predefined(padding=1))
+    """A small one."""
+    return dark_and_light()
 
 
 @pytest.fixture(scope="module")

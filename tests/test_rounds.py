@@ -13,14 +13,19 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from conftest import dark_and_light
 from ray import cloudpickle
 from test_aws import FINETUNE, METHOD, Counted
+from test_ohl import METHOD as OHL
+from test_ohl import TRAINING
 
 from raysearch.errors import NonFiniteLossError
 from raysearch.methods import Proposal, TrialSearch, carry_out, tidy
 from raysearch.methods._trials import file_of
 from raysearch.methods.aws import Aws
+from raysearch.methods.ohl import Ohl
 from raysearch.policy import Pairs, read_policy
+from raysearch.training import Task
 from raysearch.tune import (
     Capacity,
     Progress,
@@ -40,7 +45,7 @@ BEFORE = Progress(
 @pytest.fixture(scope="module", autouse=True)
 def _by_value() -> Iterator[None]:
     """Ray's workers cannot import test modules."""
-    modules = [__import__(__name__), __import__("test_aws")]
+    modules = [__import__(name) for name in (__name__, "test_aws", "test_ohl", "conftest")]
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     yield
@@ -268,8 +273,67 @@ def test_its_state_is_saved_with_the_experiment_too(running: Capacity, tmp_path:
     assert isinstance(torch.load(tmp_path / "searcher.pt", weights_only=True), dict)
 
 
+@dataclass(frozen=True)
+class Replicas:
+    """Builds OHL's workers; one dies after it has left its file, before it answers."""
+
+    task: Task
+    die_at: str = ""
+    mark: str = ""
+
+    def __call__(self, seed: int) -> Any:
+        replica = Ohl.worker(self.task, OHL, TRAINING, {})
+
+        def worker(proposal: Proposal, folder: Path) -> dict[str, Any]:
+            answer = replica(proposal, folder)
+            if proposal.id == self.die_at and not Path(self.mark).exists():
+                Path(self.mark).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        return worker
+
+
 class TestFiles:
     """What workers leave for each other."""
+
+    def run(self, folder: Path, build: Replicas, notes: Notes, **more: Any) -> Any:
+        trial = Trial(0)
+        return run_rounds(
+            "search",
+            {trial.id: Ohl(0, OHL, TRAINING)},
+            [trial],
+            RoundsJob(build, Share(cpus=1.0, gpus=0.0, device="cpu")),
+            folder=folder,
+            before={trial.id: BEFORE},
+            max_failures=1,
+            at_once=2,
+            watchers=[notes],
+            **more,
+        )
+
+    def test_rounds_go_on_from_each_others_whoever_dies(
+        self, running: Capacity, tmp_path: Path
+    ) -> None:
+        class Stop(Exception):
+            pass
+
+        def stop(proposal: str, result: Mapping[str, Any]) -> None:
+            if proposal.startswith("0003"):
+                raise Stop
+
+        task, notes = dark_and_light(), Notes()
+        build = Replicas(task, die_at="0002-02", mark=str(tmp_path / "mark"))
+        with pytest.raises(Stop):
+            self.run(tmp_path, build, notes, answered=stop)
+        assert [message.partition(" died")[0] for message in notes.messages] == [
+            "aws seed 0 trial 0002-02"
+        ]
+        [outcome] = self.run(tmp_path, build, notes)
+        alone = Ohl(0, OHL, TRAINING)
+        carry_out(alone, Ohl.worker(task, OHL, TRAINING, {}))
+        assert read_policy(outcome.policy) == alone.policy()
+        assert outcome.progress.metrics["reward"] == alone.metrics["reward"]
 
     def test_only_what_is_needed_survives_a_round(self, tmp_path: Path) -> None:
         class Needs:

@@ -1,0 +1,207 @@
+"""What searches of a distribution over ordered pairs of elements share: AWS and OHL.
+
+In each round a group of trials trains with images augmented by the policy as it stands; then the
+policy moves by their rewards and by how often each drew each pair.
+
+With `draws` = k a trial draws k pairs first and its images draw from these: what is estimated is
+the gradient of the same kind of expectation, but trials differ far more in what they were trained
+with, and it takes fewer of them to see which pairs are good (with a draw of its own for each of
+thousands of images all trials are alike; 0 is that, the papers'). And the reward may be the
+validation loss, which is finer than the accuracy of a few hundred images.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
+from raysearch.methods._settings import MethodSettings
+from raysearch.methods._trials import Proposal, RoundSearch, Values, mean_of
+from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
+from raysearch.training import derive_seed
+
+
+@dataclass(frozen=True)
+class PairSettings(MethodSettings):
+    """Settings; those of the policy's movement are explained in `PPOSettings`.
+
+    Attributes:
+        operations: names of the operations that elements are made of.
+        levels: magnitudes of each, 1/levels to 1.
+        form: of the distribution over pairs; see `PairDistribution`.
+        draws: pairs that a trial's images draw from; 0: every image draws from the policy.
+        reward: what a trial returns, on the validation images: `accuracy` or minus the `loss`.
+        label_smoothing: in all trainings of the search.
+    """
+
+    operations: tuple[str, ...]
+    levels: int
+    form: Literal["joint", "factored"]
+    draws: int
+    reward: Literal["accuracy", "loss"]
+    lr: float
+    betas: tuple[float, float]
+    label_smoothing: float
+
+    def conditions(self) -> Iterable[tuple[str, bool, str]]:
+        """The values that each number may take."""
+        several = len(set(self.operations)) == len(self.operations) >= 2
+        return (
+            ("operations", several, "two or more, each once"),
+            ("levels", len(self.operations) * self.levels <= MAX_ELEMENTS, "fewer elements"),
+            ("levels", self.levels >= 1, "at least 1"),
+            ("draws", self.draws >= 0, "at least 0"),
+            ("lr", self.lr > 0, "a number above 0"),
+            ("betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
+        )
+
+    @property
+    def uniform(self) -> Pairs:
+        """The policy with which the search begins."""
+        return Pairs.uniform(self.operations, self.levels)
+
+    def reward_of(self, error: float, loss: float) -> float:
+        """The reward for an error (percent) and a loss on the validation images."""
+        return (100 - error) / 100 if self.reward == "accuracy" else -loss
+
+
+class PairSearch(RoundSearch):
+    """The driver's part: the policy, and the state of what moves it; see `TrialSearch`.
+
+    Args:
+        seed: everything random follows from it.
+        settings: the method's.
+        ppo: how the policy moves.
+        rounds: of trials.
+        group: trials in a round.
+    """
+
+    def __init__(
+        self, seed: int, settings: PairSettings, ppo: PPOSettings, rounds: int, group: int
+    ) -> None:
+        super().__init__(seed)
+        self.rounds = rounds
+        self._group = group
+        self._uniform = settings.uniform
+        self._distribution = PairDistribution(len(self._uniform), settings.form)
+        self._ppo = PPO(self._distribution, ppo)
+
+    @abstractmethod
+    def _values(self, proposal: str) -> Values:
+        """What a worker has to know beside the policy: a `seed` at least."""
+
+    @abstractmethod
+    def _move(self, counts: Tensor, rewards: Sequence[float]) -> dict[str, float]:
+        """Move the policy at a round's end, before `round` counts it; metrics of that.
+
+        Args:
+            counts: how often each trial drew each pair, float [trials, N, N].
+            rewards: one for each trial, in the order of `_ids`; larger is better.
+        """
+
+    def _current(self) -> Pairs:
+        """The distribution as it stands."""
+        log_p = self._distribution.log_probabilities().detach()
+        return self._uniform.with_probabilities(log_p.double().exp())
+
+    def describe(self) -> str:
+        """See `TrialSearch.describe`."""
+        return f"{self.rounds} updates from {self._group} trials each"
+
+    def size(self) -> int:
+        """As many in every round."""
+        return self._group
+
+    def values(self, index: int, id_: str) -> Values:
+        """The policy as it stands, and what the worker has to know beside it."""
+        log_p = self._distribution.log_probabilities().detach().numpy().copy()
+        return {"log_probabilities": log_p, **self._values(id_)}
+
+    def end_round(self, answers: Sequence[Values]) -> dict[str, float]:
+        """Move the policy."""
+        n = len(self._uniform)
+        counts = torch.stack([answer["counts"] for answer in answers]).reshape(-1, n, n).float()
+        rewards = [float(answer["reward"]) for answer in answers]
+        moved = self._move(counts, rewards)
+        return {
+            **mean_of(answers, "train_loss", "val_loss", "val_error", "lr"),
+            "reward": sum(rewards) / len(rewards),
+            **moved,
+            **self._moved(),
+        }
+
+    def _moved(self) -> dict[str, float]:
+        """How far the policy is from uniform, and each operation's share."""
+        log_p = self._distribution.log_probabilities().detach().double()
+        entropy = float(-(log_p.exp() * log_p).sum())
+        shares = self._current().marginals()
+        return {
+            "entropy": entropy,
+            "kl_uniform": math.log(log_p.numel()) - entropy,
+            **{f"share/{name}": share for name, share in shares.items()},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What moves the policy besides."""
+        return {**super().state_dict(), "ppo": self._ppo.state_dict(), "group": self._group}
+
+    def load_state_dict(self, state: Values) -> None:
+        """Continue from `state_dict`."""
+        super().load_state_dict(state)
+        self._ppo.load_state_dict(state["ppo"])
+        self._group = state["group"]
+
+
+class TrialPairs(Pairs):
+    """The pairs of one trial, which are counted as they are drawn.
+
+    Attributes:
+        chosen: how often the trial was made to consist of each, int64 [N·N]; None where its images
+            draw from the whole policy.
+        seen: how often an image drew each, int64 [N·N].
+    """
+
+    chosen: Tensor | None
+    seen: Tensor
+
+    @classmethod
+    def of(cls, uniform: Pairs, proposal: Proposal, draws: int) -> TrialPairs:
+        """What the images of a proposal's trial draw from.
+
+        Args:
+            uniform: the elements.
+            proposal: has the policy's `log_probabilities`, float32 [N, N], and a `seed`.
+            draws: pairs that the trial consists of; 0: all.
+        """
+        log_p = torch.from_numpy(np.array(proposal.values["log_probabilities"]))
+        p = log_p.double().exp()
+        policy, chosen = uniform.with_probabilities(p), None
+        if draws:
+            seed = derive_seed(proposal.values["seed"], "pairs")
+            generator = torch.Generator().manual_seed(seed)
+            drawn = policy.sample(draws, generator=generator).sub_policy
+            chosen = drawn.bincount(minlength=p.numel())
+            policy = policy.with_probabilities(chosen.reshape(p.shape))
+        made = cls(policy.operations, policy.magnitudes, policy.probabilities, policy.ranges)
+        made.chosen, made.seen = chosen, torch.zeros(p.numel(), dtype=torch.int64)
+        return made
+
+    @property
+    def counts(self) -> np.ndarray[Any, Any]:
+        """How often the trial drew each pair from the policy, int32 [N·N]."""
+        drawn = self.seen if self.chosen is None else self.chosen
+        return drawn.to(torch.int32).numpy()
+
+    def draws_for(self, pair: Tensor, generator: torch.Generator | None = None) -> Draws:
+        """See `Pairs.draws_for`."""
+        self.seen += pair.bincount(minlength=len(self.seen))
+        return super().draws_for(pair, generator)
