@@ -16,7 +16,7 @@ from raysearch.cli._compose import Configuration
 from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
-from raysearch.methods import TrialSearch
+from raysearch.methods import Member, Population, TrialSearch
 from raysearch.policy import (
     PUBLISHED,
     Policy,
@@ -30,6 +30,7 @@ from raysearch.training import Predefined
 from raysearch.tune import (
     Capacity,
     EvaluationJob,
+    MemberJob,
     SearchJob,
     Setting,
     Share,
@@ -89,6 +90,18 @@ class Plan:
         """The method, where its search is made of many trials."""
         return methods.find_trials(self.configuration.settings.method.name)
 
+    @property
+    def members(self) -> type[Member] | None:
+        """The method, where its search is made by a population."""
+        return methods.find_members(self.configuration.settings.method.name)
+
+    @property
+    def populations(self) -> dict[str, Population]:
+        """The rules of each search trial's population, by its id; of none for other methods."""
+        values, cls = self.configuration.values, self.members
+        search, method = values["search"], values["method"]
+        return {t.id: cls.population(t.seed, search, method) for t in self.search} if cls else {}
+
     def setting(self, device: str) -> Setting:
         """What search and evaluation have in common, on a device."""
         settings = self.configuration.settings
@@ -104,6 +117,11 @@ class Plan:
         """Builds a search, or what it begins with, from its seed."""
         values = self.configuration.values
         return SearchJob(self.setting(device), values["search"], values["method"])
+
+    def member_job(self, device: str) -> MemberJob:
+        """Builds a member of a seed's population."""
+        values = self.configuration.values
+        return MemberJob(self.setting(device), values["search"], values["method"])
 
     def worker_job(
         self, device: str, finetune: Mapping[str, Any], prepared: Mapping[int, Any]
@@ -314,6 +332,9 @@ def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
     finished = len(plan.search) + len(plan.evaluation)
     # weights and momentum of each shared checkpoint, in its trial and in the run's folder
     finished_bytes = 4 * sizes[0] * (len(plan.search) if plan.trial_search else 0)
+    # populations run one after the other; a member may keep its last two checkpoints
+    members = max((population.size for population in plan.populations.values()), default=0)
+    finished_bytes += 2 * members * sizes[0]
     return finished_bytes + 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
 
 

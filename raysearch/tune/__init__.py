@@ -14,7 +14,7 @@ from raysearch.tune._cluster import Capacity, Wish, cluster, local_capacity, tri
 from raysearch.tune._jobs import EvaluationJob, MemberJob, SearchJob, Setting, WorkerJob
 from raysearch.tune._members import MembersJob
 from raysearch.tune._observe import TrialError, TrialLike, Watcher
-from raysearch.tune._population import run_populations
+from raysearch.tune._pbt import run_populations
 from raysearch.tune._proposals import RoundsJob
 from raysearch.tune._rounds import run_rounds
 from raysearch.tune._stage import Interrupted, Outcome, forget_trials, run_stage
