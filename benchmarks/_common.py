@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from rich.console import Console
 from raysearch import methods
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
-from raysearch.methods import PreparedTrialSearch
-from raysearch.policy import Policy
+from raysearch.methods import Member, PreparedTrialSearch
+from raysearch.policy import Policy, read_policy
 from raysearch.report import paired_difference
 from raysearch.training import Task
+from raysearch.tune import MembersJob, Share, Wish, cluster, run_populations
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 console = Console()
@@ -110,10 +112,16 @@ def search_through(
 ) -> Searched:
     """Search with a method, in one trial or in many, one after the other.
 
+    A population's members train one after the other too, on a Ray of their own: there is no other
+    implementation of the algorithm.
+
     Args:
         task, search, method: see `SearchMethod`.
         finetune: for methods of many trials; see `TrialSearch`.
     """
+    members = methods.find_members(method["name"])
+    if members is not None:
+        return _populate(task, search, method, members)
     trials = methods.find_trials(method["name"])
     prepared: Mapping[str, Any] = {}
     metrics = {"epoch_equivalents": 0.0}
@@ -128,6 +136,52 @@ def search_through(
     methods.carry_out(found, trials.worker(task, method, finetune, prepared))
     cost = metrics["epoch_equivalents"] + found.metrics["epoch_equivalents"]
     return Searched(found.policy(), {**found.metrics, "epoch_equivalents": cost}, {})
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A search as `run_populations` knows it."""
+
+    name: str
+    seed: int
+    id: str = "search"
+    policy: None = None
+
+
+@dataclass(frozen=True)
+class _Members:
+    """Builds the members of one task."""
+
+    cls: type[Member]
+    task: Task
+    search: Mapping[str, Any]
+    method: Mapping[str, Any]
+
+    def __call__(self, seed: int, member: int) -> Member:
+        return self.cls(self.task, self.search, self.method, member)
+
+
+def _populate(
+    task: Task, search: Mapping[str, Any], method: Mapping[str, Any], cls: type[Member]
+) -> Searched:
+    """A search by a population, in a folder that is removed."""
+    trial = _Trial(method["name"], task.seed)
+    build = _Members(cls, task, search, method)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cluster(Wish(device="cpu", cpus=1)) as capacity,
+    ):
+        [found] = run_populations(
+            "search",
+            {trial.id: cls.population(task.seed, search, method)},
+            [trial],
+            MembersJob(build, Share(1.0, 0.0, capacity.device)),
+            folder=Path(folder),
+            max_failures=0,
+            at_once=1,
+        )
+        assert found.policy is not None
+        return Searched(read_policy(found.policy), found.progress.metrics, {})
 
 
 def cifar10(limit: int | None = None) -> Dataset | None:

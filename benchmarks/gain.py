@@ -1,6 +1,6 @@
 """What are the learned policies worth on ordinary data, beside what needs no search?
 
-    python -m benchmarks.gain [method=dada,ddas,bilevel,aws] [data=digits|cifar10] [seeds=5]
+    python -m benchmarks.gain [method=dada,ddas,bilevel,aws,pba] [data=digits|cifar10] [seeds=5]
 
 Every method searches on its part of the training images; networks are retrained from scratch on
 all of them with each learned policy, with the uniform one over DADA's 15 operations, and with the

@@ -17,6 +17,7 @@ from raysearch.policy import (
     Pairs,
     Policy,
     PolicyTransform,
+    RandomOrder,
     Transformations,
     from_json,
     read_policy,
@@ -53,9 +54,15 @@ def pairs() -> Pairs:
     return uniform.with_probabilities(torch.rand(len(uniform), len(uniform), generator=seeded()))
 
 
+def random_order() -> RandomOrder:
+    p, m = torch.rand(2, len(DADA_OPERATIONS), generator=seeded())
+    return RandomOrder(DADA_OPERATIONS, p, m, [0.1, 0.9])
+
+
 KINDS: dict[str, Policy] = {
     "candidates": candidates(augment=0.9),
     "pairs": pairs(),
+    "random_order": random_order(),
     "transformations": transformations(),
 }
 

@@ -40,6 +40,7 @@ settings that are often changed (KEY=VALUE, as many as you like; --dry-run print
   search.epochs=N evaluation.epochs=N   length of a search and of a training
   method.updates=N finetune.epochs=N finetune.parallel=N    of method=aws: updates of the policy,
                                         length of a trial, trials per update
+  method.population=N method.interval=N of method=pba: members, epochs until they copy each other
   method.shared_checkpoint=runs/NAME    of method=aws: begin with that run's shared checkpoint
   method.trials=N method.parallel=N     of validated_magnitude and randaugment: trainings in all,
                                         trainings between two proposals

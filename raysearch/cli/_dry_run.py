@@ -22,6 +22,7 @@ BATCHES = 4  # that are timed, after as many to warm up
 FIRST_BATCH = 16  # images; tells whether whole batches can be timed at all
 PATIENCE = 10.0  # seconds that timing whole batches may take
 TRIAL_SECONDS = 0.05  # a proposed trial's own overhead; see benchmarks/trial_overhead.py
+INTERVAL_SECONDS = 0.08  # a member's, for an interval; see benchmarks/trial_overhead.py
 START_SECONDS = 12.0  # Ray, its workers, the report
 
 
@@ -116,6 +117,8 @@ def _groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
     ):
         if stage == "search" and plan.search and plan.trial_search is not None:
             yield _proposed(plan, plan.trial_search, places)
+        elif stage == "search" and plan.members is not None:
+            yield _members(plan, places)
         elif trials:
             cost = _timed(plan, group, build)
             if cost is not None and stage == "search":
@@ -142,6 +145,21 @@ def _proposed(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place]
         cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
     count = len(plan.search) * search.trainings
     return Group("search", names, count, group.epochs, place, cost)
+
+
+def _members(plan: Plan, places: Mapping[str, Place] | None) -> Group:
+    """The members of populations, which validate at the end of every interval."""
+    settings, populations = plan.configuration.settings.search, plan.populations
+    one = populations[plan.search[0].id]
+    cost = _timed(plan, settings, _member)
+    if cost is not None:
+        splits = plan.setting("cpu").task(plan.search[0].seed).search_splits()
+        more = 1 + validation_cost(*splits) / one.interval
+        overhead = INTERVAL_SECONDS / one.interval
+        cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
+    names = [f"{trial.name}: {_plural(one.size, 'member')}" for trial in plan.search]
+    place = places["search"] if places else None
+    return Group("search", names, one.size * len(plan.search), settings.epochs, place, cost)
 
 
 def _plural(count: int, what: str) -> str:
@@ -185,6 +203,16 @@ def _search(plan: Plan, batch_size: int) -> Work:
     method = {**job.method, **({"warmup": 0.0} if "warmup" in job.method else {})}
     job = replace(job, search={**job.search, "batch_size": batch_size}, method=method)
     return job(None, plan.search[0].seed)  # or the shared training of such a batch size
+
+
+def _member(plan: Plan, batch_size: int) -> Work:
+    """A member that augments, as members do but for the first."""
+    job = plan.member_job("cpu")
+    job = replace(job, search={**job.search, "batch_size": batch_size})
+    trial = plan.search[0]
+    member, population = job(trial.seed, 0), plan.populations[trial.id]
+    member.follow(population.explore(population.start(0), 0, 0))
+    return member
 
 
 def _with_warmup(cost: Cost, plan: Plan) -> Cost:

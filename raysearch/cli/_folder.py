@@ -174,7 +174,11 @@ def resume(run: str, runs_dir: str) -> RunFolder:
 def _count_lost_time(folder: RunFolder) -> None:
     """A driver that was killed did not stop its clock; its last checkpoint did."""
     for stage, began in dict(folder.state["started"]).items():
-        patterns = (f"{stage}-*/*/checkpoint_*/progress.json", f"rounds/{stage}-*/state.pt")
+        patterns = (
+            f"{stage}-*/*/checkpoint_*/progress.json",
+            f"rounds/{stage}-*/state.pt",
+            f"populations/{stage}-*/state.pt",
+        )
         marks = [mark for pattern in patterns for mark in folder.trials.glob(pattern)]
         last = max((mark.stat().st_mtime for mark in marks), default=began)
         seconds = folder.state["seconds"]

@@ -17,13 +17,14 @@ from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.files import load
-from raysearch.methods import PreparedTrialSearch, TrialSearch
+from raysearch.methods import Member, Population, PreparedTrialSearch, TrialSearch
 from raysearch.policy import Policy, rand_augment, read_policy
 from raysearch.tracking import TrialInfo
 from raysearch.training import Predefined
 from raysearch.tune import (
     Capacity,
     EvaluationJob,
+    MemberJob,
     SearchJob,
     Setting,
     Share,
@@ -78,6 +79,18 @@ class Plan:
         """The method, where its search is made of many trials."""
         return methods.find_trials(self.configuration.settings.method.name)
 
+    @property
+    def members(self) -> type[Member] | None:
+        """The method, where its search is made by a population."""
+        return methods.find_members(self.configuration.settings.method.name)
+
+    @property
+    def populations(self) -> dict[str, Population]:
+        """The rules of each search trial's population, by its id; of none for other methods."""
+        values, cls = self.configuration.values, self.members
+        search, method = values["search"], values["method"]
+        return {t.id: cls.population(t.seed, search, method) for t in self.search} if cls else {}
+
     def setting(self, device: str) -> Setting:
         """What search and evaluation have in common, on a device."""
         settings = self.configuration.settings
@@ -93,6 +106,11 @@ class Plan:
         """Builds a search, or what it begins with, from its seed."""
         values = self.configuration.values
         return SearchJob(self.setting(device), values["search"], values["method"])
+
+    def member_job(self, device: str) -> MemberJob:
+        """Builds a member of a seed's population."""
+        values = self.configuration.values
+        return MemberJob(self.setting(device), values["search"], values["method"])
 
     def worker_job(
         self, device: str, training: Mapping[str, Any], prepared: Mapping[int, Any]
@@ -333,19 +351,26 @@ def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
     Raises:
         RaysearchError: one of them cannot be built.
     """
-    sizes = [0]
-    if plan.shared or (plan.search and plan.trial_search is None):
+    sizes, trials = [0], plan.trial_search
+    prepared = trials is not None and issubclass(trials, PreparedTrialSearch)
+    if plan.search and (trials is None or prepared):
         sizes = [_state_bytes(plan.search_job("cpu")(None, plan.search[0].seed))]
     if plan.evaluation:
         job = plan.evaluation_job("cpu", None)
         sizes.append(_state_bytes(job("predefined", plan.evaluation[0].seed)))
     at_once = max(p.at_once for p in places.values()) if places else 1
-    if plan.search and plan.trial_search is not None:
-        sizes.append(_rehearse_trials(plan, plan.trial_search))
+    if plan.search and trials is not None:
+        sizes.append(_rehearse_trials(plan, trials))
     most = max(len(plan.search), len(plan.evaluation))
     finished = len(plan.search) + len(plan.evaluation)
-    # weights and momentum of each shared checkpoint, in its trial and in the run's folder
-    finished_bytes = 4 * sizes[0] * len(plan.shared)
+    finished_bytes = 0
+    if prepared:  # weights and momentum of each checkpoint, in its trial and in the run's folder
+        finished_bytes = 4 * sizes[0] * len(plan.search)
+    elif plan.search and trials is not None:  # what the trials of two rounds keep
+        finished_bytes = 2 * plan.parallel(at_once) * max(sizes) * len(plan.search)
+    # populations run one after the other; a member may keep its last two checkpoints
+    members = max((population.size for population in plan.populations.values()), default=0)
+    finished_bytes += 2 * members * sizes[0]
     return finished_bytes + 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
 
 

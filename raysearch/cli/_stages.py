@@ -13,7 +13,16 @@ from raysearch.cli._folder import RunFolder
 from raysearch.cli._plan import Place, Plan
 from raysearch.files import load, save_whole, write_whole
 from raysearch.tracking import Observer, TrialInfo
-from raysearch.tune import Job, Outcome, Progress, RoundsJob, run_rounds, run_stage
+from raysearch.tune import (
+    Job,
+    MembersJob,
+    Outcome,
+    Progress,
+    RoundsJob,
+    run_populations,
+    run_rounds,
+    run_stage,
+)
 
 Found = list[Outcome[TrialInfo]]
 
@@ -25,7 +34,9 @@ def search(
     places: Mapping[str, Place],
     observers: Sequence[Observer],
 ) -> Found:
-    """The search of every seed, in one trial each or in many, and what it found."""
+    """The search of every seed, by a trial each, by many or by a population; what it found."""
+    if plan.members is not None:
+        return _populations(folder, plan, device, places["search"], observers)
     cls = plan.trial_search
     if not plan.search:
         return []
@@ -48,6 +59,27 @@ def search(
             RoundsJob(plan.worker_job(device, training, stored), place.share),
             folder=folder.trials,
             before=costs,
+            max_failures=plan.configuration.settings.search.max_failures,
+            at_once=place.at_once,
+            watchers=observers,
+        )
+
+
+def _populations(
+    folder: RunFolder,
+    plan: Plan,
+    device: str,
+    place: Place,
+    observers: Sequence[Observer],
+) -> Found:
+    """Searches by populations."""
+    with _clock(folder, "search"):
+        return run_populations(
+            "search",
+            plan.populations,
+            plan.search,
+            MembersJob(plan.member_job(device), place.share),
+            folder=folder.trials,
             max_failures=plan.configuration.settings.search.max_failures,
             at_once=place.at_once,
             watchers=observers,

@@ -10,6 +10,7 @@ from typing import Any
 from raysearch.errors import unknown
 from raysearch.methods._base import Method, SearchMethod
 from raysearch.methods._fixed import FIXED, UNCHANGED
+from raysearch.methods._population import Levels, Member, Population
 from raysearch.methods._trials import (
     PreparedTrialSearch,
     Proposal,
@@ -23,7 +24,10 @@ from raysearch.training import Task
 __all__ = [
     "FIXED",
     "UNCHANGED",
+    "Levels",
+    "Member",
     "Method",
+    "Population",
     "PreparedTrialSearch",
     "Proposal",
     "SearchMethod",
@@ -32,6 +36,7 @@ __all__ = [
     "build",
     "carry_out",
     "find",
+    "find_members",
     "find_trials",
     "names",
     "tidy",
@@ -68,10 +73,22 @@ def find_trials(name: str) -> type[TrialSearch] | None:
     return cls if issubclass(cls, TrialSearch) else None
 
 
+def find_members(name: str) -> type[Member] | None:
+    """A method's class where its search is made by a population, else None.
+
+    Raises:
+        RaysearchError: there is no such method.
+    """
+    cls = find(name)
+    return cls if issubclass(cls, Member) else None
+
+
 def build(
     name: str, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]
 ) -> SearchMethod:
-    """What searches in one trial: the method of that name, or else what it prepares its trials by.
+    """What searches in one trial: the method of that name, or else what it begins with.
+
+    That is what prepares the trials of a `TrialSearch`, and the first `Member` of a population.
 
     Args:
         name: the method's.

@@ -15,6 +15,7 @@ from raysearch.policy._random_operations import (
     rand_augment,
     trivial_augment,
 )
+from raysearch.policy._random_order import RandomOrder
 from raysearch.policy._schedule import Schedule
 from raysearch.policy._sub_policies import SubPolicies
 from raysearch.policy._transform import PolicyTransform, load_policy
@@ -32,6 +33,7 @@ __all__ = [
     "Policy",
     "PolicyTransform",
     "RandomOperations",
+    "RandomOrder",
     "Schedule",
     "SubPolicies",
     "Transformations",

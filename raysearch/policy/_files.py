@@ -17,6 +17,7 @@ from raysearch.policy._compound import Compound
 from raysearch.policy._mixture import Mixture
 from raysearch.policy._pairs import MAX_ELEMENTS, Pairs
 from raysearch.policy._random_operations import RandomOperations
+from raysearch.policy._random_order import RandomOrder
 from raysearch.policy._schedule import Schedule
 from raysearch.policy._sub_policies import SubPolicies
 from raysearch.policy._transformations import Transformations
@@ -29,6 +30,7 @@ _CLASSES: tuple[type[Policy], ...] = (
     RandomOperations,
     Candidates,
     Pairs,
+    RandomOrder,
     Transformations,
     Schedule,
     Mixture,
@@ -90,6 +92,13 @@ SCHEMAS: dict[str, Json] = {
         operations=_list(_NAME, MAX_ELEMENTS),
         magnitudes=_list(_UNIT, MAX_ELEMENTS),
         probabilities=_list(_list({"type": "number", "minimum": 0}, MAX_ELEMENTS), MAX_ELEMENTS),
+    ),
+    RandomOrder.kind: _object(
+        ranges=_RANGES,
+        counts={**_list({"type": "number", "minimum": 0}, 17), "minItems": 2},
+        operations=_list(_NAME, 256),
+        probabilities=_list(_UNIT, 256),
+        magnitudes=_list(_UNIT, 256),
     ),
     Transformations.kind: _object(
         names=_list(_NAME, 16),

@@ -10,8 +10,10 @@ from raysearch.tune._checkpoints import (
     write_checkpoint,
 )
 from raysearch.tune._cluster import Capacity, Wish, cluster, local_capacity, trial_share
-from raysearch.tune._jobs import EvaluationJob, SearchJob, Setting, WorkerJob
+from raysearch.tune._jobs import EvaluationJob, MemberJob, SearchJob, Setting, WorkerJob
+from raysearch.tune._members import MembersJob
 from raysearch.tune._observe import TrialError, TrialLike, Watcher
+from raysearch.tune._pbt import run_populations
 from raysearch.tune._proposals import RoundsJob
 from raysearch.tune._rounds import run_rounds
 from raysearch.tune._stage import Interrupted, Outcome, forget_trials, run_stage
@@ -23,6 +25,8 @@ __all__ = [
     "EvaluationTrainable",
     "Interrupted",
     "Job",
+    "MemberJob",
+    "MembersJob",
     "Outcome",
     "Progress",
     "RoundsJob",
@@ -42,6 +46,7 @@ __all__ = [
     "newest_checkpoint",
     "read_progress",
     "read_state",
+    "run_populations",
     "run_rounds",
     "run_stage",
     "trial_share",

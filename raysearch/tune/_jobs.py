@@ -11,7 +11,7 @@ import torch
 
 from raysearch import methods
 from raysearch.data import Dataset
-from raysearch.methods import SearchMethod, Worker
+from raysearch.methods import Member, SearchMethod, Worker
 from raysearch.policy import Policy
 from raysearch.training import Predefined, Task, Training
 
@@ -56,6 +56,20 @@ class SearchJob:
 
     def __call__(self, policy: str | None, seed: int) -> SearchMethod:
         return methods.build(self.method["name"], self.setting.task(seed), self.search, self.method)
+
+
+@dataclass(frozen=True)
+class MemberJob:
+    """Builds a member of a seed's population."""
+
+    setting: Setting
+    search: Mapping[str, Any]
+    method: Mapping[str, Any]
+
+    def __call__(self, seed: int, member: int) -> Member:
+        cls = methods.find_members(self.method["name"])
+        assert cls is not None
+        return cls(self.setting.task(seed), self.search, self.method, member)
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from raysearch.files import load, save_whole, write_whole
 from raysearch.methods import TrialSearch, tidy
 from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state
 from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
+from raysearch.tune._processes import KeepWorkers, process_trial
 from raysearch.tune._proposals import ProposalTrainable, RoundsJob, stored
 from raysearch.tune._stage import Interrupted, Outcome, fit
 from raysearch.tune._trainable import Share
 
-PATIENCE = 60.0  # seconds that started processes wait for others
 ROUNDS = "rounds"  # folder of the searches' states
 WORK = "work"  # folder of a search's proposals' files
 
@@ -125,10 +124,8 @@ class AskAndTell(Searcher):
         So a search's rounds are in one piece, and a process seldom changes from one to another.
         """
         if self._processes:
-            name = f"process {self._processes}"
             self._processes -= 1
-            given = {"name": name, "search": "", "seed": 0, "folder": "", "proposal": None}
-            return {"trial": given}
+            return {"trial": process_trial(self._processes)}
         for name, running in sorted(self._searches.items(), key=lambda item: item[1].search.round):
             proposal = running.search.ask()
             if proposal is not None:
@@ -219,7 +216,7 @@ class RoundEvents(Failures):
 
     def ended(self, trial: Any, reason: str) -> None:
         """The trial's search has failed with it."""
-        known = self._searcher.trial(trial.config["trial"]["search"])
+        known = self._searcher.trial(trial.config["trial"].get("search", ""))
         for watcher in self._watchers if known else ():
             watcher.trial_finished(known, reason, {})
 
@@ -235,46 +232,6 @@ class RoundEvents(Failures):
         self.error = self.error or self._searcher.error
         if self.error is not None:
             raise self.error
-
-
-class KeepWorkers(FIFOScheduler):
-    """First in, first out, with idle processes kept between rounds.
-
-    Of the processes that no pending trial is waiting for, Tune keeps one (`reuse_actors`). While
-    a round's last trial runs there is no pending one, so all others would be ended and have to be
-    started anew, 3 to 6 s each.
-
-    Args:
-        count: processes to keep.
-    """
-
-    def __init__(self, count: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._count, self._told = count, False
-        self._ready: set[str] = set()  # trials that have started their process
-        self._since = 0.0  # the first of them, on the monotonic clock
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Before the first trial, allow that many in Tune's cache of idle actors."""
-        super().on_trial_add(tune_controller, trial)
-        controller = getattr(tune_controller, "_tune_controller", tune_controller)
-        cache = getattr(controller, "_actor_cache", None)
-        if cache is not None and not self._told:
-            cache.increase_max(trial.placement_group_factory, by=self._count)
-        self._told = True
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Let no process go before all have started.
-
-        Otherwise Tune hands the trial for which it starts a process to one that is free before
-        the other has started, and ends that: with trials of a second there would only be one.
-        """
-        if not result.get("ready"):
-            return str(super().on_trial_result(tune_controller, trial, result))
-        self._since = self._since or time.monotonic()
-        self._ready.add(trial.trial_id)
-        late = time.monotonic() - self._since > PATIENCE
-        return self.STOP if late or len(self._ready) >= self._count else self.CONTINUE
 
 
 def run_rounds(
@@ -361,7 +318,7 @@ def _running(
 
 def _folder_name(trial: Any) -> str:
     given = trial.config["trial"]
-    what = f"{given['search']}-{given['proposal']['id']}" if given["proposal"] else "process"
+    what = f"{given['search']}-{given['proposal']['id']}" if given.get("proposal") else "process"
     return f"{what}-{trial.trial_id}"
 
 

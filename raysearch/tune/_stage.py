@@ -9,13 +9,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 from ray import tune
 
 from raysearch.tune._checkpoints import NETWORK, POLICY, Progress, newest_checkpoint
 from raysearch.tune._observe import Events, Failures, T, Watcher
-from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable, Share
+from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable, SharesJob
 
 TRAINABLES = {
     "shared": SearchTrainable,
@@ -102,8 +102,8 @@ def run_stage(
             tune.TuneConfig(
                 reuse_actors=True,
                 max_concurrent_trials=at_once,
-                trial_name_creator=_trial_id,
-                trial_dirname_creator=_trial_id,
+                trial_name_creator=trial_id,
+                trial_dirname_creator=trial_id,
             ),
             Events(left, watchers, max_failures),
             retries=max_failures,
@@ -116,13 +116,6 @@ def run_stage(
     for watcher in watchers:
         watcher.stage_finished(stage)
     return outcomes
-
-
-class SharesJob(Protocol):
-    """What the trials of a stage have in common; says what each holds."""
-
-    @property
-    def share(self) -> Share: ...
 
 
 def fit(
@@ -182,7 +175,8 @@ def fit(
         raise events.error
 
 
-def _trial_id(trial: Any) -> str:
+def trial_id(trial: Any) -> str:
+    """What a trial, and its folder, are called in Tune."""
     return str(trial.config["trial"]["id"])
 
 

@@ -74,6 +74,13 @@ class Job:
     share: Share
 
 
+class SharesJob(Protocol):
+    """What the trials of a stage have in common; says what each holds."""
+
+    @property
+    def share(self) -> Share: ...
+
+
 def ready_worker(share: Share) -> None:
     """Let this process use what its trials hold, and no more."""
     torch.set_num_threads(share.threads)

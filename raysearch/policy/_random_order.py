@@ -1,0 +1,170 @@
+"""Operations in random order, each with a probability, until a drawn count is applied: PBA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from raysearch import ops
+from raysearch.policy._base import Json, source
+from raysearch.policy._operations import (
+    Draws,
+    OperationPolicy,
+    normalised,
+    random_draws,
+    rates_by_operation,
+)
+
+SKIPPED = 2.0  # place in the order of an entry that is not applied: behind all others
+
+
+class RandomOrder(OperationPolicy):
+    """Entries (operation, probability, magnitude), visited in an order drawn for each image.
+
+    A count is drawn for the image; each entry that is visited is applied with its probability,
+    until so many have been. That is the policy of Population Based Augmentation (Ho et al., ICML
+    2019, algorithm 1).
+
+    Args:
+        operations: N operation names; a name may occur more than once.
+        probabilities: in [0, 1], [N]: of being applied when visited.
+        magnitudes: in [0, 1], [N].
+        counts: probabilities of the counts 0, 1, ..., at least two numbers, not all zero;
+            normalised to sum to 1.
+        ranges: the ranges that magnitudes refer to.
+
+    Raises:
+        ValueError: shapes that do not fit or numbers outside their range.
+        RaysearchError: an unknown operation.
+    """
+
+    kind: ClassVar[str] = "random_order"
+
+    def __init__(
+        self,
+        operations: Sequence[str],
+        probabilities: Tensor,
+        magnitudes: Tensor,
+        counts: Sequence[float] = (0.2, 0.3, 0.5),
+        ranges: str = "autoaugment",
+    ) -> None:
+        self.operations = tuple(operations)
+        self.probabilities = probabilities.detach().cpu().double()
+        self.magnitudes = magnitudes.detach().cpu().double()
+        self.ranges = ranges
+        self._ids = torch.tensor([ops.operation_id(name) for name in operations])
+        if not self.operations or len(counts) < 2:
+            raise ValueError(
+                f"need operations and two counts or more; got {len(self)} and {len(counts)}"
+            )
+        for name in ("probabilities", "magnitudes"):
+            values = getattr(self, name)
+            if values.shape != self._ids.shape:
+                raise ValueError(f"{name}: shape {tuple(values.shape)} for {len(self)} operations")
+            if not bool(((values >= 0) & (values <= 1)).all()):
+                raise ValueError(f"{name}: one is outside [0, 1]")
+        self.counts = normalised(torch.tensor(counts, dtype=torch.float64), "counts")
+
+    def __len__(self) -> int:
+        return len(self.operations)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RandomOrder) and self.body() == other.body()
+
+    def __hash__(self) -> int:
+        return hash((self.operations, len(self.counts)))
+
+    def sample(
+        self,
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+        progress: float = 0.0,
+    ) -> Draws:
+        """Draw for each of n images the count, the order and which entries are applied."""
+        device, size = source(generator), len(self)
+        slots = min(len(self.counts) - 1, size)
+        uniform = torch.rand(n, 1, device=device, generator=generator)
+        cumulative = self.counts.cumsum(0)
+        cumulative = (cumulative / cumulative[-1]).float().to(device)
+        count = torch.searchsorted(cumulative, uniform, right=True)
+        place = torch.rand(n, size, device=device, generator=generator)
+        hit = torch.rand(n, size, device=device, generator=generator)
+        place = torch.where(hit < self.probabilities.float().to(device), place, SKIPPED)
+        first, entry = place.topk(slots, largest=False)
+        return replace(
+            random_draws(n, slots, generator),
+            operation=self._ids.to(device)[entry],
+            applied=(first < SKIPPED) & (torch.arange(slots, device=device) < count),
+            magnitude=self.magnitudes.float().to(device)[entry],
+        )
+
+    def entry_rates(self) -> Tensor:
+        """Probability that an image gets each entry, [N], exactly.
+
+        Give every entry a uniform time; the order is that of the times. Entry i, at time u, is
+        reached while fewer than the count have been applied, and every other entry j is applied
+        before with probability u p_j, independently. The probability is a polynomial in u of
+        degree N − 1, and Gauss and Legendre's rule of N / 2 nodes integrates it exactly.
+        """
+        size, most = len(self), len(self.counts) - 1
+        x, weights = np.polynomial.legendre.leggauss((size + 1) // 2)
+        times = torch.from_numpy((x + 1) / 2)
+        before = torch.zeros(size, len(times), most, dtype=torch.float64)  # entry, time, applied
+        before[..., 0] = 1
+        for j, p in enumerate(self.probabilities):
+            applied = (times * p).expand(size, -1).clone()
+            applied[j] = 0  # not before itself
+            more = F.pad(before[..., :-1], (1, 0))
+            before = before * (1 - applied[..., None]) + more * applied[..., None]
+        larger = self.counts.flip(0).cumsum(0).flip(0)[1:]  # counts above 0, 1, ...
+        return self.probabilities * ((before * larger).sum(-1) @ torch.from_numpy(weights / 2))
+
+    def operation_rates(self) -> dict[str, float]:
+        """The sum of `entry_rates` over each operation's entries."""
+        return rates_by_operation(self._ids, self.entry_rates())
+
+    def describe(self, most: int = 10) -> str:
+        """How often how many operations, then the most frequent entries, one a line."""
+        rates = self.entry_rates()
+        strongest = rates.argsort(descending=True, stable=True)[:most].tolist()
+        rest = len(self) - len(strongest)
+        counts = ", ".join(f"{i}: {float(p):.2f}" for i, p in enumerate(self.counts))
+        return "\n".join(
+            [
+                f"up to a drawn count ({counts}) of these, in random order:",
+                *(
+                    f"{float(rates[i]):7.4f}  {self.operations[i]}"
+                    f"(p={self.probabilities[i]:.2f}, m={self.magnitudes[i]:.2f})"
+                    for i in strongest
+                ),
+                *([f"         … and {rest} more"] if rest else []),
+            ]
+        )
+
+    def body(self) -> Json:
+        """The constructor's arguments, entries as parallel arrays."""
+        return {
+            "ranges": self.ranges,
+            "counts": self.counts.tolist(),
+            "operations": list(self.operations),
+            "probabilities": self.probabilities.tolist(),
+            "magnitudes": self.magnitudes.tolist(),
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> RandomOrder:
+        """The policy from the JSON form that `body` gives; raises like the constructor."""
+        return cls(
+            body["operations"],
+            torch.tensor(body["probabilities"], dtype=torch.float64),
+            torch.tensor(body["magnitudes"], dtype=torch.float64),
+            body["counts"],
+            body["ranges"],
+        )
