@@ -98,13 +98,19 @@ class Searched:
 
     Attributes:
         policy: what it found.
-        metrics: of its last epoch or round; `epoch_equivalents` are those of the whole search.
+        history: the metrics of every epoch or round; `epoch_equivalents` are those of the whole
+            search so far.
         test: what `SearchMethod.test` says.
     """
 
     policy: Policy
-    metrics: dict[str, float]
+    history: list[dict[str, float]]
     test: dict[str, float]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Those of the last epoch or round."""
+        return self.history[-1]
 
 
 def search_through(
@@ -124,18 +130,20 @@ def search_through(
         return _populate(task, search, method, members)
     trials = methods.find_trials(method["name"])
     prepared: Mapping[str, Any] = {}
-    metrics = {"epoch_equivalents": 0.0}
+    before, history = 0.0, []
     if trials is None or issubclass(trials, PreparedTrialSearch):
         first = methods.build(method["name"], task, search, method)
         while first.epoch < first.epochs:
-            metrics = first.step()
+            history.append(first.step())
         if trials is None:
-            return Searched(first.policy(), metrics, first.test())
+            return Searched(first.policy(), history, first.test())
         prepared = first.trained() or {}
+        before = history[-1]["epoch_equivalents"]
+    rows: list[dict[str, float]] = []
     found = trials(task.seed, method, finetune)
-    methods.carry_out(found, trials.worker(task, method, finetune, prepared))
-    cost = metrics["epoch_equivalents"] + found.metrics["epoch_equivalents"]
-    return Searched(found.policy(), {**found.metrics, "epoch_equivalents": cost}, {})
+    methods.carry_out(found, trials.worker(task, method, finetune, prepared), rows.append)
+    history = [{**row, "epoch_equivalents": before + row["epoch_equivalents"]} for row in rows]
+    return Searched(found.policy(), history, {})
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,7 @@ def _populate(
             at_once=1,
         )
         assert found.policy is not None
-        return Searched(read_policy(found.policy), found.progress.metrics, {})
+        return Searched(read_policy(found.policy), found.progress.history, {})
 
 
 def cifar10(limit: int | None = None) -> Dataset | None:

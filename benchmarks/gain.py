@@ -1,6 +1,7 @@
 """What are the learned policies worth on ordinary data, beside what needs no search?
 
     python -m benchmarks.gain [method=dada,ddas,bilevel,aws,pba] [data=digits|cifar10] [seeds=5]
+    python -m benchmarks.gain method=pba,fast_autoaugment policies=none,uniform,cutout
 
 Every method searches on its part of the training images; networks are retrained from scratch on
 all of them with each learned policy, with the uniform one over DADA's 15 operations, and with the
@@ -16,7 +17,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,11 +36,11 @@ from benchmarks._common import (
     run,
     search_through,
 )
-from raysearch import methods, ops
+from raysearch import methods
 from raysearch.data import Dataset, load_dataset
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, unknown
 from raysearch.methods import SearchMethod
-from raysearch.policy import Policy, SubPolicies, trivial_augment
+from raysearch.policy import Policy
 from raysearch.report import spread
 from raysearch.training import Predefined, Task, Training, keep_freed_memory
 
@@ -110,6 +111,15 @@ def _yaml(name: str) -> dict[str, Any]:
     return content
 
 
+def own_setting(setting: Setting, method: str, values: Mapping[str, Any]) -> Setting:
+    """The task with what a method's configuration says of the search, unless it was asked for."""
+    own = _yaml(f"method/{method}.yaml").get("search", {})
+    numbers = {key: value for key, value in own.items() if not isinstance(value, str)}
+    if values["search_epochs"]:
+        numbers.pop("epochs", None)
+    return replace(setting, search={**setting.search, **numbers})
+
+
 def is_joint(method: str) -> bool:
     """Whether the search's own network is a result."""
     cls = methods.find(method)
@@ -159,17 +169,15 @@ def main() -> None:
     names = [name for name in values["method"].split(",") if name]
     chosen = {name: method_settings({**values, "method": name}) for name in names}
     given = setting.predefined
-    uniform = SubPolicies.pairs(ops.DADA_OPERATIONS)
-    known: dict[str, tuple[Policy | None, Predefined | None]] = {
-        "none": (None, None),
-        "predefined": (None, given),
-        "trivial_augment": (trivial_augment(), given),
-        "uniform": (uniform, given),
-    }
-    rows = {name: known[name] for name in values["policies"].split(",") if name}
+    known = methods.augmentations(given, setting.data.size)
+    rows = {}
+    for name in (name for name in values["policies"].split(",") if name):
+        if name not in known:
+            raise unknown("policy", name, known)
+        rows[name] = known[name]
     with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
         jobs = [
-            (name, (setting, name, method, seed))
+            (name, (own_setting(setting, name, values), name, method, seed))
             for name, method in chosen.items()
             for seed in (seeds if is_joint(method["name"]) else range(values["search_seeds"]))
         ]

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +82,25 @@ class Found:
     seconds: float
     epoch_equivalents: float
     kl_uniform: float
+    found_after: float | None  # epoch-equivalents; see `found_after`
+
+
+def found_after(history: Sequence[Mapping[str, float]], operation: str) -> float | None:
+    """What a search had cost when the operation came first and did to the end; None: never.
+
+    Args:
+        history: the search's metrics, epoch by epoch.
+        operation: the planted one.
+    """
+    cost: float | None = None
+    for row in history:
+        shares = {key: share for key, share in row.items() if key.startswith("share/")}
+        own = shares.pop(f"share/{operation}", 0.0)
+        if not shares or own <= max(shares.values()):
+            cost = None
+        elif cost is None:
+            cost = row["epoch_equivalents"]
+    return cost
 
 
 def plant(images: Tensor, operation: str, magnitude: float, seed: int) -> Tensor:
@@ -147,6 +166,7 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
         seconds=time.perf_counter() - start,
         epoch_equivalents=found.metrics["epoch_equivalents"],
         kl_uniform=found.metrics["kl_uniform"],
+        found_after=found_after(found.history, case.operation),
     )
 
 
@@ -216,7 +236,8 @@ def probe_all(
 def report(found: list[Found], probes: dict[str, Probe]) -> None:
     """The table for people."""
     table = Table(title="rank of the planted operation among the policy's marginals")
-    for heading in ("planted", "damage", "lead", "ranks", "shares %", "seconds", "first instead"):
+    headings = ("planted", "damage", "lead", "ranks", "shares %", "first after", "seconds")
+    for heading in (*headings, "first instead"):
         table.add_column(heading)
     for name, probe_ in probes.items():
         rows = [f for f in found if f.case.operation == name]
@@ -226,6 +247,7 @@ def report(found: list[Found], probes: dict[str, Probe]) -> None:
             f"{probe_.lead:+.1f}",
             " ".join(str(f.rank) for f in rows),
             " ".join(f"{100 * f.share:.1f}" for f in rows),
+            " ".join("–" if f.found_after is None else f"{f.found_after:.0f}" for f in rows),
             " ".join(f"{f.seconds:.0f}" for f in rows),
             ", ".join(sorted({f.first for f in rows} - {name})),
         )
@@ -261,12 +283,15 @@ def main() -> None:
     share = sum(f.rank == 1 for f in counted) / len(counted) if counted else 0.0
     seconds = statistics.median(f.seconds for f in searched)
     bound = next(iter(probes.values())).bound
+    after = [f.found_after for f in counted if f.found_after is not None]
     console.print(
         "damage: how many times larger planting makes the loss of a plainly trained network; "
         "lead: of training with the operation over the next best, in standard errors. In "
         f"brackets: not identifiable (damage below 2 or lead below {bound:.2f}).\n"
         f"{len(counted)} of {len(searched)} cases are identifiable; the planted operation is "
-        f"first in {share:.0%} of them"
+        f"first in {share:.0%} of them.\n"
+        "first after: what the search had cost, in epoch-equivalents, when the planted operation "
+        "came first to stay"
     )
     finish(
         {
@@ -280,6 +305,7 @@ def main() -> None:
             "seconds": round(seconds, 2),
             "epochs": values["epochs"],
             "epoch_equivalents": round(max(f.epoch_equivalents for f in searched), 2),
+            "found_after": round(statistics.median(after), 2) if after else None,
             "data": values["data"],
             "size": list(data.size),
             "not_identifiable": [n for n, p in probes.items() if not p.identifiable],

@@ -19,6 +19,7 @@ from benchmarks._common import plot_path
 from benchmarks._common import run as measure
 from benchmarks.ablation import removals
 from benchmarks.late import lengths, windows
+from benchmarks.planted import found_after
 from benchmarks.proxies import correlations, policies_of
 from raysearch import ops
 from raysearch.errors import RaysearchError
@@ -216,3 +217,16 @@ def test_workers_time_is_divided_into_computing_waiting_and_overhead() -> None:
     assert sorted(spent.overheads) == [0.0, 0.5, 1.0]
     assert spent.busy == 11 / 12
     assert spent.idle == 0.5 / 12
+
+
+def test_what_a_search_had_cost_when_an_operation_came_first_to_stay() -> None:
+    def rows(*shares: float) -> list[dict[str, float]]:
+        return [
+            {"share/Rotate": share, "share/Invert": 0.4, "epoch_equivalents": 2.0 * i}
+            for i, share in enumerate(shares, start=1)
+        ]
+
+    assert found_after(rows(0.1, 0.5, 0.3, 0.5, 0.6), "Rotate") == 8.0
+    assert found_after(rows(0.5, 0.6), "Rotate") == 2.0
+    assert found_after(rows(0.5, 0.4), "Rotate") is None
+    assert found_after([{"epoch_equivalents": 1.0}], "Rotate") is None

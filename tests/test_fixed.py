@@ -9,7 +9,8 @@ from conftest import SMALL, CommandLine
 
 from raysearch import methods, ops
 from raysearch.cli._compose import choices
-from raysearch.methods import FIXED, UNCHANGED
+from raysearch.methods import FIXED
+from raysearch.methods._fixed import UNCHANGED
 from raysearch.policy import (
     PUBLISHED,
     Policy,

@@ -17,8 +17,15 @@ from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.files import load
-from raysearch.methods import Member, Population, PreparedTrialSearch, TrialSearch
-from raysearch.policy import Policy, rand_augment, read_policy
+from raysearch.methods import (
+    Augmentation,
+    Member,
+    Population,
+    PreparedTrialSearch,
+    TrialSearch,
+    augmentations,
+)
+from raysearch.policy import Policy, read_policy
 from raysearch.tracking import TrialInfo
 from raysearch.training import Predefined
 from raysearch.tune import (
@@ -35,7 +42,6 @@ from raysearch.tune import (
 
 LEARNED = "learned"  # the run's own policy, in evaluation.policies
 POLICIES = (*methods.FIXED, "randaugment", LEARNED)
-Augmentation = tuple[Policy | None, Predefined | None]
 
 
 @dataclass(frozen=True)
@@ -308,18 +314,10 @@ def _given(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _fixed_policies(values: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Augmentation]:
-    """The policies that need no search, and the predefined augmentation that goes with them."""
+    """The policies that need no search; `uniform` is the method's own."""
     method, given = values["method"], Predefined(**_given(values))
-    known: dict[str, Augmentation] = {"randaugment": (rand_augment(), given)}
-    for name, cls in methods.FIXED.items():
-        own = methods.find(method["name"]) if name == "uniform" else cls
-        policy = own.uniform(method) if name == "uniform" else cls.given({})
-        predefined = cls.predefined(given, size)
-        known[name] = (
-            None if policy == methods.UNCHANGED else policy,
-            None if predefined == Predefined() else predefined,
-        )
-    return known
+    known = augmentations(given, size)
+    return {**known, "uniform": (methods.find(method["name"]).uniform(method), given)}
 
 
 def _policy_files(names: list[str], given: Predefined) -> dict[str, Augmentation]:

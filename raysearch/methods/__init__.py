@@ -9,7 +9,7 @@ from typing import Any
 
 from raysearch.errors import unknown
 from raysearch.methods._base import Method, SearchMethod
-from raysearch.methods._fixed import FIXED, UNCHANGED
+from raysearch.methods._fixed import FIXED, Augmentation, augmentations
 from raysearch.methods._population import Levels, Member, Population
 from raysearch.methods._trials import (
     PreparedTrialSearch,
@@ -23,7 +23,7 @@ from raysearch.training import Task
 
 __all__ = [
     "FIXED",
-    "UNCHANGED",
+    "Augmentation",
     "Levels",
     "Member",
     "Method",
@@ -33,6 +33,7 @@ __all__ = [
     "SearchMethod",
     "TrialSearch",
     "Worker",
+    "augmentations",
     "build",
     "carry_out",
     "find",

@@ -12,6 +12,7 @@ from raysearch.policy import (
     Policy,
     RandomOperations,
     autoaugment,
+    rand_augment,
     trivial_augment,
 )
 from raysearch.training import Predefined
@@ -92,3 +93,25 @@ FIXED: dict[str, type[Fixed]] = {
     },
 }
 """Those that are methods, by name."""
+
+Augmentation = tuple[Policy | None, Predefined | None]
+"""A policy, and the predefined augmentation that goes with it; None is nothing."""
+
+
+def augmentations(given: Predefined, size: tuple[int, int]) -> dict[str, Augmentation]:
+    """What needs no search, by the names that `evaluation.policies` knows.
+
+    Those are the names in `FIXED`, and `randaugment` (N = 2, M = 9).
+
+    Args:
+        given: the data's predefined augmentation.
+        size: (height, width) of the images in pixels.
+    """
+    found: dict[str, Augmentation] = {"randaugment": (rand_augment(), given)}
+    for name, cls in FIXED.items():
+        policy, predefined = cls.given({}), cls.predefined(given, size)
+        found[name] = (
+            None if policy == UNCHANGED else policy,
+            None if predefined == Predefined() else predefined,
+        )
+    return found
