@@ -15,6 +15,7 @@ from conftest import dark_and_light, through_a_file
 from test_aws import SEARCH, Counted
 from torch import Tensor
 
+from raysearch.cli._compose import compose
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods import Proposal, carry_out, tidy
 from raysearch.methods._pair_search import TrialPairs
@@ -29,7 +30,7 @@ METHOD: dict[str, Any] = {
     "operations": ["Rotate", "Invert"],
     "levels": 2,
     "form": "joint",
-    "interval": 2,
+    "updates": 3,
     "parallel": 3,
     "draws": 4,
     "same_order": True,
@@ -153,7 +154,7 @@ class TestSearch:
             *("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "AutoContrast", "Invert"),
             *("Equalize", "Solarize", "Posterize", "Contrast", "Color", "Brightness", "Sharpness"),
         ]
-        method = {**METHOD, "operations": operations, "levels": 3, "interval": 1}
+        method = {**METHOD, "operations": operations, "levels": 3, "updates": 100}
         search = Ohl(0, method, {**TRAINING, "epochs": 45})
         carry_out(search, Counted())
         assert len(search.policy()) == PHASES
@@ -173,17 +174,24 @@ class TestSearch:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"interval": 0}, "method.interval=0: expected at least 1"),
+            ({"updates": 0}, "method.updates=0: expected at least 1"),
             ({"parallel": 1}, "method.parallel=1: expected at least 2"),
             ({"parallel": None}, "method.parallel=None: expected a whole number"),
             ({"same_order": 1}, "true or false"),
             ({"form": "both"}, "method.form"),
-            ({"updates": 3}, "unknown setting of method ohl 'updates'"),
+            ({"interval": 3}, "unknown setting of method ohl 'interval'"),
         ],
     )
     def test_wrong_settings_are_one_line(self, change: dict[str, Any], message: str) -> None:
         with pytest.raises(RaysearchError, match=message):
             Ohl(0, {**METHOD, **change}, TRAINING)
+
+    @pytest.mark.parametrize("name", ["ohl", "ohl_paper"])
+    def test_its_configurations_fit_a_search_of_any_length(self, name: str) -> None:
+        for epochs, rounds in ((200, 40), (90, 30), (20, 20)):
+            values = compose([f"method={name}", f"search.epochs={epochs}"]).values
+            training = {**values["search"], "parallel": values["method"]["parallel"]}
+            assert Ohl(0, values["method"], training).rounds == rounds
 
 
 class TestReplicas:
@@ -256,7 +264,7 @@ class TestReplicas:
         assert "\n" not in str(error.value)
 
     def test_a_network_that_diverges_leaves_nothing(self, task: Task, tmp_path: Path) -> None:
-        method = {**METHOD, "interval": 1}
+        method = {**METHOD, "updates": 5}
         wild = Ohl.worker(task, method, {**TRAINING, "lr": 1e30, "batch_size": 40}, {})
         with pytest.raises(NonFiniteLossError, match="validation: the loss is not finite"):
             wild(self.proposal(), tmp_path)

@@ -26,13 +26,13 @@ ARGUMENTS = [
 
 
 def answers(run: Path) -> int:
-    """Fine-tune trials whose answers are on disk."""
+    """Trials of a search over pairs whose answers are on disk."""
     try:
         path = run / "trials" / "rounds" / "search-seed-0" / "state.pt"
         search = torch.load(path, weights_only=True)["search"]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
         return 0
-    return 4 * int(search["round"]) + len(search["answers"])
+    return int(search["group"]) * int(search["round"]) + len(search["answers"])
 
 
 @pytest.fixture(scope="module")

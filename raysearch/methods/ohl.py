@@ -1,7 +1,7 @@
 """OHL-Auto-Aug: online hyper-parameter learning (Lin et al., ICCV 2019).
 
-One network is trained in rounds. In each, several replicas go on from the same weights for
-`interval` epochs with images augmented by the policy as it stands, a distribution over ordered
+One network is trained in rounds. In each, several replicas go on from the same weights for some
+epochs with images augmented by the policy as it stands, a distribution over ordered
 pairs of elements, and are validated. REINFORCE over these trajectories moves the policy (section
 3.3), and the next round's replicas all start from the weights of the best one: the policy is
 learned while the network is trained, for the stage of training that it is in.
@@ -45,12 +45,12 @@ class OhlSettings(PairSettings):
     """Settings; `lr` and `betas` are Adam's for the policy's logits.
 
     Attributes:
-        interval: epochs of a round; the last may have fewer.
+        updates: of the policy at most, one after each round; see `interval`.
         parallel: replicas in a round, at least 2.
         same_order: whether the replicas of a round share all randomness but the pairs' draws.
     """
 
-    interval: int
+    updates: int
     parallel: int
     same_order: bool
 
@@ -58,9 +58,13 @@ class OhlSettings(PairSettings):
         """The values that each number may take."""
         return (
             *super().conditions(),
-            ("interval", self.interval >= 1, "at least 1"),
+            ("updates", self.updates >= 1, "at least 1"),
             ("parallel", self.parallel >= 2, "at least 2"),
         )
+
+    def interval(self, epochs: int) -> int:
+        """Epochs of a round, of which the last may have fewer, where a search has so many."""
+        return math.ceil(epochs / self.updates)
 
 
 class Ohl(PairSearch):
@@ -71,12 +75,13 @@ class Ohl(PairSearch):
 
     def __init__(self, seed: int, method: Values, training: Values) -> None:
         s = OhlSettings.of(method)
-        self._epochs, self._interval = int(training["epochs"]), s.interval
+        self._epochs = int(training["epochs"])
+        self._interval = s.interval(self._epochs)
         # the first step on a group is REINFORCE's: all ratios are 1, and nothing is clipped
         once = PPOSettings(
             s.lr, s.betas, warmup=0, clip=0.5, inner_updates=1, kl_limit=0.0, baseline_decay=0.0
         )
-        rounds = math.ceil(self._epochs / s.interval)
+        rounds = math.ceil(self._epochs / self._interval)
         super().__init__(seed, s, once, rounds, training["parallel"])
         self._same_order = s.same_order
         self._best = ""  # the last round's replica from which this one's start
@@ -156,11 +161,12 @@ class Replica:
         train, self._val = task.search_splits()
         sgd = {**training, "label_smoothing": settings.label_smoothing}
         self._training = Training(task, sgd, None, True, split=train)
+        self._interval = settings.interval(self._training.epochs)
         self._validation = validation_cost(train, self._val)
         self._initial = copy.deepcopy(self._training.state_dict())
 
     def __call__(self, proposal: Proposal, folder: Path) -> dict[str, Any]:
-        """Go on from the start for `interval` epochs, validate, and keep where that led.
+        """Go on from the start for a round's epochs, validate, and keep where that led.
 
         Returns:
             `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss` and
@@ -178,7 +184,7 @@ class Replica:
         training.task, training.policy = replace(self.task, seed=seed), policy
         training.load_state_dict(self._start(proposal.values["start"], folder))
         first = training.epoch
-        last = min(first + self.settings.interval, training.epochs)
+        last = min(first + self._interval, training.epochs)
         while training.epoch < last:
             metrics = training.step()
         error, loss = validated(training.model, self.task, self._val, last)
