@@ -22,7 +22,7 @@ BATCHES = 4  # that are timed, after as many to warm up
 FIRST_BATCH = 16  # images; tells whether whole batches can be timed at all
 PATIENCE = 10.0  # seconds that timing whole batches may take
 TRIAL_SECONDS = 0.05  # a proposed trial's own overhead; see benchmarks/trial_overhead.py
-INTERVAL_SECONDS = 0.08  # a member's, for an interval; see benchmarks/trial_overhead.py
+INTERVAL_SECONDS = 0.05  # a member's own overhead in an interval, as measured on digits
 START_SECONDS = 12.0  # Ray, its workers, the report
 
 
