@@ -204,9 +204,10 @@ def _search(plan: Plan, batch_size: int) -> Work:
 
 
 def _member(plan: Plan, batch_size: int) -> Work:
-    """A member that augments, as members do but for the first."""
+    """A member that augments, as all soon do, and does not validate in the epochs timed."""
     job = plan.member_job("cpu")
-    job = replace(job, search={**job.search, "batch_size": batch_size})
+    search = {**job.search, "batch_size": batch_size, "epochs": 4}
+    job = replace(job, search=search, method={**job.method, "interval": 3})
     trial = plan.search[0]
     member, population = job(trial.seed, 0), plan.populations[trial.id]
     member.follow(population.explore(population.start(0), 0, 0))

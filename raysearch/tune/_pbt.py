@@ -115,7 +115,7 @@ class Synchronous(KeepWorkers, PopulationBasedTraining):
         checkpoint = tune.Checkpoint.from_directory(result["folder"])
         kept = trial.run_metadata.checkpoint_manager
         assert kept is not None
-        kept._latest_checkpoint_result = _TrainingResult(checkpoint, result)
+        kept.register_checkpoint(_TrainingResult(checkpoint, result))
         tune_controller.pause_trial(trial, should_checkpoint=False)
         if len(self._members) < self._search.rules.size:  # others have not begun
             self._save_trial_state(self._trial_state[trial], result["epoch"], result, trial)
