@@ -211,7 +211,7 @@ def expected(seed: int = 0) -> tuple[dict[str, Any], list[dict[str, float]]]:
         history.append(rows)  # type: ignore[arg-type]
         if "score" not in rows[0]:
             continue
-        best = max(range(SIZE), key=lambda i: (rows[i]["score"], -i))
+        best = max(range(SIZE), key=lambda i: (rows[i]["score"], i))
         found = {key: rows[best][key] for key in ("score", "val_loss", "val_error")}
         for i, several in enumerate(history):
             if isinstance(several, list):
