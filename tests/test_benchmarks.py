@@ -85,6 +85,18 @@ def test_a_schedules_last_phase_is_ranked() -> None:
     assert json.loads(process.stdout.splitlines()[-1])["method"] == "ddas"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["planted", "gain"])
+def test_populations_are_searched_through_ray(name: str) -> None:
+    own = ["method=pba", "method.population=2", "method.interval=1", "method.quantile=0.5"]
+    epochs = "epochs=2" if name == "planted" else "search_epochs=2"
+    small = [argument for argument in SMALL[name] if not argument.startswith(epochs[:-1])]
+    process = run(name, *own, *small, epochs)
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[-1])
+    assert result["method"] == "pba"
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [

@@ -91,10 +91,8 @@ def test_a_dry_run_counts_all_members(module_cli: CommandLine) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "search: 12 trials of 40 epochs, 2 at once, each with 1 CPU" in shown.stdout
     assert "pba seed 0: 6 members, pba seed 1: 6 members" in shown.stdout
-    each, total = map(
-        float,
-        re.findall(r"cost: ([\d.]+) epoch-equivalents each, ([\d.]+) in all", shown.stdout)[0],
-    )
+    costs = re.findall(r"cost: ([\d.]+) epoch-equivalents each, ([\d.]+) in all", shown.stdout)
+    each, total = map(float, costs[0])
     assert each == pytest.approx(40 * (1 + 1 / 3 / 2), abs=0.1)
     assert total == pytest.approx(12 * each, rel=0.01)
 

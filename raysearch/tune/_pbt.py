@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -69,16 +70,9 @@ class Synchronous(KeepWorkers, PopulationBasedTraining):
 
     @property
     def room(self) -> int:
-        """How many more trials may run now; members wait until all processes have started.
-
-        Processes that are still waiting would otherwise count among those that synchronise.
-        """
-        if len(self._trial_state) < self._at_once:
-            return self._at_once - len(self._trial_state)
-        active = [t for t in self._trial_state if t.status in (Trial.PENDING, Trial.RUNNING)]
-        if any(_member(trial) is None for trial in active):
-            return 0
-        return self._at_once - len(active)
+        """How many more trials may run now."""
+        active = (Trial.PENDING, Trial.RUNNING)
+        return self._at_once - sum(trial.status in active for trial in self._trial_state)
 
     @property
     def finished(self) -> bool:
@@ -86,11 +80,13 @@ class Synchronous(KeepWorkers, PopulationBasedTraining):
         return self._search.progress.finished
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """A member begins where it is."""
+        """A member begins where it is; nobody waits for a trial that only starts a process."""
         super().on_trial_add(tune_controller, trial)
-        if (member := _member(trial)) is not None:
+        state, member = self._trial_state[trial], _member(trial)
+        if member is None:
+            state.last_train_time = math.inf  # type: ignore[assignment]
+        else:
             self._members[member] = trial
-            state = self._trial_state[trial]
             state.last_train_time = state.last_perturbation_time = self._search.progress.epoch
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
@@ -115,7 +111,7 @@ class Synchronous(KeepWorkers, PopulationBasedTraining):
         checkpoint = tune.Checkpoint.from_directory(result["folder"])
         kept = trial.run_metadata.checkpoint_manager
         assert kept is not None
-        kept._latest_checkpoint_result = _TrainingResult(checkpoint, result)
+        kept.register_checkpoint(_TrainingResult(checkpoint, result))
         tune_controller.pause_trial(trial, should_checkpoint=False)
         if len(self._members) < self._search.rules.size:  # others have not begun
             self._save_trial_state(self._trial_state[trial], result["epoch"], result, trial)
@@ -123,6 +119,7 @@ class Synchronous(KeepWorkers, PopulationBasedTraining):
         self._epoch = result["epoch"]
         decision = super().on_trial_result(tune_controller, trial, result)
         if self._search.synchronised:
+            self._next_perturbation_sync = self._epoch + self._search.rules.interval
             self._search.synchronise([self._start(member) for member in sorted(self._members)])
         return decision
 

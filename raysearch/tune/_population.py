@@ -117,8 +117,8 @@ class Search:
         self._tell(rows)
 
     def _best(self) -> int:
-        """The member with the highest score, the first of several."""
-        return max(self.results, key=lambda member: (self.results[member]["score"], -member))
+        """The member with the highest score, the last of several."""
+        return max(self.results, key=lambda member: (self.results[member]["score"], member))
 
     def _rows(self, best: Result) -> list[dict[str, float]]:
         """The best member's epochs, each with the cost of all and its interval's validation."""
