@@ -9,6 +9,7 @@ from conftest import SMALL, CommandLine
 
 from raysearch import methods, ops
 from raysearch.cli._compose import choices
+from raysearch.cli._main import main
 from raysearch.methods import FIXED
 from raysearch.methods._fixed import UNCHANGED
 from raysearch.policy import (
@@ -73,3 +74,23 @@ def test_a_dry_run_counts_the_evaluations_alone(cli: CommandLine) -> None:
     assert done.returncode == 0, done.stderr
     assert "search:" not in done.stdout.partition("# trials")[2]
     assert "evaluation:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("randaugment", "randaugment seed 0: 20 trials, 2 between two proposals"),
+        ("fast_autoaugment", "5 networks, then 400 policies tried on them"),
+        ("ohl", "ohl seed 0: 6 updates from 8 trials each"),
+        ("pba", "pba seed 0: 16 members"),
+        ("aws", "aws seed 0: 40 updates from 8 trials each"),
+    ],
+)
+def test_a_dry_run_says_what_a_search_is_made_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.setattr("raysearch.cli._main.stop_on_sigterm", lambda: None)
+    assert main([*SMALL, f"method={name}", "--num-cpus", "2", "device=cpu", "--dry-run"]) == 0
+    trials = capsys.readouterr().out.partition("# trials")[2]
+    assert said in trials
+    assert "not known" not in trials

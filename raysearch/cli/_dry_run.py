@@ -140,8 +140,9 @@ def _proposed(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place]
     names = [f"{trial.name}: {each}" for trial in plan.search]
     cost = _timed(plan, group, _search) if known else None
     if cost is not None:
-        more = 1 + validation_cost(*plan.setting("cpu").task(plan.search[0].seed).search_splits())
-        overhead = TRIAL_SECONDS / group.epochs
+        splits = plan.setting("cpu").task(plan.search[0].seed).search_splits()
+        more = 1 + validation_cost(*splits) * search.validations
+        overhead = TRIAL_SECONDS * search.proposals / (search.trainings * group.epochs)
         cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
     count = len(plan.search) * search.trainings
     return Group("search", names, count, group.epochs, place, cost)

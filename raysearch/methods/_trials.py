@@ -118,6 +118,16 @@ class TrialSearch(Method, ABC):
     def trainings(self) -> int:
         """Trainings of all the epochs in `training` that it will ask for, or as many in parts."""
 
+    @property
+    def proposals(self) -> int:
+        """How often it will ask."""
+        return self.trainings
+
+    @property
+    def validations(self) -> float:
+        """Passes over the validation images for each epoch of training."""
+        return 1.0
+
     @abstractmethod
     def describe(self) -> str:
         """What it will ask for, in a few words."""

@@ -105,6 +105,11 @@ class Tuned(RoundSearch):
         settings = cls.settings_of(method)
         return Trainer(task, settings, training, partial(cls.policy_of, settings))
 
+    @property
+    def validations(self) -> float:
+        """One after every interval."""
+        return 1 / self.settings.interval
+
     def policy(self) -> Policy:
         """The policy of the best training, so far as there has been one."""
         ranked = self.study.ranked()

@@ -155,11 +155,21 @@ class FastAutoAugment(RoundSearch):
         """The networks; a policy is tried in a moment."""
         return self.settings.folds
 
+    @property
+    def proposals(self) -> int:
+        """The policies too."""
+        s = self.settings
+        return s.folds * (1 + s.repeats * self._per_repeat * self._each)
+
+    @property
+    def validations(self) -> float:
+        """None of the networks but at their end."""
+        return 0.0
+
     def describe(self) -> str:
         """What it will ask for."""
-        s = self.settings
-        count = s.folds * s.repeats * self._per_repeat * self._each
-        return f"{s.folds} networks, then {count} policies tried on them"
+        folds = self.settings.folds
+        return f"{folds} networks, then {self.proposals - folds} policies tried on them"
 
     def policy(self) -> SubPolicies:
         """The best policies so far of every fold; before there are any, all pairs alike."""

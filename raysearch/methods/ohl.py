@@ -104,6 +104,16 @@ class Ohl(PairSearch):
         """Each round's trials are a part of as many trainings."""
         return self._group
 
+    @property
+    def proposals(self) -> int:
+        """A part for each round."""
+        return self.rounds * self._group
+
+    @property
+    def validations(self) -> float:
+        """One at the end of a round."""
+        return self.rounds / self._epochs
+
     def policy(self) -> Schedule:
         """The policies that were in force so far, in phases of as many epochs each."""
         begun = [phase for phase in self._phases if float(phase.sum()) > 0]
