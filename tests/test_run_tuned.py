@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 import torch
 from conftest import SMALL, CommandLine, descendants, figures_of, kill_tree, wait_for
 
@@ -43,6 +44,7 @@ def study_of(run: Path) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_killed_workers_and_drivers_change_nothing(
     module_cli: CommandLine, stopping: list[subprocess.Popen[str]]
 ) -> None:
