@@ -73,23 +73,33 @@ def _method_file(name: str) -> dict[str, Any]:
     return merged or dict(content["method"])
 
 
-def finetune_settings(name: str, search: Mapping[str, Any]) -> dict[str, Any]:
-    """The `finetune` group of a method's configuration; what it takes from `search` filled in.
+def trial_settings(
+    name: str, method: Mapping[str, Any], search: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How the trials of a method train, of one that has many; see `TrialSearch`.
 
-    Of a method of many trials without such a group, `search` itself.
+    Args:
+        name: of the method's configuration.
+        method: its settings.
+        search: the search's.
     """
+    group = _finetune(name, search)
+    trials = methods.find_trials(method["name"]) or methods.TrialSearch
+    parallel = group.get("parallel") or method.get("parallel") or trials.group(1, method)
+    return {**(group or search), "parallel": parallel}
+
+
+def _finetune(name: str, search: Mapping[str, Any]) -> dict[str, Any]:
+    """The `finetune` group of a configuration; what it takes from `search` filled in."""
     group: dict[str, Any] = {}
     content = yaml.safe_load((CONFIGS / "method" / f"{name}.yaml").read_text())
     for base in (entry for entry in content.get("defaults", []) if isinstance(entry, str)):
         if base != "_self_":
-            group |= finetune_settings(base, search)
+            group |= _finetune(base, search)
     for key, value in content.get("finetune", {}).items():
         reference = str(value).startswith("${search.")
         group[key] = search[value[len("${search.") : -1]] if reference else value
-    method = _method_file(name)
-    trials = methods.find_trials(method["name"]) or methods.TrialSearch
-    parallel = group.get("parallel") or method.get("parallel") or trials.group(1, method)
-    return {**(group or search), "parallel": parallel}
+    return group
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """What are the learned policies worth on ordinary data, beside what needs no search?
 
-    python -m benchmarks.gain [method=dada,ddas,bilevel,aws,pba] [data=digits|cifar10] [seeds=5]
+    python -m benchmarks.gain [method=dada,ddas,bilevel,aws] [data=digits|cifar10] [seeds=5]
     python -m benchmarks.gain method=pba,fast_autoaugment policies=none,uniform,cutout
 
-Every method searches on its part of the training images; networks are retrained from scratch on
-all of them with each learned policy, with the uniform one over DADA's 15 operations, and with the
-usual baselines, all on the same seeds, and tested once. A method whose search trains the network
-that is its result (bilevel, stn) searches on every seed, and that network has a row of its own.
+Every method searches on its part of the training images (Fast AutoAugment on all); networks are
+retrained from scratch on all of them with each learned policy, with the uniform one over DADA's 15
+operations, and with the usual baselines, all on the same seeds, and tested once. A method whose
+search trains the network that is its result (bilevel, stn) searches on every seed, and that network
+has a row of its own.
 digits is the default run's task; cifar10 is CIFAR-10 limited to 4,000 training images, the small
 CNN, flip and crop.
 """
@@ -30,11 +31,11 @@ from benchmarks._common import (
     cifar10,
     compared,
     console,
-    finetune_settings,
     finish,
     method_settings,
     run,
     search_through,
+    trial_settings,
 )
 from raysearch import methods
 from raysearch.data import Dataset, load_dataset
@@ -140,7 +141,7 @@ def search(job: tuple[Setting, str, dict[str, Any], int]) -> Found:
     joint = is_joint(method["name"])
     task = setting.task(seed, setting.predefined, val_fraction_of(name))
     sgd = setting.evaluation if joint else setting.search
-    found = search_through(task, sgd, method, finetune_settings(name, sgd))
+    found = search_through(task, sgd, method, trial_settings(name, method, sgd))
     seconds = time.perf_counter() - start
     # in epochs over all training images, whatever part of them the search trains on
     share = len(task.search_splits()[0]) / len(setting.data.train)
@@ -170,10 +171,15 @@ def main() -> None:
     chosen = {name: method_settings({**values, "method": name}) for name in names}
     given = setting.predefined
     known = methods.augmentations(given, setting.data.size)
+    for name, settings in chosen.items():
+        if methods.find(settings["name"]).known(settings) is not None:
+            raise RaysearchError(f"method={name}: there is nothing to search; see policies=")
     rows = {}
     for name in (name for name in values["policies"].split(",") if name):
         if name not in known:
             raise unknown("policy", name, known)
+        if name in chosen:
+            raise RaysearchError(f"{name} is both a method and a policy to compare it with")
         rows[name] = known[name]
     with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
         jobs = [

@@ -35,12 +35,12 @@ from benchmarks._common import (
     arguments,
     cifar10,
     console,
-    finetune_settings,
     finish,
     images_of,
     method_settings,
     run,
     search_through,
+    trial_settings,
 )
 from raysearch import ops
 from raysearch.data import Dataset, TensorSplit, load_dataset
@@ -81,7 +81,6 @@ class Found:
     first: str
     seconds: float
     epoch_equivalents: float
-    kl_uniform: float
     found_after: float | None  # epoch-equivalents; see `found_after`
 
 
@@ -155,8 +154,8 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
     planted = plant(images, case.operation, values["magnitude"], case.seed)
     task = task_of(data, train, (planted, labels), case.seed)
     start = time.perf_counter()
-    finetune = finetune_settings(values["method"], sgd(values))
-    found = search_through(task, sgd(values), settings, finetune)
+    trials = trial_settings(values["method"], settings, sgd(values))
+    found = search_through(task, sgd(values), settings, trials)
     shares = found.policy.at(1.0).marginals()  # a schedule's last phase
     return Found(
         case,
@@ -165,7 +164,6 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
         first=next(iter(shares)),
         seconds=time.perf_counter() - start,
         epoch_equivalents=found.metrics["epoch_equivalents"],
-        kl_uniform=found.metrics["kl_uniform"],
         found_after=found_after(found.history, case.operation),
     )
 
@@ -256,7 +254,7 @@ def report(found: list[Found], probes: dict[str, Probe]) -> None:
 
 def operations(values: dict[str, Any], settings: dict[str, Any]) -> tuple[str, ...]:
     """What is planted: of the method's operations those asked for, but not Identity."""
-    if "operations" not in settings:
+    if "operations" not in settings or settings["name"] == "randaugment":
         raise RaysearchError(f"method={settings['name']} does not search over operations")
     known = tuple(name for name in settings["operations"] if name != "Identity")
     chosen = tuple(name for name in values["operations"].split(",") if name)

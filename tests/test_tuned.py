@@ -280,8 +280,8 @@ class TestRandAugment:
     def test_given_both_nothing_is_searched(self) -> None:
         given = settings("randaugment", n=3, m=12)
         expected = rand_augment(3, 12, given["operations"])
-        assert RandAugment.given(given) == expected
-        assert RandAugment.given(settings("randaugment")) is None
+        assert RandAugment.known(given) == expected
+        assert RandAugment.known(settings("randaugment")) is None
 
     def test_given_one_the_other_is_searched(self) -> None:
         chosen = RandAugment.settings_of(settings("randaugment", n=3))

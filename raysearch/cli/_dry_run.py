@@ -129,20 +129,21 @@ def _groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
 
 
 def _proposed(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place] | None) -> Group:
-    """The trials of searches that propose them, and validate after every epoch."""
+    """The trials of searches that propose them."""
     values, settings = plan.configuration.values, plan.configuration.settings
     group = settings.finetune or settings.search
     place = places[plan.trials_group] if places else None
     parallel = plan.parallel(place.at_once if place else 1)
     search = trials(plan.search[0].seed, values["method"], plan.training(parallel))
-    known = place is not None or plan.parallel(1) == plan.parallel(64)  # whatever fits
+    known = place is not None or plan.asked_parallel is not None
     each = search.describe() if known else "as many trials at a time as fit"
     names = [f"{trial.name}: {each}" for trial in plan.search]
     cost = _timed(plan, group, _search) if known else None
     if cost is not None:
-        splits = plan.setting("cpu").task(plan.search[0].seed).search_splits()
-        more = 1 + validation_cost(*splits) * search.validations
-        overhead = TRIAL_SECONDS * search.proposals / (search.trainings * group.epochs)
+        # `cost` is that of an epoch of plain training with a policy
+        epochs = search.trainings * group.epochs
+        more = search.equivalents(plan.setting("cpu").task(plan.search[0].seed)) / epochs
+        overhead = TRIAL_SECONDS * search.proposals / epochs
         cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
     count = len(plan.search) * search.trainings
     return Group("search", names, count, group.epochs, place, cost)
@@ -160,6 +161,8 @@ def _members(plan: Plan, places: Mapping[str, Place] | None) -> Group:
         cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
     names = [f"{trial.name}: {_plural(one.size, 'member')}" for trial in plan.search]
     place = places["search"] if places else None
+    if place is not None:  # populations run one after the other
+        place = replace(place, at_once=min(place.at_once, one.size))
     return Group("search", names, one.size * len(plan.search), settings.epochs, place, cost)
 
 

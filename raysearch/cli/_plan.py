@@ -132,13 +132,16 @@ class Plan:
 
     def parallel(self, at_once: int) -> int:
         """Trials in a round of a search of many: as asked, or as suits what fits at once."""
-        settings, trials = self.configuration.settings, self.trial_search
+        trials, method = self.trial_search, self.configuration.values["method"]
         assert trials is not None
-        method = self.configuration.values["method"]
-        asked = method.get("parallel")
-        if settings.finetune is not None:
-            asked = settings.finetune.parallel
-        return int(asked or trials.group(at_once, method))
+        return self.asked_parallel or trials.group(at_once, method)
+
+    @property
+    def asked_parallel(self) -> int | None:
+        """Trials in a round of a search of many, where that does not depend on what fits."""
+        finetune = self.configuration.settings.finetune
+        asked = self.configuration.values["method"].get("parallel")
+        return asked if finetune is None else finetune.parallel
 
     def training(self, parallel: int) -> dict[str, Any]:
         """How the trials of a search of many train; see `TrialSearch`."""
@@ -153,7 +156,7 @@ class Plan:
     def known(self) -> Policy | None:
         """The method's policy, where there is nothing to search."""
         method = self.configuration.values["method"]
-        return methods.find(method["name"]).given(method)
+        return methods.find(method["name"]).known(method)
 
     def uniform(self) -> Policy | None:
         """The policy of a search that knows nothing; None without a search."""
@@ -164,7 +167,8 @@ class Plan:
         """The name of the run's own policy among those that are evaluated."""
         settings = self.configuration.settings
         named = settings.evaluation.policies
-        return LEARNED if self.search or LEARNED in named else settings.method.name
+        name = settings.method.name
+        return name if name in methods.FIXED and LEARNED not in named else LEARNED
 
     def evaluation_job(self, device: str, learned: Policy | None) -> EvaluationJob:
         """Builds a training from a policy's name and a seed."""
@@ -186,7 +190,7 @@ def make_plan(configuration: Configuration, kept: Path | None = None) -> Plan:
     values, settings = configuration.values, configuration.settings
     method, trials = settings.method.name, methods.find_trials(settings.method.name)
     files = _policy_files(settings.evaluation.policies, Predefined(**_given(values)))
-    searched = methods.find(method).given(values["method"]) is None
+    searched = methods.find(method).known(values["method"]) is None
     dataset = load_dataset(values["data"])
     plan = Plan(
         configuration,
@@ -364,12 +368,19 @@ def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
     finished_bytes = 0
     if prepared:  # weights and momentum of each checkpoint, in its trial and in the run's folder
         finished_bytes = 4 * sizes[0] * len(plan.search)
-    elif plan.search and trials is not None:  # what the trials of two rounds keep
-        finished_bytes = 2 * plan.parallel(at_once) * max(sizes) * len(plan.search)
+    elif plan.search and trials is not None:  # likewise of what trials keep
+        finished_bytes = 2 * _files(plan, trials, at_once) * max(sizes)
     # populations run one after the other; a member may keep its last two checkpoints
     members = max((population.size for population in plan.populations.values()), default=0)
-    finished_bytes += 2 * members * sizes[0]
+    finished_bytes += 4 * members * sizes[0]
     return finished_bytes + 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
+
+
+def _files(plan: Plan, trials: type[TrialSearch], at_once: int) -> int:
+    """Files that the trials of all searches keep at a time."""
+    training = plan.training(plan.parallel(at_once))
+    search = trials(plan.search[0].seed, plan.configuration.values["method"], training)
+    return search.files * len(plan.search)
 
 
 def _rehearse_trials(plan: Plan, trials: type[TrialSearch]) -> int:

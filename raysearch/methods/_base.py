@@ -15,7 +15,7 @@ class Method:
     """A way to come by a policy: a `SearchMethod`, a `TrialSearch`, or one known beforehand."""
 
     @classmethod
-    def given(cls, method: Mapping[str, Any]) -> Policy | None:
+    def known(cls, method: Mapping[str, Any]) -> Policy | None:
         """The policy, where nothing is left to search; None where a search finds it.
 
         Args:

@@ -25,7 +25,7 @@ class Fixed(Method):
     """A method whose policy is known beforehand."""
 
     @classmethod
-    def given(cls, method: Mapping[str, Any]) -> Policy:
+    def known(cls, method: Mapping[str, Any]) -> Policy:
         """The policy; nothing but the predefined augmentation unless a subclass has one."""
         return UNCHANGED
 
@@ -56,7 +56,7 @@ class Uniform(Fixed):
     """All pairs of DADA's 15 operations alike, at the probabilities and magnitudes it starts at."""
 
     @classmethod
-    def given(cls, method: Mapping[str, Any]) -> Policy:
+    def known(cls, method: Mapping[str, Any]) -> Policy:
         """That policy."""
         return cls.uniform(method)
 
@@ -65,7 +65,7 @@ class TrivialAugment(Fixed):
     """TrivialAugment Wide (Müller & Hutter, ICCV 2021)."""
 
     @classmethod
-    def given(cls, method: Mapping[str, Any]) -> Policy:
+    def known(cls, method: Mapping[str, Any]) -> Policy:
         """That policy."""
         return trivial_augment()
 
@@ -76,7 +76,7 @@ class AutoAugment(Fixed):
     table: ClassVar[str]
 
     @classmethod
-    def given(cls, method: Mapping[str, Any]) -> Policy:
+    def known(cls, method: Mapping[str, Any]) -> Policy:
         """The table's policy."""
         return autoaugment(cls.table)
 
@@ -109,7 +109,7 @@ def augmentations(given: Predefined, size: tuple[int, int]) -> dict[str, Augment
     """
     found: dict[str, Augmentation] = {"randaugment": (rand_augment(), given)}
     for name, cls in FIXED.items():
-        policy, predefined = cls.given({}), cls.predefined(given, size)
+        policy, predefined = cls.known({}), cls.predefined(given, size)
         found[name] = (
             None if policy == UNCHANGED else policy,
             None if predefined == Predefined() else predefined,

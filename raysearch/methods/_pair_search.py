@@ -135,8 +135,8 @@ class PairSearch(RoundSearch):
         return {
             **mean_of(answers, "train_loss", "val_loss", "val_error", "lr"),
             "reward": sum(rewards) / len(rewards),
-            **moved,
             **self._moved(),
+            **moved,
         }
 
     def _moved(self) -> dict[str, float]:

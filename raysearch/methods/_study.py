@@ -9,6 +9,7 @@ the process, on timing or on Optuna's own storage, which holds a copy for people
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,10 +19,12 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from raysearch.training import derive_seed
 
 RECORD = "optuna.db"
+_log = logging.getLogger(__name__)
 Space = Mapping[str, BaseDistribution]
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # what it says otherwise is in the report
 
@@ -130,6 +133,13 @@ class Study:
         )
 
     def _copy(self) -> None:
+        """Bring the record up to date; a search goes on without (others may hold the file)."""
+        try:
+            self._bring_up_to_date()
+        except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+            _log.warning("%s is behind: %s", self._storage, " ".join(str(error).split()))
+
+    def _bring_up_to_date(self) -> None:
         """Add what the record lacks; it is made anew where it has more than was told about."""
         if self._record is None:
             return

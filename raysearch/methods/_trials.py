@@ -124,9 +124,15 @@ class TrialSearch(Method, ABC):
         return self.trainings
 
     @property
-    def validations(self) -> float:
-        """Passes over the validation images for each epoch of training."""
-        return 1.0
+    def files(self) -> int:
+        """Most files (see `file_of`) that there are at a time."""
+        return 0
+
+    @abstractmethod
+    def equivalents(self, task: Task) -> float:
+        """Arithmetic of all that it will ask for, in epoch-equivalents; at most, of trials that
+        may be given up.
+        """
 
     @abstractmethod
     def describe(self) -> str:

@@ -74,6 +74,7 @@ class Tuned(RoundSearch):
         self.settings = self.settings_of(method)
         s = self.settings
         self._parallel: int = training["parallel"]
+        self._epochs: int = training["epochs"]
         self.rounds = -(-s.trials // self._parallel)
         space = self.space(s)
         self.study = Study(f"seed {seed}", space, seed, s.sampler, s.startup_trials)
@@ -106,9 +107,15 @@ class Tuned(RoundSearch):
         return Trainer(task, settings, training, partial(cls.policy_of, settings))
 
     @property
-    def validations(self) -> float:
-        """One after every interval."""
-        return 1 / self.settings.interval
+    def files(self) -> int:
+        """One for each training of a round."""
+        return self._parallel
+
+    def equivalents(self, task: Task) -> float:
+        """As if none were given up; validated after every interval, and at the end."""
+        looks = -(-self._epochs // self.settings.interval)
+        each = self._epochs + looks * validation_cost(*task.search_splits())
+        return self.trainings * each
 
     def policy(self) -> Policy:
         """The policy of the best training, so far as there has been one."""

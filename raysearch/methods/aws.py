@@ -86,6 +86,7 @@ class Aws(PairSearch, PreparedTrialSearch):
             s.lr, s.betas, s.warmup_updates, s.clip, s.inner_updates, s.kl_limit, s.baseline_decay
         )
         super().__init__(seed, s, ppo, s.updates, finetune["parallel"])
+        self._epochs: int = finetune["epochs"]
 
     @classmethod
     def uniform(cls, method: Values) -> Pairs:
@@ -109,6 +110,10 @@ class Aws(PairSearch, PreparedTrialSearch):
     def worker(cls, task: Task, method: Values, finetune: Values, prepared: Values) -> FineTuner:
         """Fine-tunes the shared checkpoint."""
         return FineTuner(task, AwsSettings.of(method), finetune, prepared)
+
+    def equivalents(self, task: Task) -> float:
+        """The fine-tunings, each validated after every epoch."""
+        return self.trainings * self._epochs * (1 + validation_cost(*task.search_splits()))
 
     def policy(self) -> Pairs:
         """The distribution as it stands."""

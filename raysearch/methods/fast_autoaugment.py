@@ -3,7 +3,8 @@
 The training images are divided into K folds. For each, a network is trained without augmentation on
 the others; then Optuna looks for policies, a few sub-policies of two operations each, with which
 the fold's own images, augmented, are still classified well by that network, which does not change.
-The best policies of every fold, merged, are the result.
+Where the data have a validation split of their own, policies are tried on that instead, as those of
+all methods are. The best policies of every fold, merged, are the result.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class FastAutoAugmentSettings(MethodSettings):
     Attributes:
         operations: names of the operations.
         folds: K, at least 2.
-        trials: policies tried on each fold in each of the `repeats`.
+        trials: policies tried on each fold in each of the `repeats`; the last round is filled up.
         repeats: searches on each fold, each from its beginning.
         keep: best policies of each of them that go into the result.
         sub_policies: of a policy.
@@ -117,6 +118,7 @@ class FastAutoAugment(RoundSearch):
         super().__init__(seed)
         self.settings = s = FastAutoAugmentSettings.of(method)
         self._each: int = training["parallel"]
+        self._epochs: int = training["epochs"]
         self._studies = {
             (repeat, fold): Study(
                 f"seed {seed} fold {fold + 1} search {repeat + 1}",
@@ -152,7 +154,7 @@ class FastAutoAugment(RoundSearch):
 
     @property
     def trainings(self) -> int:
-        """The networks; a policy is tried in a moment."""
+        """The networks."""
         return self.settings.folds
 
     @property
@@ -162,9 +164,18 @@ class FastAutoAugment(RoundSearch):
         return s.folds * (1 + s.repeats * self._per_repeat * self._each)
 
     @property
-    def validations(self) -> float:
-        """None of the networks but at their end."""
-        return 0.0
+    def files(self) -> int:
+        """The networks."""
+        return self.settings.folds
+
+    def equivalents(self, task: Task) -> float:
+        """The networks' trainings, and the policies' passes over what they are tried on."""
+        s, data = self.settings, task.dataset
+        images, unit = len(data.train), len(task.search_splits()[0])
+        tried_on = images / s.folds if data.val is None else len(data.val)
+        trained = s.folds * self._epochs * images * (1 - 1 / s.folds)
+        passes = s.folds + (self.proposals - s.folds) * s.draws
+        return (trained + passes * tried_on / 3) / unit
 
     def describe(self) -> str:
         """What it will ask for."""
@@ -174,15 +185,13 @@ class FastAutoAugment(RoundSearch):
     def policy(self) -> SubPolicies:
         """The best policies so far of every fold; before there are any, all pairs alike."""
         tried = [
-            one.params for study in self._studies.values() for one in study.ranked()[: self._keep]
+            one.params
+            for study in self._studies.values()
+            for one in study.ranked()[: self.settings.keep]
         ]
         if not tried:
             return SubPolicies.pairs(self.settings.operations)
         return self.settings.policy(tried)
-
-    @property
-    def _keep(self) -> int:
-        return self.settings.keep
 
     def size(self) -> int:
         """A training for each fold, then policies for each."""
@@ -274,7 +283,7 @@ class Matcher:
 
     def __init__(self, task: Task, settings: FastAutoAugmentSettings, training: Values) -> None:
         self.task, self.settings, self._sgd = task, settings, training
-        self._all = task.dataset.full_train()
+        self._all = task.dataset.train  # all of it, where the data have no validation split
         self._unit = task.search_splits()[0]
         seed = derive_seed(task.seed, "folds")
         self._folds = stratified_folds(self._all.labels, settings.folds, seed)
@@ -288,7 +297,7 @@ class Matcher:
             augmented; `train_loss` and `lr` of a training; `epoch_equivalents`.
         """
         values = proposal.values
-        held_out = self._all.subset(self._folds[values["fold"]])
+        held_out = self._held_out(values["fold"])
         if "params" not in values:
             return self._train(values["fold"], held_out, file_of(folder, proposal.id))
         model = self._network(file_of(folder, values["network"]))
@@ -304,6 +313,11 @@ class Matcher:
             "val_loss": sum(losses) / len(losses),
             "epoch_equivalents": len(found) * validation_cost(self._unit, held_out),
         }
+
+    def _held_out(self, fold: int) -> Split:
+        """What policies are tried on with the network that does not know it."""
+        val = self.task.dataset.val
+        return self._all.subset(self._folds[fold]) if val is None else val
 
     def _train(self, fold: int, held_out: Split, path: Path) -> dict[str, Any]:
         others = [own for i, own in enumerate(self._folds) if i != fold]

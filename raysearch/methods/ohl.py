@@ -110,9 +110,14 @@ class Ohl(PairSearch):
         return self.rounds * self._group
 
     @property
-    def validations(self) -> float:
-        """One at the end of a round."""
-        return self.rounds / self._epochs
+    def files(self) -> int:
+        """The replicas of a round, and the one that they start from."""
+        return self._group + 1
+
+    def equivalents(self, task: Task) -> float:
+        """A training for each replica, validated at the end of every round."""
+        validation = validation_cost(*task.search_splits())
+        return self._group * (self._epochs + self.rounds * validation)
 
     def policy(self) -> Schedule:
         """The policies that were in force so far, in phases of as many epochs each."""
@@ -137,8 +142,9 @@ class Ohl(PairSearch):
             phase = epoch * len(self._phases) // self._epochs
             self._phases[phase] += self._current().probabilities
         self._best = self._ids()[rewards.index(max(rewards))]
+        in_force = self._moved()  # a round's metrics are of the policy that its replicas had
         moved = self._ppo.update(counts, normalised(rewards))
-        return {"spread": statistics.pstdev(rewards), "kl": moved["kl"]}
+        return {**in_force, "spread": statistics.pstdev(rewards), "kl": moved["kl"]}
 
     def state_dict(self) -> dict[str, Any]:
         """See `PairSearch.state_dict`; the policies of rounds gone by, and the best replica."""

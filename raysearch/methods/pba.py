@@ -32,6 +32,8 @@ from raysearch.methods._shared import validated
 from raysearch.policy import RandomOrder, Schedule
 from raysearch.training import Task, Training, derive_seed, validation_cost
 
+MAX_LEVEL = 127  # levels are kept in a byte
+
 
 @dataclass(frozen=True)
 class PbaSettings(MethodSettings):
@@ -67,11 +69,13 @@ class PbaSettings(MethodSettings):
         """The values that each number may take."""
         several = len(set(self.operations)) == len(self.operations) >= 1
         counts = len(self.counts) >= 2 and all(p >= 0 for p in self.counts)
+        levels = ("probability_levels", "magnitude_levels")
         numbers = ("copies", "probability_levels", "magnitude_levels", "interval", "change")
         return (
             ("operations", several, "one or more, each once"),
             ("counts", counts and math.isclose(sum(self.counts), 1), "two or more that sum to 1"),
             *((key, getattr(self, key) >= 1, "at least 1") for key in numbers),
+            *((key, getattr(self, key) <= MAX_LEVEL, f"at most {MAX_LEVEL}") for key in levels),
             ("population", self.population >= 2, "at least 2"),
             ("quantile", 0 < self.quantile <= 0.5, "above 0 and at most 0.5"),
             ("resample", 0 <= self.resample <= 1, "from 0 to 1"),

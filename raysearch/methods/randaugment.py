@@ -24,7 +24,7 @@ class RandAugmentSettings(TunedSettings):
         operations: names of the operations to draw from.
         n: N, 1 to 16; None leaves it to the search.
         m: M, 0 to 30; None leaves it to the search.
-        largest_n: up to which N is searched.
+        largest_n: up to which N is searched, where it is.
     """
 
     operations: tuple[str, ...]
@@ -46,7 +46,7 @@ class RandAugment(Tuned):
     """Optuna chooses N and M, or the one of them that is not given."""
 
     @classmethod
-    def given(cls, method: Values) -> RandomOperations | None:
+    def known(cls, method: Values) -> RandomOperations | None:
         """The policy where both N and M are given."""
         settings = cls.settings_of(method)
         if settings.n is None or settings.m is None:

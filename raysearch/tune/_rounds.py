@@ -148,6 +148,7 @@ class AskAndTell(Searcher):
     ) -> None:
         """Tell a search what its trial answered, and keep its state."""
         if trial_id not in self._asked:
+            self._processes += error  # a process that died before the first proposal
             return
         name, proposal = self._asked.pop(trial_id)
         if error or result is None:
