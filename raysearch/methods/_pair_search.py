@@ -53,9 +53,7 @@ class PairSettings(MethodSettings):
 
     def conditions(self) -> Iterable[tuple[str, bool, str]]:
         """The values that each number may take."""
-        several = len(set(self.operations)) == len(self.operations) >= 2
         return (
-            ("operations", several, "two or more, each once"),
             ("levels", len(self.operations) * self.levels <= MAX_ELEMENTS, "fewer elements"),
             ("levels", self.levels >= 1, "at least 1"),
             ("draws", self.draws >= 0, "at least 0"),

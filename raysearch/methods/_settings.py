@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from raysearch import ops
 from raysearch.errors import RaysearchError, unknown
@@ -16,17 +16,22 @@ class MethodSettings:
 
     Their types are checked by their annotations: `int`, `float`, `bool`, `Literal` of words,
     `str | None`, `int | None`, `float | None`, `tuple[str, ...]` and tuples of `float`. Settings
-    called `operations` are names of operations.
+    called `operations` are names of operations, at least `FEWEST`, each once.
 
     Attributes:
         name: the method's name.
     """
 
+    FEWEST: ClassVar[int] = 2
     name: str
 
     def __post_init__(self) -> None:
         for key, kind in _kinds(type(self)).items():
             _check(key, getattr(self, key), kind)
+        names = getattr(self, "operations", ())
+        if "operations" in _kinds(type(self)) and not self.FEWEST <= len(names) == len(set(names)):
+            least = ("one", "two")[self.FEWEST - 1]
+            raise _wrong("operations", names, f"{least} or more, each once")
         for key, fine, expected in self.conditions():
             if not fine:
                 raise _wrong(key, getattr(self, key), expected)
@@ -87,9 +92,7 @@ class RewardSettings(MethodSettings):
 
     def conditions(self) -> Iterable[tuple[str, bool, str]]:
         """The values that each number may take."""
-        several = len(set(self.operations)) == len(self.operations) >= 2
         return (
-            ("operations", several, "two or more, each once"),
             ("lr", self.lr > 0, "a number above 0"),
             ("betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1"),
             ("prior_strength", self.prior_strength >= 0, "at least 0"),

@@ -67,10 +67,8 @@ class FastAutoAugmentSettings(MethodSettings):
 
     def conditions(self) -> Iterable[tuple[str, bool, str]]:
         """The values that each number may take."""
-        several = len(set(self.operations)) == len(self.operations) >= 2
         counts = ("trials", "repeats", "keep", "sub_policies", "draws")
         return (
-            ("operations", several, "two or more, each once"),
             ("folds", self.folds >= 2, "at least 2"),
             *((key, getattr(self, key) >= 1, "at least 1") for key in counts),
             ("startup_trials", self.startup_trials >= 0, "at least 0"),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ class PbaSettings(MethodSettings):
         score: by what members are compared, on the validation images: `accuracy` or minus `loss`.
     """
 
+    FEWEST: ClassVar[int] = 1
     operations: tuple[str, ...]
     copies: int
     counts: tuple[float, ...]
@@ -67,12 +68,10 @@ class PbaSettings(MethodSettings):
 
     def conditions(self) -> Iterable[tuple[str, bool, str]]:
         """The values that each number may take."""
-        several = len(set(self.operations)) == len(self.operations) >= 1
         counts = len(self.counts) >= 2 and all(p >= 0 for p in self.counts)
         levels = ("probability_levels", "magnitude_levels")
         numbers = ("copies", "probability_levels", "magnitude_levels", "interval", "change")
         return (
-            ("operations", several, "one or more, each once"),
             ("counts", counts and math.isclose(sum(self.counts), 1), "two or more that sum to 1"),
             *((key, getattr(self, key) >= 1, "at least 1") for key in numbers),
             *((key, getattr(self, key) <= MAX_LEVEL, f"at most {MAX_LEVEL}") for key in levels),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
@@ -27,6 +27,7 @@ class RandAugmentSettings(TunedSettings):
         largest_n: up to which N is searched, where it is.
     """
 
+    FEWEST: ClassVar[int] = 1
     operations: tuple[str, ...]
     n: int | None
     m: float | None
@@ -35,8 +36,6 @@ class RandAugmentSettings(TunedSettings):
     def conditions(self) -> Iterable[tuple[str, bool, str]]:
         """The values that each number may take."""
         yield from super().conditions()
-        several = len(set(self.operations)) == len(self.operations) >= 1
-        yield "operations", several, "one or more, each once"
         yield "n", self.n is None or 1 <= self.n <= LARGEST_N, f"from 1 to {LARGEST_N}, or nothing"
         yield "m", self.m is None or 0 <= self.m <= LARGEST_M, f"from 0 to {LARGEST_M}, or nothing"
         yield "largest_n", 1 <= self.largest_n <= LARGEST_N, f"from 1 to {LARGEST_N}"
