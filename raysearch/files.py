@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -27,16 +22,3 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def save_whole(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors, numbers and words, for `load`; see `write_whole`."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_whole(path, buffer.getvalue())
-
-
-def load(path: Path) -> dict[str, Any]:
-    """What `save_whole` wrote, on the CPU; nothing in the file is executed."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -182,6 +183,21 @@ def epochs_done(run: Path, stage: str) -> int:
         except (OSError, ValueError):
             continue
     return max(done)
+
+
+def kept_state(run: Path, kind: str = "rounds") -> dict[str, Any] | None:
+    """The state on disk of a search of many trials, or by a population; None where there is none.
+
+    Args:
+        run: the run's folder; of its searches that with seed 0.
+        kind: `rounds` or `populations`.
+    """
+    path = run / "trials" / kind / "search-seed-0" / "state.pt"
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
+    return state
 
 
 def figures_of(run: Path) -> dict[str, Any]:

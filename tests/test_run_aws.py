@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import SMALL, CommandLine, descendants, epochs_done, figures_of, kill_tree, wait_for
+from conftest import (
+    SMALL,
+    CommandLine,
+    descendants,
+    epochs_done,
+    figures_of,
+    kept_state,
+    kill_tree,
+    wait_for,
+)
 
 from raysearch.cli._main import main
 
@@ -27,11 +34,9 @@ ARGUMENTS = [
 
 def answers(run: Path) -> int:
     """Trials of a search over pairs whose answers are on disk."""
-    try:
-        path = run / "trials" / "rounds" / "search-seed-0" / "state.pt"
-        search = torch.load(path, weights_only=True)["search"]
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+    if (state := kept_state(run)) is None:
         return 0
+    search = state["search"]
     return int(search["group"]) * int(search["round"]) + len(search["answers"])
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import descendants
+from conftest import ROOT, descendants
 
 from raysearch import __version__
 from raysearch.cli._compose import choices, compose, config_dir
@@ -79,3 +81,8 @@ def test_every_method_and_data_set_composes() -> None:
 
 def test_the_configuration_lies_beside_the_package() -> None:
     assert (config_dir() / "config.yaml").is_file()
+
+
+def test_the_command_line_starts_without_pytorch() -> None:
+    script = "import sys, raysearch.cli._main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import SMALL, CommandLine, descendants, figures_of, kill_tree, wait_for
+from conftest import SMALL, CommandLine, descendants, figures_of, kept_state, kill_tree, wait_for
 
 ARGUMENTS = [
     *SMALL,
@@ -26,11 +24,8 @@ ARGUMENTS = [
 
 def synchronised(run: Path) -> int:
     """After which epoch the population's state is on disk."""
-    try:
-        path = run / "trials" / "populations" / "search-seed-0" / "state.pt"
-        return int(torch.load(path, weights_only=True)["progress"]["epoch"])
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-        return 0
+    state = kept_state(run, "populations")
+    return 0 if state is None else int(state["progress"]["epoch"])
 
 
 @pytest.fixture(scope="module")

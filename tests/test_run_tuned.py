@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-import torch
-from conftest import SMALL, CommandLine, descendants, figures_of, kill_tree, wait_for
+from conftest import SMALL, CommandLine, descendants, figures_of, kept_state, kill_tree, wait_for
 
 ARGUMENTS = [
     *SMALL,
@@ -27,11 +25,9 @@ ARGUMENTS = [
 
 def told(run: Path) -> int:
     """Trials whose answers are on disk."""
-    try:
-        path = run / "trials" / "rounds" / "search-seed-0" / "state.pt"
-        search = torch.load(path, weights_only=True)["search"]
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+    if (state := kept_state(run)) is None:
         return 0
+    search = state["search"]
     return len(search["study"]) + len(search["answers"])
 
 

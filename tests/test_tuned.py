@@ -19,7 +19,6 @@ from test_methods import split
 from raysearch import methods
 from raysearch.data import Dataset
 from raysearch.errors import RaysearchError
-from raysearch.files import load
 from raysearch.methods import TrialSearch, carry_out, tidy
 from raysearch.methods._study import Pruning, Study, Tried, Watch, packed
 from raysearch.methods._trials import file_of
@@ -28,6 +27,7 @@ from raysearch.methods.fast_autoaugment import FastAutoAugment, Matcher, stratif
 from raysearch.methods.randaugment import RandAugment
 from raysearch.methods.validated_magnitude import RANGES, ValidatedMagnitude
 from raysearch.policy import RandomOperations, SubPolicies, Transformations, rand_augment
+from raysearch.states import load
 from raysearch.training import Predefined, Task, Training
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"

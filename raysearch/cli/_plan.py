@@ -16,7 +16,6 @@ from raysearch.cli._compose import Configuration
 from raysearch.cli._schema import TrainingSettings
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
-from raysearch.files import load
 from raysearch.methods import (
     Augmentation,
     Member,
@@ -26,6 +25,7 @@ from raysearch.methods import (
     augmentations,
 )
 from raysearch.policy import Policy, read_policy
+from raysearch.states import load
 from raysearch.tracking import TrialInfo
 from raysearch.training import Predefined
 from raysearch.tune import (
@@ -361,35 +361,32 @@ def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
         job = plan.evaluation_job("cpu", None)
         sizes.append(_state_bytes(job("predefined", plan.evaluation[0].seed)))
     at_once = max(p.at_once for p in places.values()) if places else 1
+    files = 0
     if plan.search and trials is not None:
-        sizes.append(_rehearse_trials(plan, trials))
+        size, files = _rehearse_trials(plan, trials, at_once)
+        sizes.append(size)
     most = max(len(plan.search), len(plan.evaluation))
     finished = len(plan.search) + len(plan.evaluation)
-    finished_bytes = 0
-    if prepared:  # weights and momentum of each checkpoint, in its trial and in the run's folder
-        finished_bytes = 4 * sizes[0] * len(plan.search)
-    elif plan.search and trials is not None:  # likewise of what trials keep
-        finished_bytes = 2 * _files(plan, trials, at_once) * max(sizes)
+    finished_bytes = 2 * files * max(sizes)  # weights and momentum
+    if prepared:  # of each checkpoint, in its trial and in the run's folder
+        finished_bytes += 4 * sizes[0] * len(plan.search)
     # populations run one after the other; a member may keep its last two checkpoints
     members = max((population.size for population in plan.populations.values()), default=0)
     finished_bytes += 4 * members * sizes[0]
     return finished_bytes + 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
 
 
-def _files(plan: Plan, trials: type[TrialSearch], at_once: int) -> int:
-    """Files that the trials of all searches keep at a time."""
+def _rehearse_trials(plan: Plan, trials: type[TrialSearch], at_once: int) -> tuple[int, int]:
+    """Build a search of many trials and its worker.
+
+    Returns:
+        Bytes of its state, and how many files the trials of all searches keep at a time.
+    """
+    method, seed = plan.configuration.values["method"], plan.search[0].seed
     training = plan.training(plan.parallel(at_once))
-    search = trials(plan.search[0].seed, plan.configuration.values["method"], training)
-    return search.files * len(plan.search)
-
-
-def _rehearse_trials(plan: Plan, trials: type[TrialSearch]) -> int:
-    """Build a search of many trials and its worker; bytes of its state."""
-    values, seed = plan.configuration.values, plan.search[0].seed
-    training = plan.training(1)
-    job = plan.worker_job("cpu", training, plan.given)
-    job(seed)
-    return _state_bytes(trials(seed, values["method"], training))
+    plan.worker_job("cpu", training, plan.given)(seed)
+    search = trials(seed, method, training)
+    return _state_bytes(search), search.files * len(plan.search)
 
 
 def _state_bytes(work: Work | TrialSearch) -> int:

@@ -11,7 +11,8 @@ import ray
 
 from raysearch.cli._folder import RunFolder
 from raysearch.cli._plan import Place, Plan
-from raysearch.files import load, save_whole, write_whole
+from raysearch.files import write_whole
+from raysearch.states import load, save_whole
 from raysearch.tracking import Observer, TrialInfo
 from raysearch.tune import (
     Job,

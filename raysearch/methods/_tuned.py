@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from raysearch.files import load, save_whole
 from raysearch.methods._settings import MethodSettings
 from raysearch.methods._shared import validated
 from raysearch.methods._study import Pruning, Space, Study, Tried, Watch, packed
 from raysearch.methods._trials import Proposal, RoundSearch, Values, file_of, mean_of
 from raysearch.policy import Policy
+from raysearch.states import load, save_whole
 from raysearch.training import Task, Training, validation_cost
 
 
@@ -129,16 +129,17 @@ class Tuned(RoundSearch):
 
     def values(self, index: int, id_: str) -> Values:
         """The training's parameters, and what the pruner has to know."""
-        if not self._proposed:
-            self._proposed = self.study.propose(self._parallel)
-        return {"params": json.dumps(self._proposed[index]), "before": packed(self.study.tried)}
+        return {"params": json.dumps(self._proposals()[index]), "before": packed(self.study.tried)}
+
+    def _proposals(self) -> list[dict[str, Any]]:
+        """The round's parameters, made once; a continued search makes the same."""
+        self._proposed = self._proposed or self.study.propose(self._parallel)
+        return self._proposed
 
     def end_round(self, answers: Sequence[Values]) -> dict[str, float]:
         """Tell the study about the round's trainings."""
-        proposed = self._proposed or self.study.propose(self._parallel)
-        self.study.tell(
-            [_tried(params, one) for params, one in zip(proposed, answers, strict=True)]
-        )
+        pairs = zip(self._proposals(), answers, strict=True)
+        self.study.tell([_tried(params, one) for params, one in pairs])
         self._proposed = []
         best = self.study.ranked()[0]
         found = mean_of(answers, "train_loss", "val_loss", "val_error", "lr")

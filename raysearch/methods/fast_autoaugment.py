@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from raysearch.data import Split
 from raysearch.errors import RaysearchError
-from raysearch.files import load, save_whole
 from raysearch.methods._settings import MethodSettings
 from raysearch.methods._shared import validated
 from raysearch.methods._study import Study, Tried
 from raysearch.methods._trials import Proposal, RoundSearch, Values, file_of, mean_of
 from raysearch.policy import SubPolicies
+from raysearch.states import load, save_whole
 from raysearch.training import Task, Training, derive_seed, evaluate, validation_cost
 
 LENGTH = 2  # operations of a sub-policy
@@ -199,11 +199,10 @@ class FastAutoAugment(RoundSearch):
         """Which fold's network to train, or which policy to try on it."""
         if not self.round:
             return {"fold": index}
-        self._propose()
         fold = index // self._each
         return {
             "fold": fold,
-            "params": json.dumps(self._proposed[index]),
+            "params": json.dumps(self._proposals()[index]),
             "network": self._networks()[fold],
             "seed": derive_seed(self.seed, "try", id_),
         }
@@ -221,9 +220,12 @@ class FastAutoAugment(RoundSearch):
         repeat = (self.round - 1) // self._per_repeat
         return [self._studies[repeat, fold] for fold in range(self.settings.folds)]
 
-    def _propose(self) -> None:
-        if not self._proposed:
-            self._proposed = [p for study in self._current() for p in study.propose(self._each)]
+    def _proposals(self) -> list[dict[str, Any]]:
+        """The round's policies, made once; a continued search makes the same."""
+        self._proposed = self._proposed or [
+            params for study in self._current() for params in study.propose(self._each)
+        ]
+        return self._proposed
 
     def end_round(self, answers: Sequence[Values]) -> dict[str, float]:
         """Tell the studies."""
@@ -231,11 +233,11 @@ class FastAutoAugment(RoundSearch):
         if not self.round:
             self._trained = mean_of(answers, "train_loss", "lr")
         else:
-            self._propose()
+            proposed = self._proposals()
             key = f"val_{self.settings.objective}"
             for fold, study in enumerate(self._current()):
                 part = slice(fold * self._each, (fold + 1) * self._each)
-                pairs = zip(self._proposed[part], answers[part], strict=True)
+                pairs = zip(proposed[part], answers[part], strict=True)
                 study.tell([Tried(params, float(one[key])) for params, one in pairs])
             self._proposed = []
         return {**self._trained, **found, **self._figures()}

@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from raysearch.errors import RaysearchError
-from raysearch.files import load, save_whole
 from raysearch.methods._pair_search import PairSearch, PairSettings, TrialPairs
 from raysearch.methods._ppo import PPOSettings
 from raysearch.methods._shared import validated
 from raysearch.methods._trials import Proposal, Values, file_of
 from raysearch.policy import Pairs, Schedule
+from raysearch.states import load, save_whole
 from raysearch.training import Task, Training, derive_seed, validation_cost
 
 PHASES = 40  # of the policy at most; a longer search's rounds are put together

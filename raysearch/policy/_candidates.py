@@ -14,6 +14,8 @@ from raysearch.policy._base import Json, source
 from raysearch.policy._operations import (
     Draws,
     OperationPolicy,
+    drawn,
+    listed,
     normalised,
     random_draws,
     rates_by_operation,
@@ -95,9 +97,7 @@ class Candidates(OperationPolicy):
         device = source(generator)
         augmented = torch.rand(n, 1, device=device, generator=generator) < self.augment
         uniform = torch.rand(n, self.count, device=device, generator=generator)
-        cumulative = self.probabilities.cumsum(0)
-        cumulative = (cumulative / cumulative[-1]).float().to(device)
-        chosen = torch.searchsorted(cumulative, uniform, right=True)
+        chosen = drawn(self.probabilities, uniform)
         draws = self.draws_for(chosen, generator)
         return replace(draws, applied=augmented.expand_as(chosen))
 
@@ -121,18 +121,12 @@ class Candidates(OperationPolicy):
     def describe(self, most: int = 10) -> str:
         """How often how many candidates, then the likeliest, one a line."""
         strongest = self.probabilities.argsort(descending=True, stable=True)[:most].tolist()
-        rest = len(self) - len(strongest)
-        return "\n".join(
-            [
-                f"with probability {self.augment:.2f}, {self.count} of these candidates:",
-                *(
-                    f"{float(self.probabilities[i]):7.4f}  "
-                    f"{self.operations[i]}(m={self.magnitudes[i]:.2f})"
-                    for i in strongest
-                ),
-                *([f"         … and {rest} more"] if rest else []),
-            ]
+        lines = (
+            f"{float(self.probabilities[i]):7.4f}  {self.operations[i]}(m={self.magnitudes[i]:.2f})"
+            for i in strongest
         )
+        head = f"with probability {self.augment:.2f}, {self.count} of these candidates:"
+        return "\n".join([head, *listed(lines, len(self) - len(strongest))])
 
     def body(self) -> Json:
         """The constructor's arguments, candidates as parallel arrays."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -100,6 +101,23 @@ def rates_by_operation(ids: Tensor, rates: Tensor) -> dict[str, float]:
     sums = torch.zeros(len(ops.OPERATIONS), dtype=torch.float64)
     sums.index_add_(0, ids, rates.flatten())
     return {ops.OPERATIONS[i]: float(sums[i]) for i in sorted(set(ids.tolist()))}
+
+
+def drawn(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Entries of a distribution, one for each number from U(0, 1), int64 of their shape.
+
+    Args:
+        probabilities: non-negative, not all zero, float64 [N], on the CPU.
+        uniform: on any device, where the result lives too.
+    """
+    cumulative = probabilities.cumsum(0)
+    cumulative = (cumulative / cumulative[-1]).float().to(uniform.device)
+    return torch.searchsorted(cumulative, uniform, right=True)
+
+
+def listed(lines: Iterable[str], rest: int) -> list[str]:
+    """Lines of a description, and how many more there would be."""
+    return [*lines, *([f"         … and {rest} more"] if rest else [])]
 
 
 class OperationPolicy(Policy):

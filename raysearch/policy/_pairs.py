@@ -14,6 +14,7 @@ from raysearch.policy._base import Json, Policy, source
 from raysearch.policy._operations import (
     Draws,
     OperationPolicy,
+    listed,
     normalised,
     random_draws,
     rates_by_operation,
@@ -179,17 +180,15 @@ class Pairs(OperationPolicy):
         strongest = ", ".join(f"{names[i]} {100 * float(rates[i]):.1f} %" for i in first)
         most = min(most, PAIRS)
         pairs = self.probabilities.flatten().argsort(descending=True, stable=True)[:most]
-        rest = n * n - len(pairs)
+        lines = (
+            f"{float(self.probabilities[k // n, k % n]):7.4f}  {names[k // n]}, then {names[k % n]}"
+            for k in pairs.tolist()
+        )
         return "\n".join(
             [
                 f"ordered pairs of {n} elements, of which the strongest: {strongest}",
                 f"likeliest pairs and their probabilities (uniform: {1 / n**2:.4f}):",
-                *(
-                    f"{float(self.probabilities[k // n, k % n]):7.4f}  "
-                    f"{names[k // n]}, then {names[k % n]}"
-                    for k in pairs.tolist()
-                ),
-                *([f"         … and {rest} more"] if rest else []),
+                *listed(lines, n * n - len(pairs)),
             ]
         )
 

@@ -16,6 +16,8 @@ from raysearch.policy._base import Json, source
 from raysearch.policy._operations import (
     Draws,
     OperationPolicy,
+    drawn,
+    listed,
     normalised,
     random_draws,
     rates_by_operation,
@@ -91,9 +93,7 @@ class RandomOrder(OperationPolicy):
         device, size = source(generator), len(self)
         slots = min(len(self.counts) - 1, size)
         uniform = torch.rand(n, 1, device=device, generator=generator)
-        cumulative = self.counts.cumsum(0)
-        cumulative = (cumulative / cumulative[-1]).float().to(device)
-        count = torch.searchsorted(cumulative, uniform, right=True)
+        count = drawn(self.counts, uniform)
         place = torch.rand(n, size, device=device, generator=generator)
         hit = torch.rand(n, size, device=device, generator=generator)
         place = torch.where(hit < self.probabilities.float().to(device), place, SKIPPED)
@@ -134,19 +134,14 @@ class RandomOrder(OperationPolicy):
         """How often how many operations, then the most frequent entries, one a line."""
         rates = self.entry_rates()
         strongest = rates.argsort(descending=True, stable=True)[:most].tolist()
-        rest = len(self) - len(strongest)
         counts = ", ".join(f"{i}: {float(p):.2f}" for i, p in enumerate(self.counts))
-        return "\n".join(
-            [
-                f"up to a drawn count ({counts}) of these, in random order:",
-                *(
-                    f"{float(rates[i]):7.4f}  {self.operations[i]}"
-                    f"(p={self.probabilities[i]:.2f}, m={self.magnitudes[i]:.2f})"
-                    for i in strongest
-                ),
-                *([f"         … and {rest} more"] if rest else []),
-            ]
+        lines = (
+            f"{float(rates[i]):7.4f}  {self.operations[i]}"
+            f"(p={self.probabilities[i]:.2f}, m={self.magnitudes[i]:.2f})"
+            for i in strongest
         )
+        head = f"up to a drawn count ({counts}) of these, in random order:"
+        return "\n".join([head, *listed(lines, len(self) - len(strongest))])
 
     def body(self) -> Json:
         """The constructor's arguments, entries as parallel arrays."""

@@ -15,6 +15,7 @@ from raysearch.policy._base import Json, Policy, source
 from raysearch.policy._operations import (
     Draws,
     OperationPolicy,
+    listed,
     positive_total,
     random_draws,
     rates_by_operation,
@@ -178,8 +179,7 @@ class SubPolicies(OperationPolicy):
             )
             for i in strongest
         ]
-        rest = len(self) - len(strongest)
-        return "\n".join([*lines, *([f"         … and {rest} more"] if rest else [])])
+        return "\n".join(listed(lines, len(self) - len(strongest)))
 
     def body(self) -> Json:
         """`ranges` and a list of sub-policies with weight and operations."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from raysearch.files import load
+from raysearch.states import load
 
 PROGRESS, STATE, POLICY, NETWORK = "progress.json", "state.pt", "policy.json", "network.pt"
 

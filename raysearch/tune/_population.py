@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raysearch.files import save_whole, write_whole
+from raysearch.files import write_whole
 from raysearch.methods import Levels, Population
+from raysearch.states import save_whole
 from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state
 from raysearch.tune._observe import Watcher
 

@@ -12,8 +12,9 @@ from typing import Any
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from raysearch.files import load, save_whole, write_whole
+from raysearch.files import write_whole
 from raysearch.methods import TrialSearch, tidy
+from raysearch.states import load, save_whole
 from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state
 from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
 from raysearch.tune._processes import KeepWorkers, process_trial
