@@ -45,6 +45,7 @@ class _Row:
     """A running trial."""
 
     name: str
+    epochs: int
     started_at: float
     epoch: int | None = None
     reported_at: float = 0.0
@@ -97,7 +98,8 @@ class Display:
         """Add the trial to those that run."""
         with self._lock:
             if self._stage is not None:
-                self._stage.running[trial.id] = _Row(trial.name, time.monotonic())
+                epochs = trial.epochs or self._stage.epochs
+                self._stage.running[trial.id] = _Row(trial.name, epochs, time.monotonic())
                 self._stage.width = max(self._stage.width, len(self._stage.running))
 
     def trial_progress(self, trial: TrialInfo, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -107,7 +109,9 @@ class Display:
             if stage is None:
                 return
             now = time.monotonic()
-            row = stage.running.setdefault(trial.id, _Row(trial.name, now))
+            row = stage.running.setdefault(
+                trial.id, _Row(trial.name, trial.epochs or stage.epochs, now)
+            )
             if row.epoch is None:
                 row.is_whole = epoch == 1
             elif epoch > row.epoch:
@@ -209,11 +213,9 @@ class Display:
         rows = list(stage.running.values())
         for row in rows[:MAX_ROWS]:
             epoch = row.epoch or 0
-            bar = ProgressBar(
-                total=stage.epochs, completed=epoch, width=20, pulse=row.epoch is None
-            )
+            bar = ProgressBar(total=row.epochs, completed=epoch, width=20, pulse=row.epoch is None)
             loss = _loss(row.metrics) or "starting"
-            table.add_row(Text(row.name), bar, f"{epoch}/{stage.epochs}", loss)
+            table.add_row(Text(row.name), bar, f"{epoch}/{row.epochs}", loss)
         if len(rows) > MAX_ROWS:
             table.add_row(f"[dim]… and {len(rows) - MAX_ROWS} more[/dim]", "", "", "")
         return table
@@ -221,11 +223,12 @@ class Display:
     def _progress_line(self, stage: _StageState) -> str:
         """All running trials in one line: their mean epoch and mean loss."""
         rows = [row for row in stage.running.values() if row.epoch is not None]
-        epoch = sum(row.epoch or 0 for row in rows) / len(rows)
+        epoch = fmean(row.epoch or 0 for row in rows)
+        epochs = fmean(row.epochs for row in rows)
         parts = [
             f"{stage.name}: {stage.finished}/{stage.trials} trials done",
             f"{len(stage.running)} running",
-            f"epoch {epoch:.0f}/{stage.epochs}",
+            f"epoch {epoch:.0f}/{epochs:.0f}",
         ]
         for name in LOSSES:
             values = [row.metrics[name] for row in rows if name in row.metrics]
@@ -262,7 +265,7 @@ def _left(stage: _StageState) -> str:
     elif stage.epoch_seconds:
         each = fmean(stage.epoch_seconds)
         whole = each * stage.epochs
-        rest = [each * (stage.epochs - (row.epoch or 0)) for row in rows]
+        rest = [each * (row.epochs - (row.epoch or 0)) for row in rows]
     else:
         return ""
     seconds = (sum(rest) + max(0, waiting) * whole) / stage.width

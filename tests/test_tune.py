@@ -252,8 +252,8 @@ def test_work_that_cannot_be_built_is_an_error_at_once(running: Capacity, tmp_pa
 class Crowd(tune.Trainable):
     """Notes who runs beside it and what it holds; light, so that 32 start quickly."""
 
-    def setup(self, config: dict[str, Any], job: Any) -> None:
-        self._config, self._folder = config, job.folder
+    def setup(self, config: dict[str, Any], jobs: Any) -> None:
+        self._config, self._folder = config, jobs[config["trial"]["id"]].folder
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._config = new_config

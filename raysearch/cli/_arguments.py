@@ -55,6 +55,56 @@ settings that are often changed (KEY=VALUE, as many as you like; --dry-run print
 """
 
 
+COMPARE_DESCRIPTION = """\
+Runs several methods in one Ray run and puts them on one page: test errors with paired confidence
+intervals, what each search cost and how many plain trainings that would have bought, cost against
+error with the Pareto front, and the policies side by side.
+
+Each method is a run of its own in runs/<name>/<method>/, judged on the same seeds. What is there
+already is not computed again: add a method to methods=[...] later and only it is run. A comparison
+that was stopped or killed is continued by the same command.
+"""
+
+COMPARE_EXAMPLES = """\
+examples:
+  compare methods=[none,trivial_augment,dada,ddas]            embedded data, CPU, some minutes
+  compare methods=[none,dada,aws] data=folder data.root=./photos data.size=64 name=photos
+  compare methods=[none,dada,aws] aws.method.updates=20       a setting of one method
+  compare methods=[none,dada,ddas,bilevel] data=cifar10 search.gpus_per_trial=0.5 --num-gpus 8
+  compare runs=[runs/a,runs/b]                                runs that there are
+  compare experiment=photos tracking.uri=http://host:5000     the runs of an MLflow experiment
+  compare --dry-run methods=[none,dada]                       what it would do and cost
+
+settings, beside those of a run (python -m raysearch.run --help):
+  methods=[NAME,...]        of the choices below; baselines too, like none and trivial_augment
+  NAME.KEY=VALUE            a setting of the method NAME alone
+  runs=[DIR,...]            folders of finished runs, or of a comparison, to compare (with)
+  experiment=NAME           all finished runs of an MLflow experiment, likewise
+  name=NAME runs_dir=DIR    where the comparison goes (compare-<data>)
+  tracking.experiment=NAME  MLflow experiment of its runs (the comparison's name)
+
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a command's `--help` says."""
+
+    usage: str
+    description: str
+    examples: str
+
+
+RUN = Page(
+    "raysearch [KEY=VALUE ...] [options]      (or: python -m raysearch.run)", DESCRIPTION, EXAMPLES
+)
+COMPARE = Page(
+    "python -m raysearch.compare methods=[NAME,...] [KEY=VALUE ...] [options]",
+    COMPARE_DESCRIPTION,
+    COMPARE_EXAMPLES,
+)
+
+
 @dataclass(frozen=True)
 class Arguments:
     """What was typed."""
@@ -74,26 +124,30 @@ class _Parser(argparse.ArgumentParser):
         raise RaysearchError(f"{message} (--help explains)")
 
 
-def parse(arguments: Sequence[str] | None) -> Arguments:
+def parse(arguments: Sequence[str] | None, page: Page = RUN) -> Arguments:
     """Read the command line; `--help` and `--version` print and exit.
+
+    Args:
+        arguments: words; None is those of this process.
+        page: what `--help` says.
 
     Raises:
         RaysearchError: a flag that is not known, or a value that it does not take.
     """
-    parser = _parser()
+    parser = _parser(page)
     known, rest = parser.parse_known_args(arguments)
     for word in rest:
         if word.startswith("-"):
             raise _unknown_flag(word, parser)
-    return Arguments(**{**vars(known), "overrides": [*known.overrides, *rest]})
+    return Arguments(**{"resume": None, **vars(known), "overrides": [*known.overrides, *rest]})
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(page: Page) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="raysearch",
-        usage="raysearch [KEY=VALUE ...] [options]      (or: python -m raysearch.run)",
-        description=DESCRIPTION,
-        epilog=EXAMPLES + _choices(),
+        usage=page.usage,
+        description=page.description,
+        epilog=page.examples + _choices(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -114,7 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="print settings, trials and cost; start nothing"
     )
-    parser.add_argument("--resume", metavar="RUN", help="continue a run: its name or its folder")
+    if page is RUN:
+        resume = "continue a run: its name or its folder"
+        parser.add_argument("--resume", metavar="RUN", help=resume)
     parser.add_argument("--quiet", action="store_true", help="print the result and nothing else")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"raysearch {__version__}")

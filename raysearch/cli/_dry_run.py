@@ -49,7 +49,7 @@ def describe(plan: Plan, places: Mapping[str, Place] | None) -> str:
     lines = [to_yaml(plan.configuration).rstrip(), "", "# trials"]
     seconds: float | None = START_SECONDS
     total = 0.0
-    for group in _groups(plan, places):
+    for group in groups(plan, places):
         place = group.place
         lines.append(
             f"{group.stage}: {_plural(group.count, 'trial')} of {_plural(group.epochs, 'epoch')}, "
@@ -108,7 +108,8 @@ class Group:
     cost: Cost | None
 
 
-def _groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
+def groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
+    """A run's trials, those that are alike together, with what they cost; times a few steps."""
     settings = plan.configuration.settings
     for stage, trials, group, build in (
         ("shared", plan.shared, settings.search, _search),

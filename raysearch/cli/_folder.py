@@ -34,12 +34,7 @@ class RunFolder:
     def __init__(self, path: Path, configuration: Configuration, state: dict[str, Any]) -> None:
         self.path, self.configuration, self.state = path, configuration, state
         self._made: list[Path] = []
-        self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise RaysearchError(f"run {path.name} is still going on in another process") from None
+        self._lock = lock(path)
 
     @property
     def begun(self) -> bool:
@@ -85,6 +80,21 @@ class RunFolder:
     def release(self) -> None:
         """Let another process have the folder."""
         os.close(self._lock)
+
+
+def lock(folder: Path) -> int:
+    """Have a folder alone; closing the descriptor, or the process's end, lets others have it.
+
+    Raises:
+        RaysearchError: another process has it.
+    """
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RaysearchError(f"run {folder.name} is still going on in another process") from None
+    return descriptor
 
 
 def check_free(configuration: Configuration) -> None:

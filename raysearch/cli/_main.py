@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from raysearch.cli._address import check_address
@@ -25,7 +25,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line of `raysearch.run`; see `guarded`."""
+    return guarded(arguments, lambda: _run(parse(arguments)))
+
+
+def guarded(arguments: Sequence[str] | None, work: Callable[[], None]) -> int:
+    """Do what a command line says, and turn what goes wrong into a line and an exit code.
 
     Returns:
         0 when all is well, 2 for something that the user can mend (said in one line), 1 for
@@ -34,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     try:
         stop_on_sigterm()
-        _run(parse(arguments))
+        work()
     except SystemExit as done:  # --help, --version
         return done.code if isinstance(done.code, int) else OK
     except BaseException as error:
@@ -65,11 +70,11 @@ def _run(arguments: Arguments) -> None:
     configuration = compose(arguments.overrides)
     if not arguments.dry_run:
         check_free(configuration)
-    _check_address(arguments)
+    check_reachable(arguments)
     from raysearch.cli._plan import make_plan, place_trials, rehearse
     from raysearch.tune import local_capacity
 
-    wish = _wish(arguments, configuration.settings.device)
+    wish = wished(arguments, configuration.settings.device)
     places = None if wish.address else place_trials(configuration, local_capacity(wish))
     plan = make_plan(configuration)
     needed = rehearse(plan, places)
@@ -99,9 +104,9 @@ def _resume(arguments: Arguments) -> None:
     from raysearch.cli._plan import make_plan, place_trials, rehearse
     from raysearch.tune import local_capacity
 
-    _check_address(arguments)
+    check_reachable(arguments)
     configuration = folder.configuration
-    wish = _wish(arguments, folder.state.get("device", configuration.settings.device))
+    wish = wished(arguments, folder.state.get("device", configuration.settings.device))
     places = None if wish.address else place_trials(configuration, local_capacity(wish))
     plan = make_plan(configuration, folder.path)
     try:
@@ -126,7 +131,8 @@ def _execute(run: Run) -> None:
         ) from error
 
 
-def _wish(arguments: Arguments, device: str) -> Wish:
+def wished(arguments: Arguments, device: str) -> Wish:
+    """What of the machine or cluster to use."""
     from raysearch.tune import Wish
 
     return Wish(device, arguments.num_cpus, arguments.num_gpus, _address(arguments))
@@ -137,7 +143,8 @@ def _address(arguments: Arguments) -> str | None:
     return arguments.address or os.environ.get("RAY_ADDRESS") or None
 
 
-def _check_address(arguments: Arguments) -> None:
+def check_reachable(arguments: Arguments) -> None:
+    """The cluster answers, where one is asked for; raises RaysearchError."""
     address = _address(arguments)
     if address is not None:
         check_address(address)

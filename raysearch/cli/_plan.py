@@ -177,12 +177,15 @@ class Plan:
         return EvaluationJob(self.setting(device), settings, policies)
 
 
-def make_plan(configuration: Configuration, kept: Path | None = None) -> Plan:
+def make_plan(
+    configuration: Configuration, kept: Path | None = None, dataset: Dataset | None = None
+) -> Plan:
     """Load the data and lay out the trials.
 
     Args:
         configuration: the run's.
         kept: its folder, when it is continued.
+        dataset: its data, where they have been loaded.
 
     Raises:
         RaysearchError: data that cannot be used, or a method or a policy that is not known.
@@ -191,7 +194,7 @@ def make_plan(configuration: Configuration, kept: Path | None = None) -> Plan:
     method, trials = settings.method.name, methods.find_trials(settings.method.name)
     files = _policy_files(settings.evaluation.policies, Predefined(**_given(values)))
     searched = methods.find(method).known(values["method"]) is None
-    dataset = load_dataset(values["data"])
+    dataset = dataset or load_dataset(values["data"])
     plan = Plan(
         configuration,
         [],

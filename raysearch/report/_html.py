@@ -44,7 +44,7 @@ def report_html(
         pictures: PNG files `policy`, `augmented` and `curves`; None leaves one out.
     """
     errors = summary["errors"]
-    html = _template().render(
+    html = template("report.html.j2").render(
         summary=summary,
         policies=ordered(errors),
         best=min(errors, key=lambda name: errors[name]["mean"]) if errors else None,
@@ -65,14 +65,15 @@ def report_html(
         predefined=predefined_words(summary["predefined"]),
         sub_policies=_sub_policies(policy),
         description=policy.describe(WORDS) if summary["policy"]["operations"] else "",
-        pictures={name: _data_url(png) for name, png in pictures.items() if png is not None},
+        pictures={name: data_url(png) for name, png in pictures.items() if png is not None},
         configuration=json.dumps(summary["configuration"], indent=2, ensure_ascii=False),
     )
     return html.encode("utf-8")
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page's template, with the filters that put figures into words."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("raysearch.report", ""),
         autoescape=True,
@@ -88,10 +89,11 @@ def _template() -> jinja2.Template:
         times=times,
         parameter=parameter,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
-def _data_url(png: bytes) -> str:
+def data_url(png: bytes) -> str:
+    """A picture as a part of a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 

@@ -62,7 +62,8 @@ def _spaced(part: RenderableType) -> list[RenderableType]:
     return [part] if isinstance(part, Text) else [Text(""), part]
 
 
-def _table(title: str, caption: str = "") -> Table:
+def titled_table(title: str, caption: str = "") -> Table:
+    """An empty table with a title and a note below it."""
     return Table(
         title=title,
         title_justify="left",
@@ -74,7 +75,7 @@ def _table(title: str, caption: str = "") -> Table:
 
 def _cost(summary: Mapping[str, Any]) -> RenderableType:
     search = summary["search"]
-    table = _table("Search cost")
+    table = titled_table("Search cost")
     for heading in ("wall time", "device time", "epoch-equivalents"):
         table.add_column(heading, justify="right")
     table.add_row(
@@ -89,7 +90,7 @@ def _errors(summary: Mapping[str, Any]) -> RenderableType:
     errors, costs = summary["errors"], summary["relative_cost"]
     row, differences = _differences(summary)
     seeds = max(len(error["runs"]) for error in errors.values())
-    table = _table(
+    table = titled_table(
         f"Test error in %, mean ± standard deviation over {seeds} seed{'s' if seeds != 1 else ''}",
         _caption(summary),
     )
@@ -131,7 +132,7 @@ def _differences(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 def _joint(summary: Mapping[str, Any]) -> RenderableType:
     """The joint network's differences, beside a table that has the learned policy's."""
-    table = _table("Jointly trained network, difference in points")
+    table = titled_table("Jointly trained network, difference in points")
     table.add_column("compared with")
     table.add_column("joint − this [95 % interval]", justify="right")
     for name in ordered(summary["joint_differences"]):

@@ -20,6 +20,7 @@ class TrialInfo:
         policy: name of the evaluated policy; None for a search trial.
         seed: the trial's seed.
         params: what sets this trial apart, nested or flat; becomes its MLflow parameters.
+        epochs: that it has, where the trials of a stage differ in that; 0 is the stage's.
     """
 
     id: str
@@ -28,6 +29,7 @@ class TrialInfo:
     policy: str | None
     seed: int
     params: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 0
 
 
 @dataclass(frozen=True)

@@ -31,18 +31,21 @@ class Store:
         uri: `http(s)://…` for a server, `sqlite:///…` for a file; None is `mlflow.db` in the
             working directory, with the artifacts in `mlruns/` beside it, where a plain
             `mlflow ui` finds both.
-        experiment: the experiment's name; created where it does not exist.
+        experiment: the experiment's name.
+        create: create it where it does not exist.
 
     Raises:
         RaysearchError: the server does not answer within seconds, the data base is corrupt,
-            locked or not writable, or MLflow refuses it.
+            locked or not writable, MLflow refuses it, or there is no such experiment.
     """
 
-    def __init__(self, uri: str | None, experiment: str) -> None:
+    def __init__(self, uri: str | None, experiment: str, *, create: bool = True) -> None:
         self.uri, self.database = _absolute(uri or DEFAULT_URI)
-        self.experiment = experiment
+        self.experiment, self._create = experiment, create
         existed = self.database is not None and self.database.exists()
         if self.database is not None:
+            if not existed and not create:
+                raise RaysearchError(f"there is no MLflow data base {self.database}")
             _check_database(self.database)
         _quieten_mlflow()
         try:
@@ -96,6 +99,8 @@ class Store:
 
         client = MlflowClient(tracking_uri=self.uri)
         experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is None and not self._create:
+            raise RaysearchError(f"it has no experiment {self.experiment!r}")
         if experiment is None:
             return client, client.create_experiment(self.experiment, self._artifact_location())
         if experiment.lifecycle_stage != "active":

@@ -16,13 +16,12 @@ from raysearch.tune._observe import TrialError, TrialLike, Watcher
 from raysearch.tune._pbt import run_populations
 from raysearch.tune._proposals import RoundsJob
 from raysearch.tune._rounds import run_rounds
-from raysearch.tune._stage import Interrupted, Outcome, forget_trials, run_stage
-from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable, Share, Work
+from raysearch.tune._stage import Interrupted, Outcome, forget_trials, run_stage, unfinished
+from raysearch.tune._trainable import Job, Share, Work, WorkTrainable
 
 __all__ = [
     "Capacity",
     "EvaluationJob",
-    "EvaluationTrainable",
     "Interrupted",
     "Job",
     "MemberJob",
@@ -31,7 +30,6 @@ __all__ = [
     "Progress",
     "RoundsJob",
     "SearchJob",
-    "SearchTrainable",
     "Setting",
     "Share",
     "TrialError",
@@ -39,6 +37,7 @@ __all__ = [
     "Watcher",
     "Wish",
     "Work",
+    "WorkTrainable",
     "WorkerJob",
     "cluster",
     "forget_trials",
@@ -50,5 +49,6 @@ __all__ = [
     "run_rounds",
     "run_stage",
     "trial_share",
+    "unfinished",
     "write_checkpoint",
 ]

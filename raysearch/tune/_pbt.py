@@ -307,7 +307,8 @@ def _run(
                 stage,
                 folder,
                 MemberTrainable,
-                job,
+                {"job": job},
+                job.share,
                 tune.TuneConfig(
                     search_alg=MemberTrials(scheduler),
                     scheduler=scheduler,

@@ -283,7 +283,8 @@ def run_rounds(
             stage,
             folder,
             ProposalTrainable,
-            job,
+            {"job": job},
+            job.share,
             tune.TuneConfig(
                 search_alg=ConcurrencyLimiter(searcher, max_concurrent=at_once),
                 scheduler=KeepWorkers(at_once),

@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -15,13 +15,7 @@ from ray import tune
 
 from raysearch.tune._checkpoints import NETWORK, POLICY, Progress, newest_checkpoint
 from raysearch.tune._observe import Events, Failures, T, Watcher
-from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable, SharesJob
-
-TRAINABLES = {
-    "shared": SearchTrainable,
-    "search": SearchTrainable,
-    "evaluation": EvaluationTrainable,
-}
+from raysearch.tune._trainable import Job, Share, WorkTrainable
 
 
 class Interrupted(Exception):
@@ -48,14 +42,14 @@ class Outcome(Generic[T]):
 def run_stage(
     stage: str,
     trials: Sequence[T],
-    job: Job,
+    job: Job | Mapping[str, Job],
     *,
     folder: Path,
     epochs: int,
     max_failures: int,
     at_once: int | None = None,
     watchers: Sequence[Watcher[T]] = (),
-    trainable: type[tune.Trainable] | None = None,
+    trainable: type[tune.Trainable] = WorkTrainable,
 ) -> list[Outcome[T]]:
     """Run what is left of a stage's trials and return all of them in the order given.
 
@@ -65,21 +59,22 @@ def run_stage(
     Args:
         stage: "shared" (what a search of many trials begins with), "search" or "evaluation".
         trials: what to run; ids are unique and fit as names of folders.
-        job: what they have in common, put into Ray's object store once.
+        job: what they have in common, or that of each by its id; put into Ray's object store once.
         folder: where checkpoints go, on storage that all nodes see.
         epochs: epochs of each trial, for the watchers.
         max_failures: how often a trial that died is retried from its last checkpoint.
         at_once: trials that may run at the same time, where the cluster has room for more than
             the run may take; None is as many as fit.
         watchers: told what happens, on the driver.
-        trainable: instead of the stage's own.
+        trainable: what a trial is; its `setup` is given the jobs by the trials' ids.
 
     Raises:
         TrialError: a trial cannot go on; the message names it and its last good checkpoint.
         Interrupted: on SIGINT; the stage can be continued by calling this again.
     """
+    jobs = job if isinstance(job, Mapping) else dict.fromkeys((t.id for t in trials), job)
     found = {trial.id: newest_checkpoint(folder, stage, trial.id) for trial in trials}
-    left = [t for t in trials if not ((kept := found[t.id]) and kept[1].finished)]
+    left = unfinished(stage, trials, folder)
     for watcher in watchers:
         watcher.stage_started(stage, len(trials), epochs, len(trials) - len(left))
     if left:
@@ -97,8 +92,9 @@ def run_stage(
         fit(
             stage,
             folder,
-            trainable or TRAINABLES[stage],
-            job,
+            trainable,
+            {"jobs": jobs},
+            {t.id: jobs[t.id].share for t in left},
             tune.TuneConfig(
                 reuse_actors=True,
                 max_concurrent_trials=at_once,
@@ -118,11 +114,18 @@ def run_stage(
     return outcomes
 
 
+def unfinished(stage: str, trials: Sequence[T], folder: Path) -> list[T]:
+    """Those of a stage's trials whose checkpoints do not say that they have finished."""
+    kept = {trial.id: newest_checkpoint(folder, stage, trial.id) for trial in trials}
+    return [t for t in trials if not ((last := kept[t.id]) and last[1].finished)]
+
+
 def fit(
     stage: str,
     folder: Path,
     trainable: type[tune.Trainable],
-    job: SharesJob,
+    parameters: Mapping[str, Any],
+    share: Share | Mapping[str, Share],
     tune_config: tune.TuneConfig,
     events: Failures,
     *,
@@ -134,8 +137,9 @@ def fit(
 
     Args:
         stage, folder: see `run_stage`.
-        trainable: what a trial is; its `setup` is given the job.
-        job: put into Ray's object store once.
+        trainable: what a trial is.
+        parameters: given to its `setup`; put into Ray's object store once.
+        share: what each trial holds, or what each does by its id.
         tune_config, checkpoints, space: Tune's.
         events: told what happens to the trials.
         retries: of a trial, by Tune.
@@ -147,10 +151,7 @@ def fit(
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     attempt = 1 + len(list(folder.glob(f"{stage}-*")))
     tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(trainable, job=job),
-            {"cpu": job.share.cpus, "gpu": job.share.gpus},
-        ),
+        tune.with_resources(tune.with_parameters(trainable, **parameters), _resources(share)),
         param_space=space or {},
         tune_config=tune_config,
         run_config=tune.RunConfig(
@@ -173,6 +174,19 @@ def fit(
             signal.signal(signal.SIGINT, handler)
     if events.error is not None:
         raise events.error
+
+
+def _resources(
+    share: Share | Mapping[str, Share],
+) -> tune.PlacementGroupFactory | Callable[[dict[str, Any]], tune.PlacementGroupFactory]:
+    """What Tune is to reserve for a trial."""
+    if isinstance(share, Mapping):
+        return lambda config: _bundle(share[config["trial"]["id"]])
+    return _bundle(share)
+
+
+def _bundle(share: Share) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([{"CPU": share.cpus, "GPU": share.gpus}])
 
 
 def trial_id(trial: Any) -> str:

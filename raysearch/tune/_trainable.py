@@ -13,6 +13,7 @@ import torch
 from ray import tune
 
 from raysearch.errors import RaysearchError
+from raysearch.methods import SearchMethod
 from raysearch.training import keep_freed_memory
 from raysearch.tune._checkpoints import Progress, read_progress, read_state, write_checkpoint
 
@@ -63,7 +64,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Job:
-    """What all trials of a stage have in common; sent once to each node.
+    """What like trials have in common; sent once to each node.
 
     Attributes:
         build: makes a trial's work from the trial's policy name (None in a search) and seed.
@@ -89,16 +90,16 @@ def ready_worker(share: Share) -> None:
         torch.cuda.set_per_process_memory_fraction(share.gpus)
 
 
-class _Trial(tune.Trainable):
+class WorkTrainable(tune.Trainable):
     """An epoch per `step`, a whole checkpoint per `save`.
 
     Its configuration is `{"trial": {id, name, policy, seed, checkpoint}}`, where `checkpoint` is
     the folder that a continued run goes on from, or None.
     """
 
-    def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
-        self._job = job
-        ready_worker(job.share)
+    def setup(self, config: dict[str, Any], jobs: Mapping[str, Job]) -> None:  # type: ignore[override]
+        self._jobs = jobs
+        ready_worker(jobs[config["trial"]["id"]].share)  # all that a process is kept for hold alike
         self._begin(config["trial"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -110,6 +111,7 @@ class _Trial(tune.Trainable):
         """Start a trial; an error waits for `step`, where Tune tells the driver about it whole."""
         self._failure: Exception | None = None
         self._work: Work | None = None
+        self._job = self._jobs[trial["id"]]
         try:
             self._work = self._job.build(trial["policy"], trial["seed"])
             self._progress = Progress(epochs=self._work.epochs)
@@ -166,28 +168,12 @@ class _Trial(tune.Trainable):
         return self._work.test()
 
     def _policy(self) -> dict[str, Any] | None:
-        """The policy to keep with a checkpoint."""
-        return None
+        """The policy to keep with a checkpoint; an evaluation has none."""
+        return self._work.policy().to_json() if isinstance(self._work, SearchMethod) else None
 
     def _network(self) -> dict[str, Any] | None:
-        """The network to keep when the trial has finished."""
-        return None
-
-
-class SearchTrainable(_Trial):
-    """One search: a method on one seed."""
-
-    def _network(self) -> dict[str, Any] | None:
-        document: dict[str, Any] | None = self._work.trained()  # type: ignore[union-attr]
-        return document
-
-    def _policy(self) -> dict[str, Any] | None:
-        document: dict[str, Any] = self._work.policy().to_json()  # type: ignore[union-attr]
-        return document
-
-
-class EvaluationTrainable(_Trial):
-    """One training from scratch."""
+        """The network to keep when the trial has finished, where it is a result."""
+        return self._work.trained() if isinstance(self._work, SearchMethod) else None
 
 
 @contextmanager

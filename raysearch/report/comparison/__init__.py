@@ -1,0 +1,9 @@
+"""Several runs on one page: rows, table, plot, HTML, CSV and LaTeX."""
+
+from __future__ import annotations
+
+from raysearch.report.comparison._rows import Entry, compare
+from raysearch.report.comparison._table import comparison_lines, comparison_table
+from raysearch.report.comparison._write import write_comparison
+
+__all__ = ["Entry", "compare", "comparison_lines", "comparison_table", "write_comparison"]
