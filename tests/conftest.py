@@ -66,17 +66,17 @@ def through_a_file(state: dict[str, Any]) -> Any:
 
 
 class CommandLine:
-    """`python -m raysearch.run` in a folder of its own."""
+    """`python -m raysearch.run`, or another program, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, program: str = "raysearch.run") -> None:
+        self.folder, self.program = folder, program
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self.environment.pop("RAY_ADDRESS", None)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a run and return at once."""
         return subprocess.Popen(
-            [sys.executable, "-m", "raysearch.run", *arguments],
+            [sys.executable, "-m", self.program, *arguments],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,

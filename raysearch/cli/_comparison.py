@@ -27,6 +27,7 @@ TAKEN = {
 }
 # What may be another when a comparison is continued: where things go, and what computes them.
 MAY_CHANGE = ("name", "runs_dir", "device", "tracking")
+SEARCH = ("search", "seeds")  # what means nothing where nothing is searched
 HOLDS = ("cpus_per_trial", "gpus_per_trial", "max_failures")
 
 
@@ -127,8 +128,10 @@ def check_same(method: str, before: Configuration, now: Configuration) -> None:
         RaysearchError: it has others.
     """
     first, second = dict(_leaves(before.values)), dict(_leaves(now.values))
+    searched = now.settings.method.name not in methods.FIXED
+    free = MAY_CHANGE if searched else (*MAY_CHANGE, *SEARCH)
     for key in sorted(first.keys() | second.keys()):
-        if key.partition(".")[0] in MAY_CHANGE or key.rpartition(".")[2] in HOLDS:
+        if key.partition(".")[0] in free or key.rpartition(".")[2] in HOLDS:
             continue
         if first.get(key) != second.get(key):
             raise RaysearchError(

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.report._html import data_url, template
-from raysearch.report._words import phrase
+from raysearch.report._words import UNITS, phrase
 from raysearch.report.comparison._words import best_by_budget, row_label
 
 AUGMENTED = "augmented.png"  # of a run's folder
+DARKEST = 55  # percent of the accent colour behind the largest share
 
 
 def comparison_html(comparison: Mapping[str, Any], plot: bytes) -> bytes:
@@ -22,6 +23,7 @@ def comparison_html(comparison: Mapping[str, Any], plot: bytes) -> bytes:
     """
     rows = comparison["rows"]
     policies = [row for row in rows if row["policy"] and _does_something(row["policy"])]
+    continuous = [row for row in policies if row["policy"]["parameters"]]
     shown = template("comparison.html.j2").render(
         comparison=comparison,
         references=comparison["references"],
@@ -30,7 +32,11 @@ def comparison_html(comparison: Mapping[str, Any], plot: bytes) -> bytes:
         budgets=best_by_budget(comparison),
         plot=data_url(plot),
         shares=_shares([row for row in policies if row["policy"]["operations"]]),
-        continuous=[row for row in policies if row["policy"]["parameters"]],
+        continuous=continuous,
+        parameters=dict.fromkeys(
+            name for row in continuous for name in row["policy"]["parameters"]
+        ),
+        units=UNITS,
         pictures=_pictures(comparison, policies),
     )
     return shown.encode("utf-8")
@@ -57,7 +63,7 @@ def _shares(rows: list[Any]) -> dict[str, Any]:
                 "cells": [
                     None
                     if (share := row["policy"]["operations"].get(name)) is None
-                    else {"percent": 100 * share, "shade": round(100 * share / most)}
+                    else {"percent": 100 * share, "shade": round(DARKEST * share / most)}
                     for row in rows
                 ],
             }

@@ -1,0 +1,112 @@
+"""`python -m raysearch.compare` on the real thing: one Ray run, only what is missing, kills."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CommandLine, figures_of, kill_tree, wait_for
+from mlflow import MlflowClient
+
+QUICK = ["search.epochs=4", "evaluation.epochs=2", "seeds=1", "evaluation.seeds=2"]
+FIRST = ["methods=[none,dada]", *QUICK]
+
+
+def comparison_of(cli: CommandLine, name: str = "compare-digits") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((cli.folder / f"runs/{name}/comparison.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """A comparison of two, to which a third is added."""
+    cli = CommandLine(tmp_path_factory.mktemp("compare"), "raysearch.compare")
+    first = cli.run(*FIRST)
+    assert first.returncode == 0, first.stderr
+    added = cli.run("methods=[none,dada,uniform]", *QUICK)
+    assert added.returncode == 0, added.stderr
+    assert "2 of 2 done" in added.stdout  # the two trainings of the uniform policy
+    return cli
+
+
+def test_every_method_is_a_run_and_all_are_on_one_page(compared: CommandLine) -> None:
+    comparison = comparison_of(compared)
+    assert [row["name"] for row in comparison["rows"]] == ["none", "uniform", "dada"]
+    folder = compared.folder / "runs/compare-digits"
+    assert all((folder / name / "report.html").is_file() for name in ("none", "uniform", "dada"))
+    assert (folder / "comparison.html").stat().st_size > 10_000
+    assert not (folder / "trials").exists()
+
+
+def test_a_method_finds_what_it_finds_alone(compared: CommandLine) -> None:
+    run = CommandLine(compared.folder)
+    alone = run.run("method=dada", "evaluation.policies=[learned]", "name=alone", *QUICK)
+    assert alone.returncode == 0, alone.stderr
+    runs = compared.folder / "runs"
+    assert figures_of(runs / "alone") == figures_of(runs / "compare-digits/dada")
+
+
+def test_mlflow_has_costs_and_errors_in_columns(compared: CommandLine) -> None:
+    client = MlflowClient(f"sqlite:///{compared.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("compare-digits")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = {run.info.run_name: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
+    assert set(parents) == {"none", "dada", "uniform", "compare-digits (comparison)"}
+    for name in ("none", "dada", "uniform"):
+        assert {"test_error", "search_epoch_equivalents", "trainings_bought"} <= set(
+            parents[name].data.metrics
+        )
+    assert "difference/none/mean" in parents["dada"].data.metrics
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(children) == 1 + 3 * 2
+    pages = client.list_artifacts(parents["compare-digits (comparison)"].info.run_id)
+    assert "comparison.html" in {file.path for file in pages}
+
+
+def test_existing_runs_and_experiments_are_compared_without_ray(compared: CommandLine) -> None:
+    by_folder = compared.run("runs=[runs/compare-digits]", "name=again")
+    assert by_folder.returncode == 0, by_folder.stderr
+    by_experiment = compared.run("experiment=compare-digits", "name=tracked")
+    assert by_experiment.returncode == 0, by_experiment.stderr
+    names = {row["name"] for row in comparison_of(compared)["rows"]}
+    for name in ("again", "tracked"):
+        assert {row["name"] for row in comparison_of(compared, name)["rows"]} == names
+    missing = compared.run("experiment=nothing")
+    assert missing.returncode == 2
+    assert "has no experiment 'nothing'" in missing.stderr
+
+
+def test_other_settings_need_another_name(compared: CommandLine) -> None:
+    changed = compared.run(*FIRST, "search.epochs=5")
+    assert changed.returncode == 2
+    assert "dada was run with search.epochs=4 there, not 5" in changed.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on(
+    tmp_path: Path, compared: CommandLine, stopping: list[subprocess.Popen[str]]
+) -> None:
+    cli = CommandLine(tmp_path, "raysearch.compare")
+    process = cli.start(*FIRST)
+    stopping.append(process)
+    folder = cli.folder / "runs/compare-digits"
+    wait_for(lambda: _epochs(folder) >= 2, process)
+    kill_tree(process)
+    again = cli.run(*FIRST)
+    assert again.returncode == 0, again.stderr
+    for name in ("none", "dada"):
+        expected = figures_of(compared.folder / "runs/compare-digits" / name)
+        assert figures_of(folder / name) == expected
+
+
+def _epochs(folder: Path) -> int:
+    done = [0]
+    for path in folder.glob("trials/*/*/checkpoint_*/progress.json"):
+        try:
+            done.append(json.loads(path.read_text())["epoch"])
+        except (OSError, ValueError):
+            continue
+    return max(done)
