@@ -62,6 +62,10 @@ def test_mlflow_has_costs_and_errors_in_columns(compared: CommandLine) -> None:
     assert "difference/none/mean" in parents["dada"].data.metrics
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(children) == 1 + 3 * 2
+    view = json.loads(experiment.tags["mlflow.sharedViewState.raysearch"])
+    known = {name for run in parents.values() for name in run.data.metrics}
+    shown = {c.split("`")[1] for c in view["selectedColumns"] if c.startswith("metrics.")}
+    assert shown - known == {"difference/trivial_augment/mean"}  # which is not among the three
     pages = client.list_artifacts(parents["compare-digits (comparison)"].info.run_id)
     assert "comparison.html" in {file.path for file in pages}
 

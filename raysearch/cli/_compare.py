@@ -134,11 +134,14 @@ def _present(asked: Asked, others: Sequence[Entry], quiet: bool) -> None:
     comparison = compare(asked.name, [*own, *others])
     files = write_comparison(asked.folder, comparison)
     console = Console()
+    view = None
     if comparison["tracking"]:
-        log_comparison(comparison, files, warn=lambda text: console.print(text, style="yellow"))
+        view = log_comparison(
+            comparison, files, warn=lambda text: console.print(text, style="yellow")
+        )
     shown = [str(file) for file in files]
     if quiet:
         for line in comparison_lines(comparison, shown):
             console.print(line, soft_wrap=True, highlight=False)
     else:
-        console.print(comparison_table(comparison, shown))
+        console.print(comparison_table(comparison, shown, view))

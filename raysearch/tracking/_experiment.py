@@ -17,6 +17,48 @@ from raysearch.tracking._writer import PARENT_TAG
 COMPARISON_TAG = "raysearch.comparison"
 SUMMARY = "summary.json"
 
+# A view of an experiment that is kept with it, as MLflow's own button "Share" keeps one: the
+# finished runs by their error, with their costs as columns, and both as charts.
+VIEW = "raysearch"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+COLUMNS = (
+    "test_error",
+    "test_error_std",
+    "difference/none/mean",
+    "difference/trivial_augment/mean",
+    "trainings_bought",
+    "total_trainings",
+    "search_device_seconds",
+    "search_wall_seconds",
+)
+CHART = {"deleted": False, "isGenerated": False, "metricSectionId": VIEW, "runsCountToCompare": 100}
+STATE = {
+    "searchFilter": "tags.`raysearch.stage` = 'done'",
+    "orderByKey": "metrics.`test_error`",
+    "orderByAsc": True,
+    "selectedColumns": ["params.`method.name`", *(f"metrics.`{name}`" for name in COLUMNS)],
+    "compareRunSections": [
+        {"uuid": VIEW, "name": "Cost against error", "display": True, "isReordered": False}
+    ],
+    "compareRunCharts": [
+        {
+            **CHART,
+            "type": "SCATTER",
+            "uuid": "scatter",
+            "xaxis": {"key": "total_trainings", "type": "METRIC"},
+            "yaxis": {"key": "test_error", "type": "METRIC"},
+        },
+        {
+            **CHART,
+            "type": "PARALLEL",
+            "uuid": "parallel",
+            "selectedParams": ["method.name"],
+            "selectedMetrics": ["total_trainings", "search_device_seconds", "test_error"],
+            "showAllRuns": True,
+        },
+    ],
+}
+
 
 def read_summaries(uri: str | None, experiment: str) -> list[tuple[str, dict[str, Any]]]:
     """Names and summaries of an experiment's finished runs, the oldest first.
@@ -55,8 +97,8 @@ def read_summaries(uri: str | None, experiment: str) -> list[tuple[str, dict[str
 
 def log_comparison(
     comparison: Mapping[str, Any], files: Sequence[Path], *, warn: Callable[[str], None]
-) -> None:
-    """Add a comparison to its runs' experiment; never raises.
+) -> str | None:
+    """Add a comparison to its runs' experiment, and a view of them; never raises.
 
     Its files go to a run of their own, made once. Each compared run gets its differences from the
     references, `difference/<reference>/mean`, `/low` and `/high` in percentage points, and its cost
@@ -66,6 +108,9 @@ def log_comparison(
         comparison: see `raysearch.report.comparison.compare`.
         files: that hold it.
         warn: called with one line when it cannot be written.
+
+    Returns:
+        How to see it; None when it could not be written.
     """
     tracking = comparison["tracking"]
     try:
@@ -77,9 +122,12 @@ def log_comparison(
             if row["tracking"] is not None and not row["joint"]:
                 for name, value in _figures(row).items():
                     store.client.log_metric(row["tracking"], name, value)
+        store.client.set_experiment_tag(store.experiment_id, VIEW_TAG, json.dumps(STATE))
         store.client.set_terminated(run_id)
     except Exception as error:  # the files are on disk already
         warn(f"MLflow at {tracking['uri']} has not got the comparison ({reason(error)})")
+        return None
+    return store.view_of_experiment(VIEW)
 
 
 def _own_run(store: Store, name: str) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 DEFAULT_EXPERIMENT = "raysearch"
 CHECK_SECONDS = 5  # a server that takes longer for one small request counts as silent
 OPEN_SECONDS = 60.0  # creating the tables of a new data base on a slow disk takes a while
@@ -60,6 +61,15 @@ class Store:
         """What shows a run: a page of the server, or the command that starts the UI."""
         if self.is_server:
             return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        return self._command()
+
+    def view_of_experiment(self, key: str) -> str:
+        """What shows the experiment in a view that is kept with it."""
+        page = f"/#/experiments/{self.experiment_id}/runs?viewStateShareKey={key}"
+        return self.uri + page if self.is_server else f"{self._command()}, then {UI}{page}"
+
+    def _command(self) -> str:
+        """Starts the UI on a store that no server holds."""
         plain = self.database == Path.cwd() / "mlflow.db" and not _has_file_store(Path.cwd())
         return "mlflow ui" if plain else f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
 

@@ -15,20 +15,22 @@ from raysearch.report._words import difference, label, percent, phrase, times
 from raysearch.report.comparison._words import best_by_budget, row_label
 
 
-def comparison_table(comparison: Mapping[str, Any], files: Sequence[str]) -> RenderableType:
+def comparison_table(
+    comparison: Mapping[str, Any], files: Sequence[str], view: str | None = None
+) -> RenderableType:
     """Errors, differences and costs of all rows, what a budget buys, and where the files are.
 
     Args:
         comparison: see `compare`.
         files: that hold the comparison.
+        view: how to see it in MLflow.
     """
     lines = [Text(line) for line in best_by_budget(comparison)]
     places = Table.grid(padding=(0, 2))
     for file in files:
         places.add_row(Text(file, overflow="fold"))
-    tracking = comparison["tracking"]
-    if tracking:
-        places.add_row(Text(f"MLflow: {tracking['command']}", overflow="fold"))
+    if view:
+        places.add_row(Text(f"MLflow: {view}", overflow="fold"))
     tables = [_costs(comparison)]
     if comparison["references"] and len(comparison["rows"]) > 1:
         tables.append(_differences(comparison))
