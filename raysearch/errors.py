@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+from raysearch.credentials import redacted
+
+LONGEST_NAME = 100  # of a name in a message, which may come from a file
 
 
 class RaysearchError(Exception):
-    """Something the user can mend. The message is one line; the command line prints it as it is."""
+    """Something the user can mend. The message is one line; the command line prints it as it is.
+
+    Names of files, which others may have chosen, reach a terminal through it: line breaks become
+    spaces, other control characters are written out, and URLs lose their passwords.
+
+    Args:
+        message: what is wrong, where, and what to do.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_printable(redacted(message)))
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    line = re.sub(r"\s*[\n\r]\s*", " ", text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class NonFiniteLossError(RaysearchError):
@@ -36,7 +58,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RaysearchError:
     >>> str(unknown("method", "dadaa", ["dada", "ddas"]))
     "unknown method 'dadaa': did you mean 'dada' or 'ddas'? (known: dada, ddas)"
     """
-    names = sorted(known)
+    names, name = sorted(known), name[:LONGEST_NAME]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return RaysearchError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")

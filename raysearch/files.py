@@ -1,10 +1,25 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files that end."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """`path` can be read to an end: a pipe may keep its reader waiting, a device never ends.
+
+    Raises:
+        OSError: it is missing, or a folder, a pipe, a socket or a device.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", os.fspath(path))
 
 
 def write_whole(path: Path, content: bytes) -> None:

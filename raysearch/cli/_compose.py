@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 import raysearch
 from raysearch.cli._schema import Settings, check, check_kinds
@@ -94,7 +95,7 @@ def load(path: Path) -> Configuration:
     """
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise RaysearchError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise RaysearchError(f"{path} is not a configuration")

@@ -174,8 +174,10 @@ def resume(run: str, runs_dir: str) -> RunFolder:
         state = json.loads((path / STATE).read_text())
     except FileNotFoundError:  # killed between the two files: nothing has been computed
         state = {"version": __version__, "seconds": {}, "started": {}}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RaysearchError(f"{path / STATE} cannot be read: {error}") from error
+    if not isinstance(state, dict) or not {"seconds", "started"} <= state.keys():
+        raise RaysearchError(f"{path / STATE} is not the state of a run")
     folder = RunFolder(path, configuration, state)
     _count_lost_time(folder)
     return folder

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -111,12 +112,28 @@ def check(config: Mapping[str, Any]) -> Settings:
     """The settings, typed.
 
     Raises:
-        RaysearchError: one of them has the wrong type or is out of range.
+        RaysearchError: one of them has the wrong type or is out of range, or is a URL with a
+            password or the like: settings are stored, logged, tracked and shown.
     """
+    for key, text in _texts(config):
+        if redacted(text) != text:
+            raise RaysearchError(f"{key}={redacted(text)}: {NO_CREDENTIALS}")
     try:
         return Settings.model_validate(dict(config))
     except ValidationError as error:
         raise RaysearchError(_in_one_line(error)) from None
+
+
+def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """All settings that are words, by their names."""
+    if isinstance(values, str):
+        yield key, values
+    elif isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from _texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list):
+        for value in values:
+            yield from _texts(value, key)
 
 
 def _in_one_line(error: ValidationError) -> str:

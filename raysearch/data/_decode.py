@@ -7,10 +7,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from raysearch.files import check_regular
 
 Pixels = npt.NDArray[np.uint8]
 Payload = bytes | str | Pixels  # an encoded image, the path of one, or pixels [H, W, C]
@@ -52,7 +55,8 @@ class Decoder:
 
         Raises:
             DecodeError: it is missing, truncated, of no known format, of more pixels than
-                Pillow's limit against decompression bombs, or cannot be opened.
+                Pillow's limit against decompression bombs (89 million; a JPEG twice that, as it
+                can be decoded smaller), or cannot be opened.
         """
         try:
             with _open(payload) as image:
@@ -67,6 +71,7 @@ class Decoder:
         enough = 2 * max(self.size)
         if min(image.size) > enough:  # then a JPEG is decoded at 1/2, 1/4 or 1/8 of its size
             image.draft(None, (enough, enough))
+        _refuse_bomb(image)
         ImageOps.exif_transpose(image, in_place=True)
         upright = _eight_bit(image, self.channels)
         if upright.size != (width, height):
@@ -84,6 +89,8 @@ def read_header(payload: Payload | None) -> Header:
     try:
         with _open(payload) as image:
             width, height = image.size
+            image.draft(None, (1, 1))  # the fewest pixels that it can be decoded to
+            _refuse_bomb(image)
             # Of a PNG, Pillow would decode all pixels to look for EXIF data behind them.
             exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
             if exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
@@ -110,15 +117,33 @@ def _open(payload: Payload | None) -> Image.Image:
     if isinstance(payload, np.ndarray):
         return Image.fromarray(payload[..., 0] if payload.shape[-1] == 1 else payload)
     if isinstance(payload, str):
-        return Image.open(payload)
-    return Image.open(io.BytesIO(payload))
+        check_regular(payload)
+        return Image.open(payload, formats=formats())
+    return Image.open(io.BytesIO(payload), formats=formats())
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read, by Pillow's names: all but EPS, a program for Ghostscript."""
+    Image.init()
+    return tuple(name for name in Image.ID if name in Image.OPEN and name != "EPS")
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    """Pillow only warns of an image up to twice its limit, before a gigabyte is allocated."""
+    most, (width, height) = Image.MAX_IMAGE_PIXELS, image.size
+    if most is not None and width * height > most:
+        raise DecodeError(
+            f"{width}x{height} are more pixels than the {most:,} that are decoded (it may be a "
+            "decompression bomb); save it smaller"
+        )
 
 
 def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
     if image.mode == "F":
         raise DecodeError("floating-point images are not supported, save it with 8 bits")
     if image.mode in _SIXTEEN_BIT:
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise DecodeError("values beyond 16 bits are not supported, save it with 8 bits")
         image = Image.fromarray((values >> 8).astype(np.uint8))

@@ -79,7 +79,9 @@ def _list(settings: DataSettings) -> Listing:
     if settings.name == "digits":
         return list_digits()
     if settings.name == "folder":
-        return list_folder(settings.folder(), skip=settings.on_error == "skip")
+        return list_folder(
+            settings.folder(), skip=settings.on_error == "skip", links=settings.links
+        )
     if settings.name == "parquet":
         return list_parquet(settings.folder(), settings.image_column, settings.label_column)
     return list_torchvision(settings.name, settings.folder())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import pyarrow.parquet as pq
 import torch
 
 from raysearch.data._decode import Payload
-from raysearch.data._source import Index, Listing, Part, Source
+from raysearch.data._source import Index, Listing, Part, Source, check_class_names
 from raysearch.errors import RaysearchError
+from raysearch.files import check_regular
 
 WINDOW_BYTES = 1 << 29
 _GROUP_SAMPLE = 16
@@ -107,10 +109,15 @@ class ParquetSource(Source):
         if value.get("path") is None:
             return None
         root = Path(self.root).resolve()
-        path = (root / value["path"]).resolve()
+        try:
+            path = (root / value["path"]).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # e.g. a circle of links
+            raise RaysearchError(
+                f"{self.root}: the image path {value['path'][:200]!r} cannot be followed: {error}"
+            ) from error
         if not path.is_relative_to(root):
             raise RaysearchError(
-                f"{self.root}: the image path {value['path']!r} leads out of this folder"
+                f"{self.root}: the image path {value['path'][:200]!r} leads out of this folder"
             )
         return str(path)
 
@@ -148,11 +155,9 @@ def _shuffled(indices: Index, generator: torch.Generator | None) -> Index:
 def _read_rows(
     file: str, reader: pq.ParquetFile, number: int, column: str, rows: Index
 ) -> list[dict[str, Any] | None]:
-    try:
+    with _reading(Path(file)):
         table = reader.read_row_group(number, columns=[column], use_threads=False)
         return list(table.column(column).take(pa.array(rows)).to_pylist())
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(Path(file), error) from error
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -161,15 +166,21 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     Raises:
         RaysearchError: it is no Parquet file, is damaged, or cannot be read.
     """
-    try:
+    with _reading(path):
+        check_regular(path)
         return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> RaysearchError:
-    reason = " ".join(str(error).split())
-    return RaysearchError(f"{path} is not a readable Parquet file: {reason}")
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says which Parquet file it is that cannot be read."""
+    try:
+        yield
+    except RaysearchError:
+        raise
+    except Exception as error:  # Arrow raises nearly anything on broken files
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise RaysearchError(f"{path} is not a readable Parquet file: {reason}") from error
 
 
 def find_parts(root: Path) -> dict[str, list[Path]]:
@@ -208,11 +219,11 @@ def _check_shards(shards: list[Path]) -> None:
         if match:
             found.setdefault(int(match[2]), set()).add(int(match[1]))
     for total, numbers in found.items():
-        missing = sorted(set(range(total)) - numbers)
-        if missing:
+        missing = next((number for number in range(total) if number not in numbers), None)
+        if missing is not None:
             raise RaysearchError(
                 f"{shards[0].parent}: of the {total} shards like {shards[0].name}, "
-                f"number {missing[0]} is missing"
+                f"number {missing} is missing"
             )
 
 
@@ -237,6 +248,7 @@ def list_parquet(root: Path, image_column: str | None, label_column: str) -> Lis
         source, labels, named = _list_part(root, files, image_column, label_column)
         if part == "train":
             classes = named or _numbered(source, labels)
+            check_class_names(classes, files[0])
         assert classes is not None
         wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
         if len(wrong):
@@ -270,7 +282,8 @@ def _list_part(
     labels: list[npt.NDArray[np.int64]] = []
     column, names = "", None
     for number, path in enumerate(files):
-        with open_parquet(path) as reader:
+        with open_parquet(path) as reader, _reading(path):
+            _check_footer(path, reader.metadata)
             found = _image_column(path, reader.schema_arrow, image_column, label_column)
             if number and found != column:
                 raise _layout(path, f"its image column is {found!r}, {files[0].name}'s {column!r}")
@@ -283,7 +296,7 @@ def _list_part(
                 groups.append((number, index, before, size))
                 counts.append(rows)
                 before += rows
-            labels.append(_read_labels(path, reader, label_column))
+            labels.append(_read_labels(path, reader, label_column, before))
     if sum(counts) == 0:
         raise RaysearchError(f"{files[0]} has no rows")
     source = ParquetSource(
@@ -297,11 +310,33 @@ def _list_part(
     return source, np.concatenate(labels), names
 
 
-def _read_labels(path: Path, reader: pq.ParquetFile, column: str) -> npt.NDArray[np.int64]:
-    try:
-        labels = reader.read(columns=[column], use_threads=False).column(column).cast(pa.int64())
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
+def _check_footer(path: Path, footer: pq.FileMetaData) -> None:
+    """That what the footer counts can be, before anything of such a size is allocated."""
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    rows = [group.num_rows for group in groups]
+    size = path.stat().st_size
+    most = 8 * size  # an image, or its path, takes more than a bit
+    if min(rows, default=0) < 0 or sum(rows) != footer.num_rows or sum(rows) > most:
+        raise RaysearchError(
+            f"{path} is not a readable Parquet file: its footer counts {footer.num_rows} rows, "
+            f"{sum(rows)} in its row groups, in {size} bytes"
+        )
+    wrong = min((group.total_byte_size for group in groups), default=0)
+    if wrong < 0:
+        raise RaysearchError(
+            f"{path} is not a readable Parquet file: its footer has a row group of {wrong} bytes"
+        )
+
+
+def _read_labels(
+    path: Path, reader: pq.ParquetFile, column: str, rows: int
+) -> npt.NDArray[np.int64]:
+    labels = reader.read(columns=[column], use_threads=False).column(column).cast(pa.int64())
+    if len(labels) != rows:
+        raise RaysearchError(
+            f"{path} is not a readable Parquet file: its footer counts {rows} rows, it has "
+            f"{len(labels)} labels"
+        )
     if labels.null_count:
         row = labels.is_null().to_pylist().index(True)
         raise RaysearchError(f"{path}, row {row}: the label is null")
@@ -336,7 +371,7 @@ def _class_names(path: Path, schema: pa.Schema, label: str) -> tuple[str, ...] |
         return None
     try:
         names = json.loads(raw)["info"]["features"][label].get("names")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         names = None  # metadata about something else
     if names is None:
         return None

@@ -31,6 +31,7 @@ class DataSettings:
     memory_limit_mb: int = 4096
     workers: int | None = None
     on_error: str = "error"
+    links: str = "inside"
     image_column: str | None = None
     label_column: str = "label"
     predefined: Mapping[str, Any] | None = None  # the basic augmentation; read by the training
@@ -72,6 +73,8 @@ class DataSettings:
             )
         if self.on_error not in ("error", "skip"):
             raise unknown("choice for data.on_error", str(self.on_error), ("error", "skip"))
+        if self.links not in ("inside", "anywhere"):
+            raise unknown("choice for data.links", str(self.links), ("inside", "anywhere"))
 
     def _integer(self, key: str, least: int) -> None:
         value = getattr(self, key)

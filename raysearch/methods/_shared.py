@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raysearch.data import Split
 from raysearch.errors import NonFiniteLossError, RaysearchError
@@ -126,8 +126,13 @@ def check_fits(checkpoint: Mapping[str, Any], made: Mapping[str, Any]) -> None:
     """
     if not isinstance(checkpoint, Mapping) or checkpoint.get("format") != FORMAT:
         raise RaysearchError("not a shared checkpoint of raysearch")
+    for key in ("made", "model", "optimizer", "metrics"):
+        if not isinstance(checkpoint.get(key), Mapping):
+            raise RaysearchError(f"not a shared checkpoint of raysearch (no {key!r})")
+    if not isinstance(checkpoint["metrics"].get("epoch_equivalents"), float):
+        raise RaysearchError("not a shared checkpoint of raysearch (it does not say what it cost)")
     for key, value in made.items():
         theirs = checkpoint["made"].get(key)
-        if theirs != value:
+        if isinstance(theirs, Tensor) or theirs != value:
             why = " (another seed divides the images otherwise)" if key.endswith(" images") else ""
-            raise RaysearchError(f"it was made with {key} {theirs}, not {value}{why}")
+            raise RaysearchError(f"it was made with {key} {theirs!s:.200}, not {value}{why}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
 
 if TYPE_CHECKING:
@@ -37,10 +38,13 @@ class Store:
 
     Raises:
         RaysearchError: the server does not answer within seconds, the data base is corrupt,
-            locked or not writable, MLflow refuses it, or there is no such experiment.
+            locked or not writable, MLflow refuses it, there is no such experiment, or the URL has
+            a password in it: it is stored with the run. MLflow takes one from the environment.
     """
 
     def __init__(self, uri: str | None, experiment: str, *, create: bool = True) -> None:
+        if uri is not None and redacted(uri) != uri:
+            raise RaysearchError(f"tracking.uri={uri}: {NO_CREDENTIALS}")
         self.uri, self.database = _absolute(uri or DEFAULT_URI)
         self.experiment, self._create = experiment, create
         existed = self.database is not None and self.database.exists()

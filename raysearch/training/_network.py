@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from raysearch import models
 from raysearch.errors import RaysearchError
+from raysearch.states import load
 from raysearch.training._task import Task
 
 KEYS = ("model", "classes", "channels", "size", "mean", "std", "weights")
+LARGEST = 8192  # pixels of a side
 
 
 class TrainedNetwork(nn.Module):
@@ -78,20 +80,32 @@ def load_network(path: str | os.PathLike[str]) -> TrainedNetwork:
     """
     path = Path(path)
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-        missing = [key for key in KEYS if key not in document]
-        if missing:
-            raise RaysearchError(f"{path}: not a network of raysearch (no {missing[0]!r})")
-        return TrainedNetwork(document).eval()
+        document = load(path)
     except OSError as error:
         raise RaysearchError(f"{path}: {error.strerror or error}") from None
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:
+    missing = [key for key in KEYS if key not in document]
+    if missing:
+        raise RaysearchError(f"{path}: not a network of raysearch (no {missing[0]!r})")
+    try:
+        _check(document)
+        return TrainedNetwork(document).eval()
+    except Exception as error:  # whatever a file may hold
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RaysearchError(f"{path}: not a network of raysearch ({reason})") from None
+
+
+def _check(document: Mapping[str, Any]) -> None:
+    """That the sizes are those of a network, before anything of these sizes is allocated."""
+    classes, channels, size = document["classes"], document["channels"], document["size"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("'classes' is no list of names")
+    if channels not in (1, 3):
+        raise ValueError("'channels' is neither 1 nor 3")
+    if len(size) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in size):
+        raise ValueError(f"'size' is not two numbers of pixels up to {LARGEST}")
+    for key in ("mean", "std"):
+        values = document[key]
+        if len(values) != channels or not all(
+            type(v) is float and math.isfinite(v) for v in values
+        ):
+            raise ValueError(f"{key!r} is not a number for each channel")

@@ -86,7 +86,7 @@ def read_progress(folder: Path) -> Progress | None:
     """How far the trial was, or None when the checkpoint is not whole."""
     try:
         progress = Progress(**json.loads((folder / PROGRESS).read_text()))
-        whole = all(
+        whole = _has_its_types(progress) and all(
             not size or (folder / name).stat().st_size == size
             for name, size in (
                 (STATE, progress.state_bytes),
@@ -94,13 +94,22 @@ def read_progress(folder: Path) -> Progress | None:
                 (NETWORK, progress.network_bytes),
             )
         )
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return progress if whole else None
 
 
+def _has_its_types(progress: Progress) -> bool:
+    """Whether it holds numbers and lists where there should be some, whoever wrote the file."""
+    wanted = asdict(Progress(epochs=0))
+    return all(
+        isinstance(value, int | float if isinstance(wanted[name], float) else type(wanted[name]))
+        for name, value in vars(progress).items()
+    ) and all(isinstance(row, dict) for row in progress.history)
+
+
 def read_state(folder: Path) -> dict[str, Any]:
-    """The state in a whole checkpoint of what has not finished, on the CPU."""
+    """The state in a whole checkpoint of what has not finished, on the CPU; see `states.load`."""
     return load(folder / STATE)
 
 
