@@ -18,6 +18,8 @@ from raysearch.cli._results import Found, report, settle
 from raysearch.cli._signals import stop_on_sigterm
 from raysearch.cli._stages import search
 from raysearch.console import Display
+from raysearch.data import Dataset
+from raysearch.errors import RaysearchError
 from raysearch.policy import Policy
 from raysearch.tracking import Observer, Tracker, TrialInfo
 from raysearch.tune import (
@@ -85,16 +87,26 @@ def make_members(configurations: Mapping[str, Configuration], wish: Wish) -> lis
     """
     members: list[Member] = []
     for name, configuration in configurations.items():
-        places = None if wish.address else place_trials(configuration, local_capacity(wish))
-        plan = make_plan(configuration, None, members[0].plan.dataset if members else None)
-        needed = rehearse(plan, places)
-        sizes = {
-            group.stage: group.cost.equivalents * group.epochs
-            for group in groups(plan, places)
-            if group.cost is not None
-        }
-        members.append(Member(name, plan, needed, sizes))
+        try:
+            dataset = members[0].plan.dataset if members else None
+            members.append(_make_member(name, configuration, wish, dataset))
+        except RaysearchError as error:
+            raise RaysearchError(f"{name}: {error}") from error
     return members
+
+
+def _make_member(
+    name: str, configuration: Configuration, wish: Wish, dataset: Dataset | None
+) -> Member:
+    places = None if wish.address else place_trials(configuration, local_capacity(wish))
+    plan = make_plan(configuration, None, dataset)
+    needed = rehearse(plan, places)
+    sizes = {
+        group.stage: group.cost.equivalents * group.epochs
+        for group in groups(plan, places)
+        if group.cost is not None
+    }
+    return Member(name, plan, needed, sizes)
 
 
 def describe(configurations: Mapping[str, Configuration], wish: Wish) -> str:

@@ -150,9 +150,9 @@ def _training(summary: Mapping[str, Any], policy: str) -> dict[str, float]:
 
 
 def _place(row: Mapping[str, Any]) -> tuple[bool, int]:
-    """Baselines first, in their usual order; the others as they come."""
-    name = row["name"]
-    return name not in BASELINES, BASELINES.index(name) if name in BASELINES else 0
+    """Baselines first, in their usual order; what was searched as it comes."""
+    known = row["name"] in BASELINES and not row["search"]["epoch_equivalents"]
+    return not known, BASELINES.index(row["name"]) if known else 0
 
 
 def _plain(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
