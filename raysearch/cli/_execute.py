@@ -125,13 +125,14 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
     return report(folder, plan, found, evaluated, tracker)
 
 
-def stored_bytes(plan: Plan, files: int) -> int:
+def stored_bytes(plan: Plan, files: int, stages: int = 3) -> int:
     """What goes into Ray's object store: the data set for every stage, and shared checkpoints.
 
     Args:
         plan: whose data set it is.
         files: bytes that the run needs on disk.
+        stages: that it has at most.
     """
     buffers: list[pickle.PickleBuffer] = []
     stream = pickle.dumps(plan.dataset, protocol=5, buffer_callback=buffers.append)
-    return 3 * (len(stream) + sum(buffer.raw().nbytes for buffer in buffers)) + files
+    return stages * (len(stream) + sum(buffer.raw().nbytes for buffer in buffers)) + files

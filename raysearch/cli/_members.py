@@ -191,7 +191,8 @@ def _carry_out(
 ) -> None:
     first = runs[members[0].name]
     needed = sum(member.bytes_needed for member in members)
-    with cluster(first.wish, stored_bytes(members[0].plan, needed)) as capacity:
+    stages = 2 + 2 * sum(not member.in_one_trial for member in members)
+    with cluster(first.wish, stored_bytes(members[0].plan, needed, stages)) as capacity:
         stop_on_sigterm()
         (folder / TRIALS).mkdir(exist_ok=True)
         for run in runs.values():

@@ -14,6 +14,9 @@ from raysearch.report._table import titled_table
 from raysearch.report._words import difference, label, percent, phrase, times
 from raysearch.report.comparison._words import best_by_budget, row_label
 
+PAGE = "comparison.html"
+STRONGEST = 4  # operations of a policy that are listed
+
 
 def comparison_table(
     comparison: Mapping[str, Any], files: Sequence[str], view: str | None = None
@@ -31,11 +34,13 @@ def comparison_table(
         places.add_row(Text(file, overflow="fold"))
     if view:
         places.add_row(Text(f"MLflow: {view}", overflow="fold"))
-    tables = [_costs(comparison)]
+    tables = []
     if comparison["references"] and len(comparison["rows"]) > 1:
         tables.append(_differences(comparison))
+    if any(row["policy"] and row["policy"]["operations"] for row in comparison["rows"]):
+        tables.append(_policies(comparison))
     spaced = [piece for table in tables for piece in (Text(""), table)]
-    return Group(*spaced, *lines, Text(""), places)
+    return Group(Text(""), _costs(comparison), *lines, *spaced, Text(""), places)
 
 
 def comparison_lines(comparison: Mapping[str, Any], files: Sequence[str]) -> Iterator[str]:
@@ -81,6 +86,27 @@ def _differences(comparison: Mapping[str, Any]) -> Table:
         found = [row["differences"].get(name) for name in comparison["references"]]
         cells = [row_label(row), *(difference(each) if each else "" for each in found)]
         table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _policies(comparison: Mapping[str, Any]) -> Table:
+    """The policies side by side: each one's strongest operations."""
+    table = titled_table(
+        f"Strongest operations, share of applications in % (all are in {PAGE})",
+    )
+    table.add_column("policy", overflow="fold")
+    table.add_column("an image", justify="right")
+    table.add_column("operations", overflow="fold")
+    for row in comparison["rows"]:
+        policy = row["policy"]
+        shares = policy["operations"] if policy else {}
+        if not set(shares) - {"Identity"}:
+            continue
+        strongest = sorted(shares.items(), key=lambda item: -item[1])[:STRONGEST]
+        alike = len({round(share, 4) for share in shares.values()}) == 1
+        words = ", ".join(f"{name} {100 * share:.1f}" for name, share in strongest)
+        count = f"{policy['operations_per_image']:.2f}"
+        table.add_row(row_label(row), count, f"all {len(shares)} alike" if alike else words)
     return table
 
 

@@ -11,9 +11,8 @@ from raysearch.errors import RaysearchError
 from raysearch.files import write_whole
 from raysearch.report.comparison._html import comparison_html
 from raysearch.report.comparison._plot import cost_error_png
+from raysearch.report.comparison._table import PAGE
 from raysearch.report.comparison._tabular import comparison_csv, comparison_latex
-
-PAGE = "comparison.html"
 
 
 def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> list[Path]:
