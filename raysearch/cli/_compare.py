@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -52,9 +53,7 @@ def _compare(arguments: Arguments) -> None:
     finally:
         os.close(held)
         if new and not any(asked.folder.glob(f"*/{CONFIG}")) and not _has_page(asked):
-            for file in asked.folder.iterdir():
-                file.unlink()
-            asked.folder.rmdir()
+            shutil.rmtree(asked.folder, ignore_errors=True)
 
 
 def _has_page(asked: Asked) -> bool:
