@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +36,7 @@ from raysearch.tune import (
     trial_share,
     write_checkpoint,
 )
+from tests.conftest import descendants
 
 SHARE = Share(cpus=0.5, gpus=0.0, device="cpu")
 
@@ -142,6 +147,53 @@ def stage(folder: Path, build: Build, trials: int = 1, notes: Notes | None = Non
 
 def expected(seed: int, epochs: int = 6) -> float:
     return sum(seed + epoch for epoch in range(1, epochs + 1))
+
+
+def listening(pids: set[int]) -> list[Any]:
+    """The addresses on which processes accept connections."""
+    sockets = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    sockets.add(os.readlink(descriptor))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                # each 32 bits in this machine's order
+                turned = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+                found.append(ipaddress.ip_address(turned))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_all_that_is_started_listens_on_loopback_only_and_wants_the_token(
+    running: Capacity,
+) -> None:
+    class Worker:
+        def pid(self) -> int:
+            return os.getpid()
+
+    worker = ray.remote(num_cpus=0)(Worker).remote()
+    started = dict(descendants(os.getpid()))
+    assert ray.get(worker.pid.remote()) in dict(descendants(os.getpid()))
+    addresses = listening({os.getpid(), *dict(descendants(os.getpid()))})
+    assert len(addresses) >= 5  # the control store, the node's two and its agent, this, the worker
+    assert all((getattr(a, "ipv4_mapped", None) or a).is_loopback for a in addresses)
+    token = os.environ["RAY_AUTH_TOKEN"]
+    assert not any(token in command for command in started.values())
+    address = ray.get_runtime_context().gcs_address
+    program = f"from ray._raylet import GcsClient; GcsClient(address={address!r}); print('in')"
+    for known, told in ((token, "in"), ("0" * 64, "")):
+        environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": known}
+        result = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+        )
+        assert result.stdout.strip() == told
+    assert "AuthenticationError" in result.stderr
 
 
 def test_trials_report_every_epoch_and_their_end(running: Capacity, tmp_path: Path) -> None:

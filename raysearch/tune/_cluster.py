@@ -138,7 +138,8 @@ def cluster(wish: Wish, store_bytes: int = 0) -> Iterator[Capacity]:
             options["runtime_env"] = {"py_modules": [str(Path(raysearch.__file__).parent)]}
     try:
         try:
-            ray.init(**options)
+            with _on_loopback(own_cluster=wish.address is None):
+                ray.init(**options)
         except Exception as error:
             raise _cannot_start(wish, error) from error
         if wish.address is not None:
@@ -146,6 +147,24 @@ def cluster(wish: Wish, store_bytes: int = 0) -> Iterator[Capacity]:
         yield capacity
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback(own_cluster: bool) -> Iterator[None]:
+    """The servers of a cluster that is started within listen on 127.0.0.1 alone.
+
+    So they do by default on macOS and Windows. On Linux Ray wants to be joined by other machines:
+    its servers listen on every interface, and `ray.init` replaces a loopback address that it is
+    given by the machine's public one.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not own_cluster
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _prepare_environment(own_cluster: bool) -> None:
