@@ -20,8 +20,10 @@ from raysearch.cli._plan import Plan, merge, place_trials
 from raysearch.cli._quiet import quiet
 from raysearch.cli._signals import stop_on_sigterm
 from raysearch.cli._stages import keep_networks, run_trials, search
+from raysearch.cli._storage import copy_results, warning
 from raysearch.console import Display
 from raysearch.data import Dataset, Split
+from raysearch.errors import RaysearchError
 from raysearch.policy import Policy, read_policy
 from raysearch.report import write_report
 from raysearch.tracking import Observer, Tracker, TrialInfo, TrialResult
@@ -66,6 +68,8 @@ def execute(run: Run) -> None:
     check_space(folder.path, run.bytes_needed)
     with quiet(folder.log) as terminal, _display(terminal, run.quiet) as display:
         _log.info("run %s, configuration: %s", folder.path, run.configuration.values)
+        if said := warning(run.configuration):
+            display.warning(said)
         try:
             with _tracker(run, display) as tracker:
                 summary = _stages(run, display, tracker)
@@ -76,10 +80,17 @@ def execute(run: Run) -> None:
             stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
             with contextlib.suppress(OSError):  # a full disk must not hide the error
                 folder.save_state(status="interrupted" if stopped else "failed")
+            if folder.begun:
+                try:
+                    copy_results(run.configuration, folder.path)
+                except RaysearchError as trouble:
+                    display.warning(str(trouble))
             raise
         folder.save_state(status="complete")
         forget_trials(folder.trials)
         display.result(summary)
+        if stored := copy_results(run.configuration, folder.path):
+            display.message(f"results copied to {stored}")
 
 
 @contextlib.contextmanager
@@ -118,7 +129,7 @@ def _tracker(run: Run, display: Display) -> Iterator[Tracker | None]:
 def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, Any]:
     folder, plan = run.folder, run.plan
     observers: list[Observer] = [display, *([tracker] if tracker else [])]
-    with cluster(run.wish, _store_bytes(run)) as capacity:
+    with cluster(run.wish, _store_bytes(run), folder.path) as capacity:
         stop_on_sigterm()
         places = place_trials(run.configuration, capacity)
         folder.save_state(status="running", device=capacity.device)
