@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -155,7 +156,9 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.token = secrets.token_hex(32)
-        self.place = Path(tempfile.mkdtemp(prefix="rs", dir="/tmp"))  # a socket's path is short
+        # Each node has a place of its own, as on machines of their own: every node that unpacks a
+        # job's working directory begins by removing what is there. A socket's path is short.
+        self.place = Path(tempfile.mkdtemp(prefix="rs", dir="/tmp"))
         self.processes: list[subprocess.Popen[bytes]] = []
         keep = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -165,7 +168,7 @@ class Cluster:
         gcs, dashboard, self.mlflow_port = free_ports(3)
         self.address, self.jobs = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
         head = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=0"]
-        self._start("head", [*head, f"--temp-dir={self.place}", "--include-dashboard=true"])
+        self._start("head", [*head, "--include-dashboard=true"])
         for name in ("a", "b"):
             self._start(name, [f"--address={self.address}", "--num-cpus=1"])
 
@@ -199,7 +202,7 @@ class Cluster:
         listed = self.ray("list", "actors", "--address", self.jobs, "--format=json", "--limit=1000")
         by_job: dict[str, set[str]] = {}
         for actor in json.loads(listed.stdout[listed.stdout.index("[") :]):
-            if "Trainable" in actor["class_name"]:
+            if "Trainable" in actor["class_name"] and actor["node_id"]:  # None: never placed
                 by_job.setdefault(actor["job_id"], set()).add(actor["node_id"])
         return [by_job[job] for job in sorted(by_job)]
 
@@ -212,8 +215,9 @@ class Cluster:
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, *where]
         command += ["--artifacts-destination", str(place / "artifacts")]
         self._popen("mlflow", command, {**self.environment, "MLFLOW_DISABLE_TELEMETRY": "true"})
-        self._wait_for(lambda: answers(self.mlflow_port), "mlflow")
-        return f"http://127.0.0.1:{self.mlflow_port}", place / "mlflow.db"
+        address = f"http://127.0.0.1:{self.mlflow_port}"
+        self._wait_for(lambda: answers(f"{address}/health"), "mlflow")
+        return address, place / "mlflow.db"
 
     def stop(self) -> None:
         """End every process that was started here."""
@@ -228,6 +232,7 @@ class Cluster:
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
         common = ["--block", "--disable-usage-stats", f"--object-store-memory={128 * 2**20}"]
+        common.append(f"--temp-dir={self.place / name}")
         ports = ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
         log = self._popen(name, [*command, *common, *ports], self.environment)
@@ -266,9 +271,12 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")

@@ -230,7 +230,7 @@ def _check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:
                 ) from error
             if not sees:
                 raise RaysearchError(
-                    f"node {address} does not see the run's folder {folder.resolve()}: "
+                    f"node {address} does not see the run's folder {mark.parent}: "
                     "set runs_dir to a folder on storage that all nodes share"
                 )
     finally:
