@@ -27,6 +27,7 @@ from raysearch.policy import Candidates, Pairs, SubPolicies, trivial_augment
 
 SMALL = {
     "trial_overhead": ["updates=2", "parallel=2", "workers=1", "epochs=1", "limit=100"],
+    "scale": ["trials=1,2", "at_once=1", "epochs=2", "seconds=0.01"],
     "ops": ["rounds=1", "batch=8", "seconds=0.01"],
     "step_cost": ["model=small_cnn", "batch=8", "rounds=1", "size=8"],
     "planted": ["operations=Invert,Rotate", "seeds=2", "epochs=1", "size=8", "workers=1"],
@@ -42,6 +43,7 @@ SMALL = {
 }
 KEYS = {
     "trial_overhead": {"overhead_seconds", "idle_share", "busy_share", "processes"},
+    "scale": {"at_once", "trial_seconds", "tracking_percent", "rows"},
     "ops": {"ratio_32", "ratio_224"},
     "step_cost": {"method", "ratio", "arithmetic_ratio"},
     "planted": {"method", "found", "cases", "seconds", "not_identifiable"},
@@ -105,6 +107,8 @@ def test_populations_are_searched_through_ray(name: str) -> None:
         ("planted", ["operations=Rotat"], "did you mean 'Rotate'"),
         ("step_cost", ["method=dadaa"], "did you mean 'dada'"),
         ("step_cost", ["metod=dada"], "did you mean 'method='"),
+        ("scale", ["trials=1,none"], "trials=1,none: expected whole numbers of at least 1"),
+        ("scale", ["epochs=1"], "epochs=N: at least 2"),
         ("step_cost", ["rounds=many"], "rounds=many: expected a whole number"),
         ("proxies", ["policies=3"], "at least seeds=2 and policies=4"),
         ("late", ["policy=none.json"], "none.json: No such file"),

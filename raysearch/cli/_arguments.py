@@ -50,6 +50,7 @@ settings that are often changed (KEY=VALUE, as many as you like; --dry-run print
                                         autoaugment_cifar10 (_imagenet, _svhn), uniform, learned,
                                         or a policy file
   name=NAME runs_dir=DIR                where the run goes
+  storage=DIR_OR_URL                    where its results are copied at its end (s3://bucket/runs)
   tracking=none tracking.uri=URL        without MLflow; to an MLflow server
 
 """

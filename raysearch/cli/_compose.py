@@ -22,6 +22,7 @@ from raysearch.cli._schema import Settings, check, check_kinds
 from raysearch.errors import RaysearchError, unknown
 
 KINDS = {"data": "data set"}  # what messages call a group's choices
+MANIFESTS = "cluster"  # beside the groups: files for kubectl, `ray up` and `ray job submit`
 FREE = ("method", "data", "model")  # groups whose settings are their own parts' to check
 
 
@@ -58,7 +59,8 @@ def choices(group: str) -> list[str]:
 
 def groups() -> list[str]:
     """The names of the configuration groups."""
-    return sorted(path.name for path in config_dir().iterdir() if any(path.glob("*.yaml")))
+    folders = [path for path in config_dir().iterdir() if path.name != MANIFESTS]
+    return sorted(path.name for path in folders if any(path.glob("*.yaml")))
 
 
 def compose(arguments: Sequence[str]) -> Configuration:

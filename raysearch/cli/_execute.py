@@ -18,7 +18,9 @@ from raysearch.cli._quiet import quiet
 from raysearch.cli._results import report, settle
 from raysearch.cli._signals import stop_on_sigterm
 from raysearch.cli._stages import run_trials, search
+from raysearch.cli._storage import copy_results, warning
 from raysearch.console import Display
+from raysearch.errors import RaysearchError
 from raysearch.tracking import Observer, Tracker
 from raysearch.tune import Interrupted, Job, Wish, cluster, forget_trials
 
@@ -60,6 +62,8 @@ def execute(run: Run) -> None:
     check_space(folder.path, run.bytes_needed)
     with quiet(folder.log) as terminal, shown(terminal, run.quiet) as display:
         _log.info("run %s, configuration: %s", folder.path, run.configuration.values)
+        if said := warning(run.configuration):
+            display.warning(said)
         try:
             with tracked(run, display) as tracker:
                 summary = _stages(run, display, tracker)
@@ -70,10 +74,17 @@ def execute(run: Run) -> None:
             stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
             with contextlib.suppress(OSError):  # a full disk must not hide the error
                 folder.save_state(status="interrupted" if stopped else "failed")
+            if folder.begun:
+                try:
+                    copy_results(run.configuration, folder.path)
+                except RaysearchError as trouble:
+                    display.warning(str(trouble))
             raise
         folder.save_state(status="complete")
         forget_trials(folder.trials)
         display.result(summary)
+        if stored := copy_results(run.configuration, folder.path):
+            display.message(f"results copied to {stored}")
 
 
 @contextlib.contextmanager
@@ -113,7 +124,7 @@ def tracked(run: Run, display: Display) -> Iterator[Tracker | None]:
 def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, Any]:
     folder, plan = run.folder, run.plan
     observers: list[Observer] = [display, *([tracker] if tracker else [])]
-    with cluster(run.wish, stored_bytes(plan, run.bytes_needed)) as capacity:
+    with cluster(run.wish, stored_bytes(plan, run.bytes_needed), folder.path) as capacity:
         stop_on_sigterm()
         places = place_trials(run.configuration, capacity)
         folder.save_state(status="running", device=capacity.device)

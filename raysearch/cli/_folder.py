@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
 from datetime import datetime
@@ -119,7 +120,8 @@ def create(configuration: Configuration) -> RunFolder:
     values, settings = configuration.values, configuration.settings
     runs = Path(settings.runs_dir)
     made = [p for p in (runs, *runs.parents) if not p.exists()]
-    name = settings.name or _free_name(runs, f"{settings.method.name}-{settings.data.name}")
+    stem = f"{settings.method.name}-{settings.data.name}"
+    name = settings.name or _free_name(runs, stem, shared=settings.storage is not None)
     path = runs / name
     values = {**values, "name": name}
     try:
@@ -198,8 +200,10 @@ def _count_lost_time(folder: RunFolder) -> None:
         del folder.state["started"][stage]
 
 
-def _free_name(runs: Path, stem: str) -> str:
+def _free_name(runs: Path, stem: str, shared: bool) -> str:
+    """A name of its own; also where runs begun elsewhere in the same second are to come."""
     base = name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    base = name = f"{base}-{secrets.token_hex(2)}" if shared else base
     count = 2
     while (runs / name).exists():
         name, count = f"{base}-{count}", count + 1

@@ -14,6 +14,7 @@ from raysearch.cli._arguments import Arguments, parse
 from raysearch.cli._compose import compose
 from raysearch.cli._folder import check_free, create, resume
 from raysearch.cli._signals import stop_on_sigterm, was_terminated
+from raysearch.cli._storage import check_storage, copy_results
 from raysearch.errors import RaysearchError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _run(arguments: Arguments) -> None:
     configuration = compose(arguments.overrides)
     if not arguments.dry_run:
         check_free(configuration)
+        check_storage(configuration)
     check_reachable(arguments)
     from raysearch.cli._plan import make_plan, place_trials, rehearse
     from raysearch.tune import local_capacity
@@ -97,8 +99,11 @@ def _run(arguments: Arguments) -> None:
 def _resume(arguments: Arguments) -> None:
     assert arguments.resume is not None
     folder = resume(arguments.resume, _runs_dir(arguments))
+    check_storage(folder.configuration, resumed=True)
     if folder.state.get("status") == "complete":
-        print(f"run {folder.path} is complete: see {folder.path / 'report.html'}")
+        stored = copy_results(folder.configuration, folder.path)  # which may not have worked
+        place = stored or folder.path
+        print(f"run {folder.path} is complete: see {place}/report.html")
         return
     from raysearch.cli._execute import Run
     from raysearch.cli._plan import make_plan, place_trials, rehearse

@@ -97,6 +97,7 @@ class Settings(_Section):
 
     name: Annotated[str | None, BeforeValidator(_word)] = Field(pattern=NAME)
     runs_dir: str = Field(min_length=1)
+    storage: str | None = Field(default=None, min_length=1)  # runs of earlier versions have none
     device: Literal["auto", "cpu", "cuda"]
     seeds: Seeds
     search: SearchSettings

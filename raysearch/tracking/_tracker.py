@@ -84,6 +84,11 @@ class Tracker:
         assert self._parent.id is not None
         return self._parent.id
 
+    @property
+    def writing_seconds(self) -> float:
+        """CPU time that writing has taken so far, most of it beside the run in a thread."""
+        return self._writer.seconds
+
     def location(self) -> dict[str, str]:
         """Where the run lies: `uri`, `experiment`, `run_id`, and `command`, which shows it.
 

@@ -6,6 +6,7 @@ tried again, so a server that is restarted in mid-run misses nothing.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -84,6 +85,7 @@ class Writer:
         self._sending = threading.Lock()
         self._wake = threading.Event()
         self._stopped = False
+        self.seconds = 0.0  # CPU time spent on writing
         self._thread = threading.Thread(target=self._loop, name="mlflow-writer", daemon=True)
         self._thread.start()
 
@@ -124,7 +126,7 @@ class Writer:
 
     def _flush(self) -> bool:
         """One round over all runs; stops at the first that the store does not take."""
-        with self._sending:
+        with self._sending, self._timed():
             with self.lock:
                 dirty = [buffer for buffer in self._buffers if buffer.dirty]
             try:
@@ -134,6 +136,14 @@ class Writer:
                 self.trouble = reason(error)
                 return False
             return True
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.thread_time()
+        try:
+            yield
+        finally:
+            self.seconds += time.thread_time() - start
 
     def _send(self, buffer: RunBuffer) -> None:
         client = self.store.client

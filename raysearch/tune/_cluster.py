@@ -6,9 +6,9 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,19 @@ class Wish:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What trials may share: CPU cores, GPUs, and the device that they compute on."""
+    """What trials may share.
+
+    Attributes:
+        cpus: CPU cores.
+        gpus: GPUs.
+        device: "cpu" or "cuda": what they compute on.
+        nodes: CPU cores and GPUs of each node, where there are several; a trial has to fit on one.
+    """
 
     cpus: float
     gpus: float
     device: str
+    nodes: tuple[tuple[float, float], ...] = ()
 
 
 def local_capacity(wish: Wish) -> Capacity:
@@ -106,15 +114,17 @@ def _cuda_devices() -> int:
 
 
 @contextmanager
-def cluster(wish: Wish, store_bytes: int = 0) -> Iterator[Capacity]:
+def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Iterator[Capacity]:
     """Ray, running; what was started here is stopped at the end.
 
     Args:
         wish: see `Wish`.
         store_bytes: size of what will be put into the object store.
+        folder: the run's; trials leave their checkpoints in it.
 
     Raises:
-        RaysearchError: the cluster does not answer within seconds or has no such GPUs.
+        RaysearchError: the cluster does not answer within seconds, has no such GPUs, or has a
+            node that cannot run a trial or does not see `folder`.
     """
     _prepare_environment(own_cluster=wish.address is None)
     import ray
@@ -143,7 +153,11 @@ def cluster(wish: Wish, store_bytes: int = 0) -> Iterator[Capacity]:
         except Exception as error:
             raise _cannot_start(wish, error) from error
         if wish.address is not None:
-            capacity = _cluster_capacity(wish, ray.cluster_resources())  # type: ignore[no-untyped-call]
+            known = ray.nodes()  # type: ignore[no-untyped-call]
+            nodes = [node for node in known if node["Alive"] and node["Resources"].get("CPU")]
+            capacity = _cluster_capacity(wish, nodes)
+            if folder is not None:
+                _check_nodes(nodes, folder)
         yield capacity
     finally:
         ray.shutdown()
@@ -193,15 +207,64 @@ def _cannot_start(wish: Wish, error: Exception) -> RaysearchError:
     return RaysearchError(f"the Ray cluster at {wish.address} cannot be reached: {reason}")
 
 
-def _cluster_capacity(wish: Wish, resources: Mapping[str, float]) -> Capacity:
-    cpus = min(resources.get("CPU", 0.0), math.inf if wish.cpus is None else wish.cpus)
-    gpus = resources.get("GPU", 0.0)
+def _cluster_capacity(wish: Wish, nodes: Sequence[Mapping[str, Any]]) -> Capacity:
+    """What the nodes, as Ray describes them, give together, as far as it is asked for."""
+    each = tuple((n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0)) for n in nodes)
+    cpus = min(sum(cpus for cpus, _ in each), math.inf if wish.cpus is None else wish.cpus)
+    gpus = sum(gpus for _, gpus in each)
     if wish.device != "cpu" and wish.gpus != 0:
-        return _with_gpus(wish, cpus, gpus, "the cluster")
+        return replace(_with_gpus(wish, cpus, gpus, "the cluster"), nodes=each)
     _refuse_cuda_without_gpus(wish)
     if (wish.gpus or 0) > gpus:
         raise RaysearchError(f"--num-gpus {wish.gpus}: the cluster has {_count(gpus)}")
-    return Capacity(cpus, wish.gpus or 0, "cpu")
+    return Capacity(cpus, wish.gpus or 0, "cpu", each)
+
+
+def _check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Find out now, not in the first trial, that a node cannot do its part.
+
+    Raises:
+        RaysearchError: a package is missing there, or it does not see the run's folder.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    mark = folder.resolve() / f".seen-{secrets.token_hex(8)}"
+    look = ray.remote(num_cpus=0)(_sees)
+    mark.touch()
+    try:
+        asked = []
+        for node in (node for node in nodes if node["NodeID"] != here):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answer = look.options(scheduling_strategy=there).remote(str(mark))
+            asked.append((node["NodeManagerAddress"], answer))
+        for address, answer in asked:
+            try:
+                sees = ray.get(answer)
+            except Exception as error:  # whatever is wrong with a node
+                raise RaysearchError(
+                    f"node {address} cannot run trials: {_innermost(error)} "
+                    "(all nodes need raysearch's dependencies)"
+                ) from error
+            if not sees:
+                raise RaysearchError(
+                    f"node {address} does not see the run's folder {mark.parent}: "
+                    "set runs_dir to a folder on storage that all nodes share"
+                )
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _sees(path: str) -> bool:
+    """Whether this node has a file. To be asked, it has to import this package."""
+    return Path(path).exists()
+
+
+def _innermost(error: BaseException) -> str:
+    """What it comes down to: the last line of what a remote process said."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def trial_share(
@@ -239,4 +302,19 @@ def trial_share(
             "set it lower, or --num-cpus higher"
         )
     by_cpu = int(capacity.cpus / cpus + 1e-6)
-    return Share(cpus, gpus, capacity.device), min(by_cpu, fit) if fit else by_cpu
+    at_once = min(by_cpu, fit) if fit else by_cpu
+    if capacity.nodes:
+        by_node = sum(_fit(node, cpus, gpus) for node in capacity.nodes)
+        if not by_node:
+            raise RaysearchError(
+                f"{stage}: a trial needs {cpus:g} CPUs and {gpus:g} GPUs of one node, and no node "
+                f"of the cluster has that; set {stage}.cpus_per_trial or .gpus_per_trial lower"
+            )
+        at_once = min(at_once, by_node)
+    return Share(cpus, gpus, capacity.device), at_once
+
+
+def _fit(node: tuple[float, float], cpus: float, gpus: float) -> int:
+    """Trials that a node has room for, each with so many CPUs and a share of a GPU."""
+    by_cpu = int(node[0] / cpus + 1e-6)
+    return min(by_cpu, int(node[1]) * int(1 / gpus + 1e-6)) if gpus else by_cpu

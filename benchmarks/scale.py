@@ -1,0 +1,328 @@
+"""What Ray Tune, the driver and MLflow add to a stage's trials, from one trial to many.
+
+    python -m benchmarks.scale [trials=1,4,16,64,256] [at_once=16] [epochs=10] [seconds=0.2]
+                               [values=20]
+
+Trials that do nothing but sleep for `seconds` an epoch and report `values` numbers after each go
+through `run_stage` as a run's own do: a checkpoint an epoch, worker processes that take trial after
+trial, and a `Tracker` that writes to an SQLite MLflow in a temporary folder. At most `at_once` of
+them run at a time, on as many logical CPUs: each worker is a process that has imported PyTorch, so
+memory, not Ray, bounds them.
+
+- first trial: from the call to the first instruction of the first trial, workers' start included.
+- overhead: from a trial's last instruction to the first of the next one in the same worker.
+- epoch: what lies between two epochs of a trial: the checkpoint, Tune's turn and the report.
+- wall time over the sleep: of the whole stage, less the time to the first trial, divided by what
+  the sleeping alone would take on so many workers.
+- tracking: CPU time of MLflow's writer while trials run, and the time that the driver spends on
+  telling it, as a share of the trials' own time (bound: 1 %). What has not been written by then is
+  written at the end (last write).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import resource
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks._common import arguments, console, finish, run
+from raysearch.errors import RaysearchError
+from raysearch.tracking import Tracker, TrialInfo
+from raysearch.tune import Job, Share, Wish, cluster, run_stage
+
+DEFAULTS = {
+    "trials": "1,4,16,64,256",
+    "at_once": 16,
+    "epochs": 10,
+    "seconds": 0.2,
+    "values": 20,
+}
+BOUND = 1.0  # percent of the trials' time
+
+
+@dataclass
+class Sleep:
+    """A trial's work that takes a known time."""
+
+    epochs: int
+    seconds: float
+    values: int
+    epoch: int = 0
+
+    def step(self) -> dict[str, float]:
+        """Sleep for an epoch; when, where, and numbers as a search reports them."""
+        began = time.time()
+        time.sleep(self.seconds)
+        self.epoch += 1
+        numbers = {f"value/{i}": math.sin(self.epoch + i) for i in range(self.values)}
+        return {**numbers, "worker": os.getpid(), "began": began, "ended": time.time()}
+
+    def test(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch."""
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.epoch = state["epoch"]
+
+
+@dataclass(frozen=True)
+class Build:
+    """Makes a trial's work."""
+
+    epochs: int
+    seconds: float
+    values: int
+
+    def __call__(self, policy: str | None, seed: int) -> Sleep:
+        return Sleep(self.epochs, self.seconds, self.values)
+
+
+@dataclass
+class Watch:
+    """Passes everything on to a tracker, and notes when trials ran and how long telling took.
+
+    Attributes:
+        ran: by trial, beginning and end of each epoch (seconds since 1970) and the worker.
+        told: seconds that the driver spent in the tracker.
+    """
+
+    tracker: Tracker
+    ran: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
+    told: float = 0.0
+
+    def stage_started(self, stage: str, trials: int, epochs: int, resumed: int = 0) -> None:
+        self.tracker.stage_started(stage, trials, epochs, resumed)
+
+    def trial_started(self, trial: TrialInfo) -> None:
+        start = time.perf_counter()
+        self.tracker.trial_started(trial)
+        self.told += time.perf_counter() - start
+
+    def trial_progress(self, trial: TrialInfo, epoch: int, metrics: Mapping[str, float]) -> None:
+        start = time.perf_counter()
+        self.tracker.trial_progress(trial, epoch, metrics)
+        self.told += time.perf_counter() - start
+        own = self.ran.setdefault(trial.id, [])
+        own.append((metrics["began"], metrics["ended"], int(metrics["worker"])))
+
+    def trial_finished(
+        self, trial: TrialInfo, error: str | None, metrics: Mapping[str, float]
+    ) -> None:
+        start = time.perf_counter()
+        self.tracker.trial_finished(trial, error, metrics)
+        self.told += time.perf_counter() - start
+
+    def message(self, text: str) -> None:
+        console.print(text)
+
+    def stage_finished(self, stage: str) -> None:
+        self.tracker.stage_finished(stage)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a stage of so many trials took.
+
+    Attributes:
+        trials: how many.
+        workers: processes that they ran in.
+        wall_seconds: of the stage.
+        first_trial_seconds: until the first trial's first instruction.
+        overhead_seconds: between two trials in a worker, median; None with a trial a worker.
+        epoch_seconds: between two epochs of a trial, median.
+        slowdown: wall time from the first trial on, over what sleeping alone would take.
+        driver_cpu: CPU seconds of the driver, per second of wall time.
+        driver_mib: resident memory of the driver at the end.
+        metrics: values that MLflow has at the end.
+        metrics_per_second: of the stage's wall time and the final writing.
+        drain_seconds: of that final writing.
+        tracking_percent: see the module.
+        tracking_ms: milliseconds per trial, the final writing included.
+    """
+
+    trials: int
+    workers: int
+    wall_seconds: float
+    first_trial_seconds: float
+    overhead_seconds: float | None
+    epoch_seconds: float
+    slowdown: float
+    driver_cpu: float
+    driver_mib: float
+    metrics: int
+    metrics_per_second: float
+    drain_seconds: float
+    tracking_percent: float
+    tracking_ms: float
+
+
+def measure(count: int, values: Mapping[str, Any], folder: Path) -> Scale:
+    """Run a stage of `count` trials in `folder`; Ray is running."""
+    folder.mkdir()
+    place = folder / "mlflow.db"
+    trials = [
+        TrialInfo(f"sleep-{i}", "evaluation", f"sleep {i}", "none", i, {"seed": i})
+        for i in range(count)
+    ]
+    build = Build(values["epochs"], values["seconds"], values["values"])
+    tracker = Tracker(f"sqlite:///{place}", "scale", f"{count} trials", {"trials": count})
+    watch = Watch(tracker)
+    cpu, wall, start = time.process_time(), time.perf_counter(), time.time()
+    run_stage(
+        "evaluation",
+        trials,
+        Job(build, Share(1.0, 0.0, "cpu")),
+        folder=folder,
+        epochs=values["epochs"],
+        max_failures=0,
+        at_once=min(count, values["at_once"]),
+        watchers=[watch],
+    )
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    memory, beside = resident_mib(), tracker.writing_seconds + watch.told
+    drain = time.perf_counter()
+    tracker.finish(None, None)
+    drain = time.perf_counter() - drain
+    first = min(epochs[0][0] for epochs in watch.ran.values()) - start
+    by_worker = workers_of(watch.ran)
+    gaps = [
+        after[0][0] - before[-1][1]
+        for own in by_worker.values()
+        for before, after in itertools.pairwise(own)
+    ]
+    between = [
+        after[0] - before[1]
+        for epochs in watch.ran.values()
+        for before, after in itertools.pairwise(epochs)
+    ]
+    own_seconds = count * values["epochs"] * values["seconds"]
+    rounds = math.ceil(count / min(count, values["at_once"]))
+    written = metrics_in(place)
+    return Scale(
+        trials=count,
+        workers=len(by_worker),
+        wall_seconds=round(wall, 2),
+        first_trial_seconds=round(first, 2),
+        overhead_seconds=round(statistics.median(gaps), 4) if gaps else None,
+        epoch_seconds=round(statistics.median(between), 4),
+        slowdown=round((wall - first) / (rounds * values["epochs"] * values["seconds"]), 3),
+        driver_cpu=round(cpu / wall, 3),
+        driver_mib=round(memory, 1),
+        metrics=written,
+        metrics_per_second=round(written / (wall + drain), 1),
+        drain_seconds=round(drain, 2),
+        tracking_percent=round(100 * beside / own_seconds, 3),
+        tracking_ms=round(1000 * (tracker.writing_seconds + watch.told) / count, 2),
+    )
+
+
+def workers_of(
+    ran: Mapping[str, Sequence[tuple[float, float, int]]],
+) -> dict[int, list[Sequence[tuple[float, float, int]]]]:
+    """The trials of each worker process, in the order in which they ran."""
+    by_worker: dict[int, list[Sequence[tuple[float, float, int]]]] = {}
+    for epochs in sorted(ran.values(), key=lambda epochs: epochs[0][0]):
+        by_worker.setdefault(epochs[0][2], []).append(epochs)
+    return by_worker
+
+
+def metrics_in(database: Path) -> int:
+    """Values in an MLflow data base."""
+    with sqlite3.connect(database) as connection:
+        return int(connection.execute("SELECT count(*) FROM metrics").fetchone()[0])
+
+
+def resident_mib() -> float:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def table_of(rows: Sequence[Scale]) -> Table:
+    """One line a number of trials."""
+    table = Table(title="Trials that sleep, through run_stage and MLflow")
+    for name in (
+        *("trials", "workers", "wall", "first trial", "overhead", "epoch", "slowdown"),
+        *("driver CPU", "driver memory", "MLflow", "last write", "tracking"),
+    ):
+        table.add_column(name, justify="right")
+    for row in rows:
+        gap = "" if row.overhead_seconds is None else f"{1000 * row.overhead_seconds:.0f} ms"
+        table.add_row(
+            str(row.trials),
+            str(row.workers),
+            f"{row.wall_seconds:.1f} s",
+            f"{row.first_trial_seconds:.1f} s",
+            gap,
+            f"{1000 * row.epoch_seconds:.0f} ms",
+            f"{row.slowdown:.2f}",
+            f"{row.driver_cpu:.0%}",
+            f"{row.driver_mib:.0f} MiB",
+            f"{row.metrics_per_second:.0f}/s",
+            f"{row.drain_seconds:.1f} s",
+            f"{row.tracking_percent:.2f} %, {row.tracking_ms:.0f} ms",
+        )
+    return table
+
+
+def counts_of(text: str) -> list[int]:
+    """The numbers of trials.
+
+    Raises:
+        RaysearchError: not whole numbers of at least 1.
+    """
+    words = text.split(",")
+    if not all(word.isascii() and word.isdigit() and int(word) for word in words):
+        raise RaysearchError(f"trials={text}: expected whole numbers of at least 1, as in 1,4,16")
+    return [int(word) for word in words]
+
+
+def main() -> None:
+    """Measure and print."""
+    values = arguments(DEFAULTS)
+    counts = counts_of(str(values["trials"]))
+    if min(values["at_once"], values["epochs"] - 1, values["values"]) < 1:
+        raise RaysearchError("at_once=N, values=N: at least 1; epochs=N: at least 2")
+    rows = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cluster(Wish(device="cpu", cpus=min(max(counts), values["at_once"]))),
+    ):
+        for count in counts:
+            rows.append(measure(count, values, Path(folder) / str(count)))
+            console.print(f"{count} trials: {rows[-1].wall_seconds:.1f} s")
+    console.print(table_of(rows))
+    worst = max(row.tracking_percent for row in rows)
+    console.print(
+        f"tracking takes {worst:.2f} % of the trials' time at most (bound {BOUND:g} %); "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
+    finish(
+        {
+            "benchmark": "scale",
+            "at_once": values["at_once"],
+            "trial_seconds": values["epochs"] * values["seconds"],
+            "tracking_percent": worst,
+            "rows": [asdict(row) for row in rows],
+        }
+    )
+
+
+if __name__ == "__main__":
+    run(main)
