@@ -114,7 +114,8 @@ def cluster(wish: Wish, store_bytes: int = 0) -> Iterator[Capacity]:
         store_bytes: size of what will be put into the object store.
 
     Raises:
-        RaysearchError: the cluster does not answer within seconds or has no such GPUs.
+        RaysearchError: the cluster does not answer within seconds or has no such GPUs; or, from
+            what is inside, its object store is full.
     """
     _prepare_environment(own_cluster=wish.address is None)
     import ray
@@ -127,6 +128,7 @@ def cluster(wish: Wish, store_bytes: int = 0) -> Iterator[Capacity]:
             visible = ",".join(str(gpu) for gpu in range(int(capacity.gpus)))
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
         options |= {
+            "address": "local",  # not one that `ray start` has left a note of on this machine
             "num_cpus": capacity.cpus,
             "num_gpus": capacity.gpus,
             "include_dashboard": False,
@@ -143,7 +145,13 @@ def cluster(wish: Wish, store_bytes: int = 0) -> Iterator[Capacity]:
             raise _cannot_start(wish, error) from error
         if wish.address is not None:
             capacity = _cluster_capacity(wish, ray.cluster_resources())  # type: ignore[no-untyped-call]
-        yield capacity
+        try:
+            yield capacity
+        except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:
+            raise RaysearchError(
+                "Ray's object store is full, and cannot move anything to the disk: end what else "
+                "uses the cluster, or start it with a larger --object-store-memory"
+            ) from error
     finally:
         ray.shutdown()
 
