@@ -18,8 +18,8 @@ from raysearch.cli._compose import Configuration
 from raysearch.cli._folder import RunFolder, check_space
 from raysearch.cli._plan import Plan, merge, place_trials
 from raysearch.cli._quiet import quiet
-from raysearch.cli._signals import stop_on_sigterm
-from raysearch.cli._stages import keep_networks, run_trials, search
+from raysearch.cli._signals import ending_in_peace, stop_on_sigterm
+from raysearch.cli._stages import Ticks, keep_networks, run_trials, search
 from raysearch.console import Display
 from raysearch.data import Dataset, Split
 from raysearch.policy import Policy, read_policy
@@ -67,7 +67,7 @@ def execute(run: Run) -> None:
     with quiet(folder.log) as terminal, _display(terminal, run.quiet) as display:
         _log.info("run %s, configuration: %s", folder.path, run.configuration.values)
         try:
-            with _tracker(run, display) as tracker:
+            with _tracker(run, display) as tracker, ending_in_peace():
                 summary = _stages(run, display, tracker)
                 if tracker is not None:
                     tracker.finish(summary, folder.path)
@@ -117,8 +117,8 @@ def _tracker(run: Run, display: Display) -> Iterator[Tracker | None]:
 
 def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, Any]:
     folder, plan = run.folder, run.plan
-    observers: list[Observer] = [display, *([tracker] if tracker else [])]
-    with cluster(run.wish, _store_bytes(run)) as capacity:
+    observers: list[Observer] = [display, *([tracker] if tracker else []), Ticks(folder)]
+    with cluster(run.wish, _store_bytes(run)) as capacity, ending_in_peace():
         stop_on_sigterm()
         places = place_trials(run.configuration, capacity)
         folder.save_state(status="running", device=capacity.device)
