@@ -37,3 +37,9 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `write_whole` had begun, anywhere below a folder, when its process was killed."""
+    for path in folder.rglob(".*.????????"):
+        path.unlink(missing_ok=True)

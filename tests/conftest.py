@@ -112,15 +112,19 @@ def module_cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     return CommandLine(tmp_path_factory.mktemp("cli"))
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+def wait_for(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[str] | None = None,
+    seconds: float = 90,
+) -> None:
     """Wait until something holds, up to a minute and a half, while a process is alive."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + seconds
     while not condition():
         if process is not None and process.poll() is not None:
             out, err = process.communicate()
             pytest.fail(f"the run ended with {process.returncode}:\n{out}\n{err}")
         if time.monotonic() > end:
-            pytest.fail("waited for 90 s")
+            pytest.fail(f"waited for {seconds:.0f} s")
         time.sleep(0.01)
 
 

@@ -19,7 +19,7 @@ from test_aws import FINETUNE, METHOD, Counted
 from test_ohl import METHOD as OHL
 from test_ohl import TRAINING
 
-from raysearch.errors import NonFiniteLossError
+from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods import Proposal, TrialSearch, carry_out, tidy
 from raysearch.methods._trials import file_of
 from raysearch.methods.aws import Aws
@@ -246,6 +246,38 @@ def test_a_search_goes_on_with_the_answers_that_it_had(running: Capacity, tmp_pa
     [once_more] = rounds(tmp_path, Rule(wrong=True), notes=notes)  # nothing is left to run
     assert notes.resumed == 1
     assert once_more.progress == outcome.progress
+
+
+def test_of_a_damaged_state_the_one_before_is_used_and_this_is_said(
+    running: Capacity, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    asked: list[str] = []
+
+    def stop(proposal: str, result: Mapping[str, Any]) -> None:
+        asked.append(proposal)
+        if len(asked) == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        rounds(tmp_path, Rule(), answered=stop)
+    state = tmp_path / "rounds" / "search-seed-0" / "state.pt"
+    os.truncate(state, 100)
+    again: list[str] = []
+    notes = Notes()
+    [outcome] = rounds(
+        tmp_path, Rule(), notes=notes, answered=lambda proposal, _: again.append(proposal)
+    )
+    assert read_policy(outcome.policy) == expected()
+    assert len(asked + again) == 9 + 1
+    [message] = notes.messages
+    assert message.endswith("state.pt is damaged; it goes on from the answer before the last")
+    os.truncate(state, 100)
+    os.truncate(state.with_name("before.pt"), 100)
+    with pytest.raises(RaysearchError, match=r"state.pt is damaged, and there is none before it"):
+        rounds(tmp_path, Rule())
 
 
 def test_its_state_is_saved_with_the_experiment_too(running: Capacity, tmp_path: Path) -> None:

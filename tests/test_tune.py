@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 import ray
+from conftest import descendants
 from ray import cloudpickle, tune
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.tune import (
@@ -36,7 +38,7 @@ from raysearch.tune import (
     trial_share,
     write_checkpoint,
 )
-from tests.conftest import descendants
+from raysearch.tune._checkpoints import damaged_checkpoints
 
 SHARE = Share(cpus=0.5, gpus=0.0, device="cpu")
 
@@ -416,6 +418,21 @@ def test_capacity_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         local_capacity(Wish("cuda"))
 
 
+@pytest.mark.parametrize("error", [ObjectStoreFullError, OutOfDiskError])
+def test_an_object_store_without_room_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", asked.update)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with (
+        pytest.raises(RaysearchError, match="object store is full"),
+        cluster(Wish("cpu", cpus=2)),
+    ):
+        raise error("of 4 MiB")
+    assert asked["address"] == "local"  # not what `ray start` may have left a note of
+
+
 def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
     for attempt, number, epoch in ((1, 6, 7), (1, 7, 8), (2, 0, 9), (2, 1, 10)):
         folder = tmp_path / f"search-{attempt}" / "a" / f"checkpoint_{number:06}"
@@ -434,3 +451,5 @@ def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
     assert found[1].epoch == 9
     assert found[0].parent.parent.name == "search-2"
     assert newest_checkpoint(tmp_path, "search", "b") is None
+    assert damaged_checkpoints(tmp_path, "search", "a", found[0]) == [torn, last]
+    assert damaged_checkpoints(tmp_path, "search", "a", last) == []

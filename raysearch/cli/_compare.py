@@ -22,6 +22,7 @@ from raysearch.cli._comparison import (
 from raysearch.cli._compose import Configuration, load
 from raysearch.cli._folder import CONFIG, lock
 from raysearch.cli._main import check_reachable, guarded, wished
+from raysearch.cli._storage import check_storage, copy_results
 from raysearch.errors import RaysearchError
 from raysearch.report.comparison import Entry
 
@@ -41,6 +42,7 @@ def _compare(arguments: Arguments) -> None:
         _describe(asked, missing, arguments)
         return
     new = not asked.folder.exists()
+    check_storage(asked.common, resumed=not new)
     try:
         asked.folder.mkdir(parents=True, exist_ok=True)
         held = lock(asked.folder)
@@ -144,3 +146,5 @@ def _present(asked: Asked, others: Sequence[Entry], quiet: bool) -> None:
             console.print(line, soft_wrap=True, highlight=False)
     else:
         console.print(comparison_table(comparison, shown, view))
+    if stored := copy_results(asked.common, asked.folder):
+        console.print(f"results copied to {stored}", soft_wrap=True, highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ TAKEN = {
     "evaluation.policies": "methods=[NAME,...], which takes none, trivial_augment and the like too",
 }
 # What may be another when a comparison is continued: where things go, and what computes them.
-MAY_CHANGE = ("name", "runs_dir", "device", "tracking")
+MAY_CHANGE = ("name", "runs_dir", "storage", "device", "tracking")
 SEARCH = ("search", "seeds")  # what means nothing where nothing is searched
 HOLDS = ("cpus_per_trial", "gpus_per_trial", "max_failures")
 
@@ -42,6 +42,7 @@ class Asked:
         runs: folders of runs that there are.
         experiment: MLflow experiment whose runs are compared, or None.
         uri: of the MLflow store.
+        common: the configuration of what all have in common, with the comparison's name.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Asked:
     runs: Sequence[Path]
     experiment: str | None
     uri: str | None
+    common: Configuration
 
 
 def read_settings(overrides: Sequence[str]) -> Asked:
@@ -78,8 +80,10 @@ def read_settings(overrides: Sequence[str]) -> Asked:
         if dot and owner in known and owner not in names:
             raise RaysearchError(f"{line}: {owner} is not one of methods=[{','.join(names)}]")
     common = [line for line in rest if line.partition(".")[0] not in names or "." not in line]
-    base = compose(common).settings
+    composed = compose(common)
+    base = composed.settings
     name = base.name or (f"compare-{base.data.name}" if names else "compare-runs")
+    named = replace(composed, settings=base.model_copy(update={"name": name}))
     folder = Path(base.runs_dir) / name
     tracked = any(line.startswith("tracking.experiment=") for line in rest)
     into = [f"runs_dir={folder}", *([] if tracked else [f"tracking.experiment={name}"])]
@@ -94,10 +98,11 @@ def read_settings(overrides: Sequence[str]) -> Asked:
                 *own,
                 f"evaluation.policies=[{policy}]",
                 f"name={method}",
+                "storage=null",  # the comparison is copied as a whole
                 *into,
             ]
         )
-    return Asked(name, folder, members, runs, experiment, base.tracking.uri)
+    return Asked(name, folder, members, runs, experiment, base.tracking.uri, named)
 
 
 def _own_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -16,8 +16,8 @@ from raysearch.cli._folder import RunFolder, check_space
 from raysearch.cli._plan import Plan, place_trials
 from raysearch.cli._quiet import quiet
 from raysearch.cli._results import report, settle
-from raysearch.cli._signals import stop_on_sigterm
-from raysearch.cli._stages import run_trials, search
+from raysearch.cli._signals import ending_in_peace, stop_on_sigterm
+from raysearch.cli._stages import Ticks, run_trials, search
 from raysearch.cli._storage import copy_results, warning
 from raysearch.console import Display
 from raysearch.errors import RaysearchError
@@ -65,7 +65,7 @@ def execute(run: Run) -> None:
         if said := warning(run.configuration):
             display.warning(said)
         try:
-            with tracked(run, display) as tracker:
+            with tracked(run, display) as tracker, ending_in_peace():
                 summary = _stages(run, display, tracker)
                 if tracker is not None:
                     tracker.finish(summary, folder.path)
@@ -123,8 +123,9 @@ def tracked(run: Run, display: Display) -> Iterator[Tracker | None]:
 
 def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, Any]:
     folder, plan = run.folder, run.plan
-    observers: list[Observer] = [display, *([tracker] if tracker else [])]
-    with cluster(run.wish, stored_bytes(plan, run.bytes_needed), folder.path) as capacity:
+    observers: list[Observer] = [display, *([tracker] if tracker else []), Ticks(folder)]
+    store = stored_bytes(plan, run.bytes_needed)
+    with cluster(run.wish, store, folder.path) as capacity, ending_in_peace():
         stop_on_sigterm()
         places = place_trials(run.configuration, capacity)
         folder.save_state(status="running", device=capacity.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import fcntl
@@ -17,9 +18,10 @@ from typing import Any
 from raysearch import __version__
 from raysearch.cli._compose import Configuration, load, to_yaml
 from raysearch.errors import RaysearchError
-from raysearch.files import write_whole
+from raysearch.files import remove_unfinished, write_whole
 
 CONFIG, STATE, LOCK, LOG, TRIALS = "config.yaml", "run.json", ".lock", "raysearch.log", "trials"
+KEEP_SECONDS = 1.0  # between two times that a running stage's seconds are written
 
 
 class RunFolder:
@@ -29,18 +31,21 @@ class RunFolder:
         path: the folder.
         configuration: the run's.
         state: what `--resume` needs besides the configuration: `status` (running, interrupted,
-            failed or complete), `mlflow_run_id`, `seconds` per stage, `started` per stage.
+            failed or complete), `mlflow_run_id`, `seconds` per stage.
     """
 
     def __init__(self, path: Path, configuration: Configuration, state: dict[str, Any]) -> None:
         self.path, self.configuration, self.state = path, configuration, state
         self._made: list[Path] = []
+        self._stage = ""  # whose clock runs
+        self._counted = 0.0  # until when its time is in the state, on the monotonic clock
+        self._written = 0.0  # when that was last written
         self._lock = lock(path)
 
     @property
     def begun(self) -> bool:
         """Whether anything has been computed."""
-        return bool(self.state["started"] or self.state["seconds"])
+        return bool(self.state["seconds"])
 
     @property
     def log(self) -> Path:
@@ -58,16 +63,31 @@ class RunFolder:
         write_whole(self.path / STATE, (json.dumps(self.state, indent=1) + "\n").encode())
 
     def begin_stage(self, stage: str) -> None:
-        """Start a stage's clock."""
-        self.save_state(started={**self.state["started"], stage: time.time()})
+        """Start a stage's clock, which goes on from the seconds of earlier attempts."""
+        self._stage, self._counted = stage, time.monotonic()
+        self.state["seconds"].setdefault(stage, 0.0)
+        self._write_seconds()
 
-    def end_stage(self, stage: str) -> None:
-        """Stop a stage's clock, and add to the seconds of earlier attempts."""
-        started = dict(self.state["started"])
-        seconds = dict(self.state["seconds"])
-        if stage in started:
-            seconds[stage] = seconds.get(stage, 0.0) + time.time() - started.pop(stage)
-        self.save_state(started=started, seconds=seconds)
+    def tick(self) -> None:
+        """Count the stage's time so far, and keep that now and then: a driver may be killed."""
+        if not self._stage:
+            return
+        now = time.monotonic()
+        self.state["seconds"][self._stage] += now - self._counted
+        self._counted = now
+        if now - self._written >= KEEP_SECONDS:
+            with contextlib.suppress(OSError):  # not worth a trial
+                self._write_seconds()
+
+    def end_stage(self) -> None:
+        """Stop the stage's clock."""
+        self.tick()
+        self._stage = ""
+        self._write_seconds()
+
+    def _write_seconds(self) -> None:
+        self._written = time.monotonic()
+        self.save_state()
 
     def discard(self) -> None:
         """Remove the folder of a run that could not begin, and the folders made for it."""
@@ -128,11 +148,13 @@ def create(configuration: Configuration) -> RunFolder:
         runs.mkdir(parents=True, exist_ok=True)
         path.mkdir()
         named = Configuration(values, settings.model_copy(update={"name": name}))
-        folder = RunFolder(path, named, {"version": __version__, "seconds": {}, "started": {}})
+        folder = RunFolder(path, named, {"version": __version__, "seconds": {}})
         folder._made = made
         write_whole(path / CONFIG, to_yaml(named).encode())
         folder.save_state(status="running", created=datetime.now().astimezone().isoformat())
     except FileExistsError as error:
+        if settings.name is None and runs.is_dir():  # another run took the name just now
+            return create(configuration)
         check_free(Configuration(values, settings.model_copy(update={"name": name})))
         raise RaysearchError(f"runs_dir={runs} is not a folder") from error
     except OSError as error:
@@ -175,29 +197,14 @@ def resume(run: str, runs_dir: str) -> RunFolder:
     try:
         state = json.loads((path / STATE).read_text())
     except FileNotFoundError:  # killed between the two files: nothing has been computed
-        state = {"version": __version__, "seconds": {}, "started": {}}
+        state = {"version": __version__, "seconds": {}}
     except (OSError, ValueError, RecursionError) as error:
         raise RaysearchError(f"{path / STATE} cannot be read: {error}") from error
-    if not isinstance(state, dict) or not {"seconds", "started"} <= state.keys():
+    if not isinstance(state, dict) or not isinstance(state.get("seconds"), dict):
         raise RaysearchError(f"{path / STATE} is not the state of a run")
     folder = RunFolder(path, configuration, state)
-    _count_lost_time(folder)
+    remove_unfinished(path)
     return folder
-
-
-def _count_lost_time(folder: RunFolder) -> None:
-    """A driver that was killed did not stop its clock; its last checkpoint did."""
-    for stage, began in dict(folder.state["started"]).items():
-        patterns = (
-            f"{stage}-*/*/checkpoint_*/progress.json",
-            f"rounds/{stage}-*/state.pt",
-            f"populations/{stage}-*/state.pt",
-        )
-        marks = [mark for pattern in patterns for mark in folder.trials.glob(pattern)]
-        last = max((mark.stat().st_mtime for mark in marks), default=began)
-        seconds = folder.state["seconds"]
-        seconds[stage] = seconds.get(stage, 0.0) + max(0.0, last - began)
-        del folder.state["started"][stage]
 
 
 def _free_name(runs: Path, stem: str, shared: bool) -> str:

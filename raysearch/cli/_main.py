@@ -13,7 +13,12 @@ from raysearch.cli._address import check_address
 from raysearch.cli._arguments import Arguments, parse
 from raysearch.cli._compose import compose
 from raysearch.cli._folder import check_free, create, resume
-from raysearch.cli._signals import stop_on_sigterm, was_terminated
+from raysearch.cli._signals import (
+    ending_in_peace,
+    handlers_kept,
+    stop_on_sigterm,
+    was_terminated,
+)
 from raysearch.cli._storage import check_storage, copy_results
 from raysearch.errors import RaysearchError
 
@@ -37,10 +42,16 @@ def guarded(arguments: Sequence[str] | None, work: Callable[[], None]) -> int:
         0 when all is well, 2 for something that the user can mend (said in one line), 1 for
         something unexpected, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    with handlers_kept(forever=arguments is None):
+        return _guarded(arguments, work)
+
+
+def _guarded(arguments: Sequence[str] | None, work: Callable[[], None]) -> int:
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     try:
-        stop_on_sigterm()
-        work()
+        with ending_in_peace():
+            stop_on_sigterm()
+            work()
     except SystemExit as done:  # --help, --version
         return done.code if isinstance(done.code, int) else OK
     except BaseException as error:

@@ -15,8 +15,8 @@ from raysearch.cli._plan import make_plan, place_trials, rehearse
 from raysearch.cli._pool import Member, Pool
 from raysearch.cli._quiet import quiet
 from raysearch.cli._results import Found, report, settle
-from raysearch.cli._signals import stop_on_sigterm
-from raysearch.cli._stages import search
+from raysearch.cli._signals import ending_in_peace, stop_on_sigterm
+from raysearch.cli._stages import Ticks, search
 from raysearch.console import Display
 from raysearch.data import Dataset
 from raysearch.errors import RaysearchError
@@ -139,7 +139,8 @@ def _carry_out(
     first = runs[members[0].name]
     needed = sum(member.bytes_needed for member in members)
     stages = 2 + 2 * sum(not member.in_one_trial for member in members)
-    with cluster(first.wish, stored_bytes(members[0].plan, needed, stages)) as capacity:
+    store = stored_bytes(members[0].plan, needed, stages)
+    with cluster(first.wish, store, folder) as capacity, ending_in_peace():
         stop_on_sigterm()
         (folder / TRIALS).mkdir(exist_ok=True)
         for run in runs.values():
@@ -194,6 +195,6 @@ def _found(
     """What searches of many trials or by populations find; or the policy that is known."""
     run, tracker = runs[member.name], trackers[member.name]
     places = place_trials(member.plan.configuration, capacity)
-    observers: list[Observer] = [display, *([tracker] if tracker else [])]
+    observers: list[Observer] = [display, *([tracker] if tracker else []), Ticks(run.folder)]
     trials = search(run.folder, run.plan, capacity.device, places, observers)
     return settle(run.folder, run.plan, trials)

@@ -175,6 +175,7 @@ class Clock:
         if not self._running:
             self._folder.begin_stage(self._stage)
             self._running = True
+        self._folder.tick()
 
     def trial_finished(
         self, trial: TrialInfo, error: str | None, metrics: Mapping[str, float]
@@ -188,13 +189,14 @@ class Clock:
         """Count the time so far."""
         if self._running:
             self._running = False
-            self._folder.end_stage(self._stage)
+            self._folder.end_stage()
 
     def stage_started(self, stage: str, trials: int, epochs: int, resumed: int = 0) -> None:
         """Its trials have not begun yet."""
 
     def trial_progress(self, trial: TrialInfo, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Nothing to count."""
+        """See `RunFolder.tick`."""
+        self._folder.tick()
 
     def message(self, text: str) -> None:
         """Nothing to count."""

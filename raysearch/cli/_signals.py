@@ -4,15 +4,47 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _terminated = threading.Event()
 
 
 def stop_on_sigterm() -> None:
     """Treat SIGTERM as SIGINT; again after Ray has been started, which sets a handler too."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+    _handle({signal.SIGTERM: _interrupt})
+
+
+@contextmanager
+def ending_in_peace() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM once an error or a first one of them ends what is inside.
+
+    What is left takes seconds: a second Ctrl-C would hit while the state is written or Ray's
+    processes are ended.
+    """
+    try:
+        yield
+    except BaseException:
+        _handle(dict.fromkeys(NUMBERS, _ignore))
+        raise
+
+
+@contextmanager
+def handlers_kept(forever: bool) -> Iterator[None]:
+    """Put SIGINT's and SIGTERM's handlers back at the end.
+
+    Args:
+        forever: do not, because the process ends.
+    """
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    try:
+        yield
+    finally:
+        if not forever:
+            _handle(before)
 
 
 def was_terminated() -> bool:
@@ -20,6 +52,16 @@ def was_terminated() -> bool:
     return _terminated.is_set()
 
 
+def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _terminated.set()
     signal.raise_signal(signal.SIGINT)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Unlike SIG_IGN, not inherited by processes."""

@@ -159,6 +159,40 @@ def _parallel(folder: RunFolder, plan: Plan, place: Place) -> int:
     return int(kept)
 
 
+class Ticks:
+    """Keeps a run's time up to date while its trials report; an `Observer`.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def stage_started(self, stage: str, trials: int, epochs: int, resumed: int = 0) -> None:
+        """Nothing: the stage's clock is running."""
+
+    def trial_started(self, trial: TrialInfo) -> None:
+        """See `RunFolder.tick`."""
+        self._folder.tick()
+
+    def trial_progress(self, trial: TrialInfo, epoch: int, metrics: Mapping[str, float]) -> None:
+        """See `RunFolder.tick`."""
+        self._folder.tick()
+
+    def trial_finished(
+        self, trial: TrialInfo, error: str | None, metrics: Mapping[str, float]
+    ) -> None:
+        """See `RunFolder.tick`."""
+        self._folder.tick()
+
+    def message(self, text: str) -> None:
+        """Nothing to count."""
+
+    def stage_finished(self, stage: str) -> None:
+        """Nothing: whoever started the clock stops it."""
+
+
 @contextlib.contextmanager
 def _clock(folder: RunFolder, stage: str) -> Iterator[None]:
     """Count the stage's time, whatever its end."""
@@ -167,6 +201,6 @@ def _clock(folder: RunFolder, stage: str) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(OSError):
-            folder.end_stage(stage)
+            folder.end_stage()
         raise
-    folder.end_stage(stage)
+    folder.end_stage()

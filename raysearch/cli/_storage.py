@@ -216,7 +216,9 @@ class Storage:
 def _results(folder: Path) -> list[Path]:
     """The files of a run's folder that are results, as relative paths, `run.json` last."""
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    kept = [n for n in names if n.parts[0] != TRIALS and not any(p[0] == "." for p in n.parts)]
+    kept = [
+        n for n in names if TRIALS not in n.parts[:-1] and not any(p[0] == "." for p in n.parts)
+    ]
     return sorted(kept, key=lambda name: (name == Path(STATE), name))
 
 

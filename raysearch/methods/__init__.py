@@ -18,6 +18,7 @@ from raysearch.methods._trials import (
     Worker,
     carry_out,
     tidy,
+    unneeded,
 )
 from raysearch.training import Task
 
@@ -41,6 +42,7 @@ __all__ = [
     "find_trials",
     "names",
     "tidy",
+    "unneeded",
 ]
 
 

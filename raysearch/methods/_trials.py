@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -298,12 +298,16 @@ class PreparedTrialSearch(TrialSearch):
         """
 
 
-def tidy(search: TrialSearch, folder: Path) -> None:
-    """Between two rounds, remove the files that no proposal to come goes on from."""
+def unneeded(search: TrialSearch, folder: Path) -> Iterator[Path]:
+    """Between two rounds, the files that no proposal to come goes on from."""
     needed = {file_of(folder, proposal) for proposal in search.needed()}
-    for path in folder.glob("*.pt"):
-        if path not in needed:
-            path.unlink(missing_ok=True)
+    return (path for path in folder.glob("*.pt") if path not in needed)
+
+
+def tidy(search: TrialSearch, folder: Path) -> None:
+    """Between two rounds, remove `unneeded` files."""
+    for path in unneeded(search, folder):
+        path.unlink(missing_ok=True)
 
 
 def carry_out(

@@ -12,7 +12,7 @@ kept, so a driver may be killed at any moment.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,28 @@ def read_state(folder: Path) -> dict[str, Any]:
 def newest_checkpoint(trials: Path, stage: str, trial_id: str) -> tuple[Path, Progress] | None:
     """A trial's whole checkpoint of the latest epoch, over all attempts at the stage."""
     best: tuple[Path, Progress] | None = None
-    for folder in trials.glob(f"{stage}-*/{trial_id}/checkpoint_*"):
+    for folder in _checkpoints(trials, stage, trial_id):
         progress = read_progress(folder)
         if progress and (best is None or progress.epoch > best[1].epoch):
             best = folder, progress
     return best
+
+
+def damaged_checkpoints(trials: Path, stage: str, trial_id: str, newest: Path | None) -> list[Path]:
+    """What was written after a trial's newest whole checkpoint, if there is one, and is not whole.
+
+    A disk that was full or a machine that lost power may leave such.
+    """
+    since = _order(newest) if newest is not None else (0, 0)
+    found = sorted(_checkpoints(trials, stage, trial_id), key=_order)
+    return [one for one in found if _order(one) > since and read_progress(one) is None]
+
+
+def _checkpoints(trials: Path, stage: str, trial_id: str) -> Iterator[Path]:
+    return trials.glob(f"{stage}-*/{trial_id}/checkpoint_*")
+
+
+def _order(checkpoint: Path) -> tuple[int, int]:
+    """Attempt at the stage and number in it."""
+    attempt, number = checkpoint.parent.parent.name, checkpoint.name
+    return int(attempt.rpartition("-")[2]), int(number.rpartition("_")[2])

@@ -124,7 +124,8 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
 
     Raises:
         RaysearchError: the cluster does not answer within seconds, has no such GPUs, or has a
-            node that cannot run a trial or does not see `folder`.
+            node that cannot run a trial or does not see `folder`; or, from what is inside, its
+            object store is full.
     """
     _prepare_environment(own_cluster=wish.address is None)
     import ray
@@ -137,6 +138,7 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
             visible = ",".join(str(gpu) for gpu in range(int(capacity.gpus)))
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
         options |= {
+            "address": "local",  # not one that `ray start` has left a note of on this machine
             "num_cpus": capacity.cpus,
             "num_gpus": capacity.gpus,
             "include_dashboard": False,
@@ -158,7 +160,13 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
             capacity = _cluster_capacity(wish, nodes)
             if folder is not None:
                 _check_nodes(nodes, folder)
-        yield capacity
+        try:
+            yield capacity
+        except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:
+            raise RaysearchError(
+                "Ray's object store is full, and cannot move anything to the disk: end what else "
+                "uses the cluster, or start it with a larger --object-store-memory"
+            ) from error
     finally:
         ray.shutdown()
 

@@ -168,6 +168,20 @@ class Events(Failures):
         return self._trials[trial.config["trial"]["id"]]
 
 
+def say_damaged(name: str, path: Path, instead: str, watchers: Sequence[Watcher[T]]) -> None:
+    """Tell the watchers that a trial cannot go on from what is on disk.
+
+    Args:
+        name: the trial's, for people.
+        path: what is damaged.
+        instead: from where it goes on.
+        watchers: told.
+    """
+    _log.warning("%s is not whole: %s goes on from %s", path, name, instead)
+    for watcher in watchers:
+        watcher.message(f"{name}: {path} is damaged; it goes on from {instead}")
+
+
 def cause_of(trial: Any) -> BaseException:
     """The exception that a trial died of, without Ray's wrapping."""
     if trial.pickled_error_file is None:

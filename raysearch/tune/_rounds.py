@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,17 +13,26 @@ from typing import Any
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from raysearch.errors import RaysearchError
 from raysearch.files import write_whole
-from raysearch.methods import TrialSearch, tidy
+from raysearch.methods import TrialSearch, unneeded
 from raysearch.states import load, save_whole
-from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state
-from raysearch.tune._observe import Failures, T, Watcher, cause_of, for_the_user
+from raysearch.tune._checkpoints import POLICY, STATE, Progress
+from raysearch.tune._observe import (
+    Failures,
+    T,
+    Watcher,
+    cause_of,
+    for_the_user,
+    say_damaged,
+)
 from raysearch.tune._processes import KeepWorkers, process_trial
 from raysearch.tune._proposals import ProposalTrainable, RoundsJob, stored
 from raysearch.tune._stage import Interrupted, Outcome, fit
 from raysearch.tune._trainable import Share
 
 ROUNDS = "rounds"  # folder of the searches' states
+BEFORE = "before.pt"  # the state before the newest one
 WORK = "work"  # folder of a search's proposals' files
 
 
@@ -38,6 +48,7 @@ class Running:
         share: of a device that a trial holds.
         progress: a round counts as an epoch; seconds of the trials include those before.
         marked: when its time was last counted, on the monotonic clock.
+        done_with: files of a round gone by that the state before the present one may still need.
     """
 
     search: TrialSearch
@@ -47,6 +58,7 @@ class Running:
     share: Share
     progress: Progress
     marked: float = field(default_factory=time.monotonic)
+    done_with: list[Path] = field(default_factory=list)
 
     @property
     def work(self) -> Path:
@@ -54,13 +66,42 @@ class Running:
         return (self.folder / WORK).resolve()
 
     def save(self) -> None:
-        """Write the state; a search killed at any moment goes on from its last answer."""
-        save_whole(self.folder / STATE, self.state())
+        """Write the state; a search killed at any moment goes on from its last answer.
 
-    def load(self) -> None:
-        """Go on from the state, if there is one."""
-        if (self.folder / STATE).exists():
-            self.take(read_state(self.folder))
+        The state before it is kept, should the disk lose this one.
+        """
+        state = self.folder / STATE
+        if state.exists():
+            write_whole(self.folder / BEFORE, state.read_bytes())
+        save_whole(state, self.state())
+
+    def load(self, watchers: Sequence[Watcher[Any]]) -> None:
+        """Go on from the state, if there is one, or the one before it where that is damaged.
+
+        Args:
+            watchers: told in that case.
+
+        Raises:
+            RaysearchError: neither can be read.
+        """
+        path, before = self.folder / STATE, self.folder / BEFORE
+        if not path.exists():
+            return
+        if (state := _readable(path)) is None:
+            if (state := _readable(before)) is None:
+                raise RaysearchError(
+                    f"{self.trial.name}: {path} is damaged, and there is none before it; "
+                    f"remove {self.folder} to begin this search again"
+                )
+            say_damaged(self.trial.name, path, "the answer before the last", watchers)
+            os.replace(before, path)
+        self.take(state)
+
+    def tidy(self, ended_round: bool) -> None:
+        """Remove the files of rounds gone by, one answer late: see `save`."""
+        for path in self.done_with:
+            path.unlink(missing_ok=True)
+        self.done_with = list(unneeded(self.search, self.work)) if ended_round else []
 
     def state(self) -> dict[str, Any]:
         """What `take` goes on from."""
@@ -169,10 +210,10 @@ class AskAndTell(Searcher):
         }
         ended_round = running.tell(proposal, answer, result["seconds"])
         running.save()
+        running.tidy(ended_round)
         if self._answered is not None:
             self._answered(proposal, result)
         if ended_round:
-            tidy(running.search, running.work)
             self._round_ended(running)
 
     def _round_ended(self, running: Running) -> None:
@@ -270,7 +311,9 @@ def run_rounds(
         TrialError: a trial cannot be carried out.
         Interrupted: on SIGINT; the stage can be continued by calling this again.
     """
-    running = {t.id: _running(t, searches[t.id], job.share, folder, before[t.id]) for t in trials}
+    running = {
+        t.id: _running(t, searches[t.id], job.share, folder, before[t.id], watchers) for t in trials
+    }
     done = sum(one.search.finished for one in running.values())
     for watcher in watchers:
         watcher.stage_started(stage, len(trials), max(s.rounds for s in searches.values()), done)
@@ -305,7 +348,12 @@ def run_rounds(
 
 
 def _running(
-    trial: T, search: TrialSearch, share: Share, folder: Path, before: Progress
+    trial: T,
+    search: TrialSearch,
+    share: Share,
+    folder: Path,
+    before: Progress,
+    watchers: Sequence[Watcher[T]] = (),
 ) -> Running:
     progress = Progress(
         epochs=search.rounds,
@@ -315,8 +363,20 @@ def _running(
     equivalents = before.metrics.get("epoch_equivalents", 0.0)
     running = Running(search, trial, folder / ROUNDS / trial.id, equivalents, share, progress)
     running.work.mkdir(parents=True, exist_ok=True)
-    running.load()
+    running.load(watchers)
     return running
+
+
+def _readable(path: Path) -> dict[str, Any] | None:
+    """A state, or None where the file is not whole."""
+    try:
+        return load(path)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        raise
+    except Exception:  # whatever is left of it
+        return None
 
 
 def _folder_name(trial: Any) -> str:

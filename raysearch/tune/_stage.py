@@ -13,8 +13,14 @@ from typing import Any, Generic
 
 from ray import tune
 
-from raysearch.tune._checkpoints import NETWORK, POLICY, Progress, newest_checkpoint
-from raysearch.tune._observe import Events, Failures, T, Watcher
+from raysearch.tune._checkpoints import (
+    NETWORK,
+    POLICY,
+    Progress,
+    damaged_checkpoints,
+    newest_checkpoint,
+)
+from raysearch.tune._observe import Events, Failures, T, Watcher, say_damaged
 from raysearch.tune._trainable import Job, Share, WorkTrainable
 
 
@@ -79,6 +85,8 @@ def run_stage(
         watcher.stage_started(stage, len(trials), epochs, len(trials) - len(left))
     if left:
         starts = {t.id: str(kept[0]) if (kept := found[t.id]) else None for t in left}
+        for trial in left:
+            _say_what_is_damaged(stage, trial, folder, found[trial.id], watchers)
         todo = [
             {
                 "id": t.id,
@@ -192,6 +200,19 @@ def _bundle(share: Share) -> tune.PlacementGroupFactory:
 def trial_id(trial: Any) -> str:
     """What a trial, and its folder, are called in Tune."""
     return str(trial.config["trial"]["id"])
+
+
+def _say_what_is_damaged(
+    stage: str,
+    trial: T,
+    folder: Path,
+    kept: tuple[Path, Progress] | None,
+    watchers: Sequence[Watcher[T]],
+) -> None:
+    """Tell the watchers what a continued trial cannot go on from, and what it does instead."""
+    path = kept[0] if kept else None
+    for damaged in damaged_checkpoints(folder, stage, trial.id, path):
+        say_damaged(trial.name, damaged, str(path) if path else "its start", watchers)
 
 
 def _outcome(stage: str, trial: T, folder: Path) -> Outcome[T]:
