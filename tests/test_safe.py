@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.server
 import io
 import json
 import os
 import pickle
 import re
 import struct
+import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,16 @@ from PIL import Image
 
 import raysearch
 from raysearch import states
+from raysearch.cli._compose import compose, to_yaml
+from raysearch.cli._folder import create
 from raysearch.cli._main import main
 from raysearch.data import Dataset, load_dataset
 from raysearch.data._decode import DecodeError, Decoder, ignored_warnings, read_header
 from raysearch.errors import RaysearchError, unknown
 from raysearch.policy import read_policy, trivial_augment
+from raysearch.tracking import Tracker
 from raysearch.tune._checkpoints import Progress, read_progress, read_state, write_checkpoint
-from tests.conftest import dark_and_light
+from tests.conftest import CommandLine, dark_and_light
 
 SECONDS = 5.0  # more than any refusal takes
 
@@ -570,3 +576,126 @@ def test_messages_are_one_line_that_a_terminal_only_shows() -> None:
     assert len(str(unknown("kind", "x" * 10**7, ["a", "b"]))) < 200
     shade = np.uint8(3)
     assert str(RaysearchError(f"{shade}")) == "3"
+
+
+# Secrets.
+
+SECRET = "s3cret-0f1e2d"
+WITH_SECRETS = [
+    f"http://ann:{SECRET}@localhost:1",
+    f"https://{SECRET}@host/mlflow",
+    f"http://ann:{SECRET}/with?all#signs@localhost:1",
+    f"postgresql://ann:{SECRET}@localhost/runs",
+    f"postgresql://localhost/runs?user=ann&password={SECRET}",
+    f"s3://host/runs?X-Amz-Security-Token={SECRET}",
+]
+
+
+@pytest.mark.parametrize("url", WITH_SECRETS)
+@pytest.mark.parametrize(
+    "setting",
+    ["tracking.uri", "runs_dir", "data.root", "evaluation.policies", "name", "model.name"],
+)
+def test_a_setting_with_a_password_is_refused_and_not_repeated(
+    setting: str, url: str, quiet_main: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    groups = ["data=folder"] if setting == "data.root" else []
+    value = f"[none,'{url}']" if setting == "evaluation.policies" else f"'{url}'"
+    assert main([*groups, f"{setting}={value}"]) == 2
+    said = capfd.readouterr().err
+    assert SECRET not in said
+    assert said.count("\n") == 1
+    assert setting in said
+    assert "MLFLOW_TRACKING_PASSWORD" in said
+    assert not list(quiet_main.iterdir())
+
+
+def test_a_password_is_not_repeated_where_something_else_is_wrong(
+    quiet_main: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = WITH_SECRETS[0]
+    for arguments in (
+        [f"tracking.url={url}"],
+        [f"tracking.uri={url} x"],
+        [f"{url}"],
+        ["--address", url],
+        ["--resume", url],
+    ):
+        assert main(arguments) == 2
+        assert SECRET not in capfd.readouterr().err
+    assert not list(quiet_main.iterdir())
+    with pytest.raises(RaysearchError, match=r"http://\*\*\*@localhost:1"):
+        Tracker(url, "raysearch", "demo", {})
+
+
+def test_a_run_whose_configuration_has_a_password_is_not_continued(
+    quiet_main: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = create(compose(["name=old"]))
+    folder.release()
+    kept = folder.path / "config.yaml"
+    kept.write_text(kept.read_text().replace("uri: null", f"uri: {WITH_SECRETS[0]}"))
+    assert main(["--resume", "old"]) == 2
+    said = capfd.readouterr().err
+    assert "tracking.uri=http://***@localhost:1" in said
+    assert SECRET not in said
+    for content in ("a: [", "- 1", "&a [*a, *a]", "\x00", "[" * 5000):
+        kept.write_text(content)
+        assert main(["--resume", "old"]) == 2
+        assert capfd.readouterr().err.count("\n") == 1
+    kept.write_text(to_yaml(folder.configuration))
+    for content in ("[" * 100_000, "[]", "{}", "x"):
+        (folder.path / "run.json").write_text(content)
+        assert main(["--resume", "old"]) == 2
+        assert "run.json" in capfd.readouterr().err
+
+
+@pytest.fixture
+def guarded() -> Iterator[tuple[str, list[str | None]]]:
+    """A server, and what requests to it said about who is asking."""
+    asked: list[str | None] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Authorization"))
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_passwords_come_from_the_environment(
+    guarded: tuple[str, list[str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    server, asked = guarded
+    with pytest.raises(RaysearchError) as caught:
+        Tracker(server, "raysearch", "demo", {})
+    assert asked[0] == "Basic " + base64.b64encode(f"ann:{SECRET}".encode()).decode()
+    assert SECRET not in str(caught.value)
+
+
+def test_no_secret_is_in_what_a_run_writes_or_says(cli: CommandLine) -> None:
+    names = ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
+    cli.environment |= dict.fromkeys(names, SECRET)
+    result = cli.run(
+        "method=none",
+        "name=mine",
+        "evaluation.policies=[none]",
+        "evaluation.seeds=1",
+        "evaluation.epochs=2",
+        "data.limit=100",
+    )
+    assert result.returncode == 0, result.stderr
+    assert SECRET not in result.stdout + result.stderr
+    written = [path for path in cli.folder.rglob("*") if path.is_file()]
+    assert {"mlflow.db", "raysearch.log", "config.yaml", "summary.json", "report.html"} <= {
+        path.name for path in written
+    }
+    assert not [path for path in written if SECRET.encode() in path.read_bytes()]
