@@ -15,6 +15,7 @@ from ray import tune
 
 from raysearch.tune._checkpoints import NETWORK, POLICY, Progress, newest_checkpoint
 from raysearch.tune._observe import Events, Failures, T, Watcher
+from raysearch.tune._processes import StartAll
 from raysearch.tune._trainable import EvaluationTrainable, Job, SearchTrainable, SharesJob
 
 TRAINABLES = {
@@ -102,6 +103,7 @@ def run_stage(
             tune.TuneConfig(
                 reuse_actors=True,
                 max_concurrent_trials=at_once,
+                scheduler=StartAll(),
                 trial_name_creator=trial_id,
                 trial_dirname_creator=trial_id,
             ),
