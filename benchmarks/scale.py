@@ -1,6 +1,6 @@
 """What Ray Tune, the driver and MLflow add to a stage's trials, from one trial to many.
 
-    python -m benchmarks.scale [trials=1,4,16,64,256] [at_once=16] [epochs=10] [seconds=0.2]
+    python -m benchmarks.scale [trials=1,4,16,64,256] [at_once=16] [epochs=25] [seconds=0.2]
                                [values=20]
 
 Trials that do nothing but sleep for `seconds` an epoch and report `values` numbers after each go
@@ -44,7 +44,7 @@ from raysearch.tune import Job, Share, Wish, cluster, run_stage
 DEFAULTS = {
     "trials": "1,4,16,64,256",
     "at_once": 16,
-    "epochs": 10,
+    "epochs": 25,
     "seconds": 0.2,
     "values": 20,
 }
@@ -255,29 +255,27 @@ def resident_mib() -> float:
 
 
 def table_of(rows: Sequence[Scale]) -> Table:
-    """One line a number of trials."""
+    """A column for each number of trials."""
     table = Table(title="Trials that sleep, through run_stage and MLflow")
-    for name in (
-        *("trials", "workers", "wall", "first trial", "overhead", "epoch", "slowdown"),
-        *("driver CPU", "driver memory", "MLflow", "last write", "tracking"),
-    ):
-        table.add_column(name, justify="right")
+    table.add_column("trials")
     for row in rows:
-        gap = "" if row.overhead_seconds is None else f"{1000 * row.overhead_seconds:.0f} ms"
-        table.add_row(
-            str(row.trials),
-            str(row.workers),
-            f"{row.wall_seconds:.1f} s",
-            f"{row.first_trial_seconds:.1f} s",
-            gap,
-            f"{1000 * row.epoch_seconds:.0f} ms",
-            f"{row.slowdown:.2f}",
-            f"{row.driver_cpu:.0%}",
-            f"{row.driver_mib:.0f} MiB",
-            f"{row.metrics_per_second:.0f}/s",
-            f"{row.drain_seconds:.1f} s",
-            f"{row.tracking_percent:.2f} %, {row.tracking_ms:.0f} ms",
-        )
+        table.add_column(str(row.trials), justify="right")
+    gaps = [row.overhead_seconds for row in rows]
+    for name, cells in {
+        "workers": [str(row.workers) for row in rows],
+        "wall time, s": [f"{row.wall_seconds:.1f}" for row in rows],
+        "first trial after, s": [f"{row.first_trial_seconds:.1f}" for row in rows],
+        "between trials, ms": ["" if gap is None else f"{1000 * gap:.0f}" for gap in gaps],
+        "between epochs, ms": [f"{1000 * row.epoch_seconds:.0f}" for row in rows],
+        "wall time over the sleep": [f"{row.slowdown:.2f}" for row in rows],
+        "driver, cores": [f"{row.driver_cpu:.2f}" for row in rows],
+        "driver, MiB": [f"{row.driver_mib:.0f}" for row in rows],
+        "MLflow values per s": [f"{row.metrics_per_second:.0f}" for row in rows],
+        "last write, s": [f"{row.drain_seconds:.1f}" for row in rows],
+        "tracking, % of trials": [f"{row.tracking_percent:.2f}" for row in rows],
+        "tracking, ms per trial": [f"{row.tracking_ms:.0f}" for row in rows],
+    }.items():
+        table.add_row(name, *cells)
     return table
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 FLUSH_SECONDS = 1.0
-DUTY = 0.005  # share of one core that writing may take
+DUTY = 0.005  # of the time of the trials that run, what writing may take of one core
 MAX_PAUSE = 30.0
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
@@ -122,7 +122,10 @@ class Writer:
             start = time.thread_time()
             delivered = self._flush()
             took = time.thread_time() - start  # waiting for the store takes nothing from the trials
-            pause = min(MAX_PAUSE, max(FLUSH_SECONDS, took / DUTY if delivered else 5.0))
+            with self.lock:
+                running = max(1, sum(buffer.open for buffer in self._buffers))
+            rest = took / (DUTY * running) if delivered else 5.0
+            pause = min(MAX_PAUSE, max(FLUSH_SECONDS, rest))
 
     def _flush(self) -> bool:
         """One round over all runs; stops at the first that the store does not take."""

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from raysearch.tune._trainable import SharesJob, ready_worker
@@ -56,6 +57,22 @@ class KeptTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         """See `save_checkpoint`."""
+
+
+class StartAll(FIFOScheduler):
+    """First in, first out; a process that is free takes a trial for which none is starting.
+
+    Tune would hand it the first trial that waits for its process to start, end that process, and
+    start another for the next trial: with trials shorter than a process takes to start, one process
+    does all the work beside a row of others that are ended before they have begun.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first waiting trial for which no process has been asked; None if all have one."""
+        controller = getattr(tune_controller, "_tune_controller", tune_controller)
+        asked = getattr(controller, "_trial_to_actor", {})
+        waiting = (trial for trial in controller.get_trials() if trial.status == Trial.PENDING)
+        return next((trial for trial in waiting if trial not in asked), None)
 
 
 class KeepWorkers(FIFOScheduler):

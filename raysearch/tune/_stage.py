@@ -21,6 +21,7 @@ from raysearch.tune._checkpoints import (
     newest_checkpoint,
 )
 from raysearch.tune._observe import Events, Failures, T, Watcher, say_damaged
+from raysearch.tune._processes import StartAll
 from raysearch.tune._trainable import Job, Share, WorkTrainable
 
 
@@ -106,6 +107,7 @@ def run_stage(
             tune.TuneConfig(
                 reuse_actors=True,
                 max_concurrent_trials=at_once,
+                scheduler=StartAll(),
                 trial_name_creator=trial_id,
                 trial_dirname_creator=trial_id,
             ),
