@@ -314,15 +314,14 @@ def test_a_clock_that_jumps(case: Make, method: str, jump: float) -> None:
     process.kill()
     process.communicate()
     one.cli.shift_clock(-jump)
-    start = time.monotonic()
     one.cli.finish()
     summary = json.loads((one.cli.path / "summary.json").read_text())
     times = [
         *summary["wall_seconds"].values(),
         *(summary["search"][key] for key in ("wall_seconds", "device_seconds")),
-        *(part[key] for part in summary["evaluations"].values() for key in part),
+        *(part["wall_seconds"] for part in summary["evaluations"].values()),
     ]
-    assert all(0 < seconds < 10 * (time.monotonic() - start) for seconds in times)
+    assert all(0 < seconds < 3000 for seconds in times), times
     one.check("seconds are right", recomputed=one.reference.epochs // 2)
 
 

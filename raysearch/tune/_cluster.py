@@ -23,6 +23,9 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # 15 otherwise: half the speed beside any other process
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # histories are in the checkpoints
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # A signal ends a run at once, as kill -9 would: Tune's last words wait a minute for a Ray that
+    # has had the signal too.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is not used to continue a run
     "RAY_AIR_NEW_OUTPUT": "0",
 }

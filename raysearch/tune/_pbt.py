@@ -270,7 +270,7 @@ def run_populations(
 
     Raises:
         TrialError: a member cannot go on.
-        Interrupted: on SIGINT; the stage can be continued by calling this again.
+        Interrupted: on SIGUSR1; the stage can be continued by calling this again.
     """
     base = folder.resolve() / POPULATIONS
     searches = [Search(populations[t.id], t, base / t.id, watchers) for t in trials]

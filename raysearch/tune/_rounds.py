@@ -309,7 +309,7 @@ def run_rounds(
 
     Raises:
         TrialError: a trial cannot be carried out.
-        Interrupted: on SIGINT; the stage can be continued by calling this again.
+        Interrupted: on SIGUSR1; the stage can be continued by calling this again.
     """
     running = {
         t.id: _running(t, searches[t.id], job.share, folder, before[t.id], watchers) for t in trials
@@ -368,14 +368,14 @@ def _running(
 
 
 def _readable(path: Path) -> dict[str, Any] | None:
-    """A state, or None where the file is not whole."""
+    """A state, or None where there is no file or it is not whole."""
     try:
-        return load(path)
+        path.read_bytes()
     except FileNotFoundError:
         return None
-    except OSError:
-        raise
-    except Exception:  # whatever is left of it
+    try:
+        return load(path)
+    except Exception:  # of any kind, by what is left of it
         return None
 
 

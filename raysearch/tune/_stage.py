@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from raysearch.tune._trainable import Job, Share, WorkTrainable
 
 
 class Interrupted(Exception):
-    """The stage was asked to stop (Ctrl-C) and has kept its state."""
+    """Tune was asked to stop the stage, whose state is kept."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def run_stage(
 
     Raises:
         TrialError: a trial cannot go on; the message names it and its last good checkpoint.
-        Interrupted: on SIGINT; the stage can be continued by calling this again.
+        Interrupted: on SIGUSR1; the stage can be continued by calling this again.
     """
     jobs = job if isinstance(job, Mapping) else dict.fromkeys((t.id for t in trials), job)
     found = {trial.id: newest_checkpoint(folder, stage, trial.id) for trial in trials}
@@ -173,15 +171,11 @@ def fit(
             checkpoint_config=checkpoints,
         ),
     )
-    handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
     except Exception:
         if events.error is None:
             raise
-    finally:  # Tune leaves its own behind, which swallows the next Ctrl-C
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
     if events.error is not None:
         raise events.error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -141,6 +142,11 @@ class WorkTrainable(tune.Trainable):
             "device_seconds": progress.device_seconds,
             "done": progress.finished,
         }
+
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Tune's own leaves its temporary folder behind where the disk is full."""
+        with tempfile.TemporaryDirectory() as temporary:
+            return super().save(checkpoint_dir or temporary)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         assert self._work is not None
