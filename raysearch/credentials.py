@@ -8,6 +8,7 @@ NO_CREDENTIALS = (
     "a user name or password would be kept in the run's files; leave it out, and set "
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the variables of the service"
 )
+
 # Up to the last @, as a password that nobody has percent-encoded may hold anything.
 _USER = re.compile(r"(?<=://)(?!/)\S*@")
 _PARAMETER = re.compile(

@@ -129,7 +129,7 @@ def check_fits(checkpoint: Mapping[str, Any], made: Mapping[str, Any]) -> None:
     for key in ("made", "model", "optimizer", "metrics"):
         if not isinstance(checkpoint.get(key), Mapping):
             raise RaysearchError(f"not a shared checkpoint of raysearch (no {key!r})")
-    if not isinstance(checkpoint["metrics"].get("epoch_equivalents"), float):
+    if not isinstance(checkpoint["metrics"].get("epoch_equivalents"), int | float):
         raise RaysearchError("not a shared checkpoint of raysearch (it does not say what it cost)")
     for key, value in made.items():
         theirs = checkpoint["made"].get(key)
