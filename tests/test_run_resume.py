@@ -119,16 +119,3 @@ def test_ctrl_c_keeps_what_was_done(
     assert "Traceback" not in err
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
     assert epochs_done(run, "search") >= 2
-
-
-@pytest.mark.slow
-def test_sigterm_is_a_ctrl_c(cli: CommandLine, stopping: list[subprocess.Popen[str]]) -> None:
-    process = cli.start(*ARGUMENTS, "search.epochs=5000", "name=stopped")
-    stopping.append(process)
-    run = cli.folder / "runs" / "stopped"
-    wait_for(lambda: epochs_done(run, "search") >= 2, process)
-    process.terminate()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert "--resume runs/stopped" in err.splitlines()[-1]
-    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"

@@ -44,7 +44,7 @@ def handlers_kept(forever: bool) -> Iterator[None]:
         yield
     finally:
         if not forever:
-            _handle(before)
+            _handle({number: old for number, old in before.items() if old is not None})
 
 
 def was_terminated() -> bool:
