@@ -103,7 +103,7 @@ def run_stage(
             tune.TuneConfig(
                 reuse_actors=True,
                 max_concurrent_trials=at_once,
-                scheduler=StartAll(),
+                scheduler=StartAll(),  # type: ignore[no-untyped-call]
                 trial_name_creator=trial_id,
                 trial_dirname_creator=trial_id,
             ),
