@@ -254,7 +254,6 @@ class Reference:
     """An undisturbed run."""
 
     result: dict[str, Any]
-    seconds: dict[str, float]
     epochs: int
 
 

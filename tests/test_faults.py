@@ -62,8 +62,7 @@ def reference(
             assert process.returncode == 0, err
             check_no_processes(cli)
             check_files(cli.path, complete=True)
-            summary = json.loads((cli.path / "summary.json").read_text())
-            return Reference(result_of(cli.path), summary["wall_seconds"], cli.epochs())
+            return Reference(result_of(cli.path), cli.epochs())
         finally:
             cli.stop_all()
 
