@@ -191,7 +191,10 @@ class Cluster:
         where = ["--address", self.jobs, "--submission-id", name]
         more = ["--runtime-env-json", json.dumps({"env_vars": environment})] if environment else []
         run = ["python", "-m", "raysearch.run", *settings]
-        return self.ray("job", "submit", *where, *more, *flags, "--working-dir", ".", "--", *run)
+        command = ["job", "submit", *where, *more, *flags, "--working-dir", ".", "--", *run]
+        while "No available agent" in (done := self.ray(*command)).stderr:  # of a new cluster
+            time.sleep(2)
+        return done
 
     def logs(self, name: str) -> str:
         """What a job has printed so far."""
