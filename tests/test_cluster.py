@@ -233,6 +233,7 @@ class Cluster:
     def _start(self, name: str, arguments: Sequence[str]) -> None:
         common = ["--block", "--disable-usage-stats", f"--object-store-memory={128 * 2**20}"]
         common.append(f"--temp-dir={self.place / name}")
+        common.append(f"--dashboard-agent-listen-port={free_ports(1)[0]}")  # one a node and machine
         ports = ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
         log = self._popen(name, [*command, *common, *ports], self.environment)
