@@ -185,7 +185,10 @@ def _resources(
 ) -> tune.PlacementGroupFactory | Callable[[dict[str, Any]], tune.PlacementGroupFactory]:
     """What Tune is to reserve for a trial."""
     if isinstance(share, Mapping):
-        return lambda config: _bundle(share[config["trial"]["id"]])
+        shares = list(share.values())
+        if any(other != shares[0] for other in shares):
+            return lambda config: _bundle(share[config["trial"]["id"]])
+        share = shares[0]
     return _bundle(share)
 
 
