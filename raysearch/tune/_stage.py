@@ -184,12 +184,13 @@ def _resources(
     share: Share | Mapping[str, Share],
 ) -> tune.PlacementGroupFactory | Callable[[dict[str, Any]], tune.PlacementGroupFactory]:
     """What Tune is to reserve for a trial."""
-    if isinstance(share, Mapping):
-        shares = list(share.values())
-        if any(other != shares[0] for other in shares):
-            return lambda config: _bundle(share[config["trial"]["id"]])
-        share = shares[0]
-    return _bundle(share)
+    if not isinstance(share, Mapping):
+        return _bundle(share)
+    bundles = {trial: _bundle(each) for trial, each in share.items()}
+    first = next(iter(bundles.values()))
+    if all(bundle == first for bundle in bundles.values()):
+        return first  # and nothing of ours for Ray's processes to import
+    return lambda config: bundles[config["trial"]["id"]]
 
 
 def _bundle(share: Share) -> tune.PlacementGroupFactory:
