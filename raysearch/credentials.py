@@ -9,8 +9,12 @@ NO_CREDENTIALS = (
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the variables of the service"
 )
 
-# Up to the last @, as a password that nobody has percent-encoded may hold anything.
-_USER = re.compile(r"(?<=://)(?!/)\S*@")
+# A password that nobody has percent-encoded may hold anything, so one goes up to the last @; a user
+# name alone up to a slash. Azure's container@account is neither.
+_USER = re.compile(
+    r"(?<!abfs://)(?<!abfss://)(?<!wasb://)(?<!wasbs://)(?<=://)"
+    r"(?:[^\s/:@]*:(?!\d+(?:/|$))\S*@|[^\s/@]+@)"
+)
 _PARAMETER = re.compile(
     r"([?&;][^=&;#\s]*(?:passw|pwd|token|secret|key)[^=&;#\s]*=)[^&;#\s]+", re.IGNORECASE
 )

@@ -12,7 +12,12 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from raysearch.cli._comparison import existing, read_settings
+from raysearch.cli._comparison import (
+    check_comparable,
+    existing,
+    name_uniquely,
+    read_settings,
+)
 from raysearch.errors import RaysearchError
 from raysearch.report.comparison import Entry, compare, comparison_table, write_comparison
 
@@ -174,7 +179,7 @@ def test_existing_runs(tmp_path: Path) -> None:
         (tmp_path / folder / "summary.json").write_text(
             json.dumps(summary(name) | {"name": folder})
         )
-    found = existing([tmp_path / "one", tmp_path / "two", tmp_path / "all"])
+    found = name_uniquely(existing([tmp_path / "one", tmp_path / "two", tmp_path / "all"]))
     assert [entry.name for entry in found] == ["dada (one)", "dada (two)", "aws"]
     (tmp_path / "one" / "summary.json").write_text("[1]")
     with pytest.raises(RaysearchError, match="not a run's summary: it has no 'name'"):
@@ -194,9 +199,24 @@ def test_settings_of_one_method() -> None:
     assert all(len(each.settings.evaluation.seeds) == 2 for each in asked.members.values())
 
 
+def test_runs_of_one_name_are_told_apart() -> None:
+    own, other = Entry("dada", summary("dada")), Entry("dada", summary("dada") | {"name": "old"})
+    assert [entry.name for entry in name_uniquely([own, other])] == ["dada", "dada (old)"]
+    assert [entry.name for entry in name_uniquely([own, own])] == ["dada", "dada #2"]
+
+
+def test_what_cannot_be_compared_is_said_before_it_is_run() -> None:
+    with pytest.raises(RaysearchError, match=r"model.name is small_cnn in one and wrn40x2 in"):
+        check_comparable(read_settings(["methods=[none,dada_paper]"]), [])
+    other = Entry("old", summary("dada"))
+    with pytest.raises(RaysearchError, match="none and old cannot be compared: "):
+        check_comparable(read_settings(["methods=[none]"]), [other])
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (["methods=[dada]", "dada.data.limit=9"], "is for all methods alike, or for none"),
         ([], "name what to compare"),
         (["methods=[none,dadda]"], "unknown method 'dadda': did you mean 'dada'"),
         (["methods=none"], r"methods=none: expected a list, for example methods=\[a,b\]"),

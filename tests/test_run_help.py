@@ -83,6 +83,7 @@ def test_the_configuration_lies_beside_the_package() -> None:
     assert (config_dir() / "config.yaml").is_file()
 
 
-def test_the_command_line_starts_without_pytorch() -> None:
-    script = "import sys, raysearch.cli._main; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["_main", "_compare"])
+def test_the_command_line_starts_without_pytorch(module: str) -> None:
+    script = f"import sys, raysearch.cli.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

@@ -166,8 +166,9 @@ def _parser(page: Page) -> argparse.ArgumentParser:
     parser.add_argument(
         "--address", metavar="ADDR", help="a running Ray cluster (HOST:PORT, or auto)"
     )
+    what = "settings, trials" if page is RUN else "trials"
     parser.add_argument(
-        "--dry-run", action="store_true", help="print settings, trials and cost; start nothing"
+        "--dry-run", action="store_true", help=f"print {what} and cost; start nothing"
     )
     if page is RUN:
         resume = "continue a run: its name or its folder"

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from raysearch.cli._arguments import COMPARE, Arguments, parse
 from raysearch.cli._comparison import (
-    SUMMARY,
     Asked,
+    check_comparable,
     check_same,
-    checked,
     existing,
     name_uniquely,
     read_settings,
     read_summary,
+    tracked,
 )
 from raysearch.cli._compose import Configuration, load
-from raysearch.cli._folder import CONFIG, lock
+from raysearch.cli._folder import CONFIG, is_complete, lock
 from raysearch.cli._main import check_reachable, guarded, wished
-from raysearch.cli._storage import check_storage, copy_results
+from raysearch.cli._storage import check_storage, copy_results, warning
 from raysearch.errors import RaysearchError
-from raysearch.report.comparison import Entry
+
+if TYPE_CHECKING:
+    from raysearch.report.comparison import Entry
+
+AGAIN = "the same command copies again"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,32 +41,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _compare(arguments: Arguments) -> None:
     asked = read_settings(arguments.overrides)
-    others = [*existing(asked.runs), *_tracked(asked)]
+    others = [*existing(asked.runs), *tracked(asked)]
+    check_comparable(asked, others)
+    if (asked.folder / CONFIG).exists():
+        raise RaysearchError(f"{asked.folder} is a run, not a comparison: choose another name=")
     missing = _missing(asked)
     if missing:
         check_reachable(arguments)
     if arguments.dry_run:
         _describe(asked, missing, arguments)
         return
-    new = not asked.folder.exists()
-    check_storage(asked.common, resumed=not new)
+    check_storage(asked.common, resumed=asked.folder.exists())
+    if said := warning(asked.common):
+        print(said, file=sys.stderr)
+    with _held(asked), _stored(asked):
+        if missing:
+            _compute(asked, missing, arguments)
+        _present(asked, others, arguments.quiet)
+
+
+@contextmanager
+def _held(asked: Asked) -> Iterator[None]:
+    """The comparison's folder, alone; one that holds nothing at the end is removed again."""
     try:
         asked.folder.mkdir(parents=True, exist_ok=True)
         held = lock(asked.folder)
     except OSError as error:
         raise RaysearchError(f"{asked.folder} cannot be written: {error.strerror}") from error
     try:
-        if missing:
-            _compute(asked, missing, arguments)
-        _present(asked, others, arguments.quiet)
+        yield
     finally:
         os.close(held)
-        if new and not any(asked.folder.glob(f"*/{CONFIG}")) and not _has_page(asked):
+        if not _begun(asked) and not (asked.folder / "comparison.json").exists():
             shutil.rmtree(asked.folder, ignore_errors=True)
 
 
-def _has_page(asked: Asked) -> bool:
-    return (asked.folder / "comparison.json").exists()
+@contextmanager
+def _stored(asked: Asked) -> Iterator[None]:
+    """Copy the comparison to its `storage` at the end, however it ends."""
+    try:
+        yield
+    except BaseException:
+        if _begun(asked):
+            try:
+                copy_results(asked.common, asked.folder, AGAIN)
+            except RaysearchError as trouble:
+                print(f"error: {trouble}", file=sys.stderr)
+        raise
+    if stored := copy_results(asked.common, asked.folder, AGAIN):
+        print(f"results copied to {stored}")
+
+
+def _begun(asked: Asked) -> bool:
+    """Whether there is a run in the comparison's folder."""
+    return any(asked.folder.glob(f"*/{CONFIG}"))
 
 
 def _missing(asked: Asked) -> dict[str, Configuration]:
@@ -73,25 +108,9 @@ def _missing(asked: Asked) -> dict[str, Configuration]:
         folder = asked.folder / method
         if (folder / CONFIG).is_file():
             check_same(f"{asked.folder}: {method}", load(folder / CONFIG), configuration)
-        if not (folder / SUMMARY).is_file():
+        if not is_complete(folder):
             missing[method] = configuration
     return missing
-
-
-def _tracked(asked: Asked) -> list[Entry]:
-    """The finished runs of an MLflow experiment.
-
-    Raises:
-        RaysearchError: there are none, or the store cannot be read.
-    """
-    if asked.experiment is None:
-        return []
-    from raysearch.tracking import read_summaries
-
-    found = read_summaries(asked.uri, asked.experiment)
-    return name_uniquely(
-        [(checked(summary, f"run {run} of MLflow"), None) for run, summary in found]
-    )
 
 
 def _compute(asked: Asked, missing: dict[str, Configuration], arguments: Arguments) -> None:
@@ -101,8 +120,11 @@ def _compute(asked: Asked, missing: dict[str, Configuration], arguments: Argumen
     first = next(iter(missing.values()))
     wish = wished(arguments, first.settings.device)
     try:
-        compute(asked.folder, make_members(missing, wish), wish, arguments.quiet)
+        members = make_members(asked.folder, missing, wish)
+        compute(asked.folder, members, wish, arguments.quiet)
     except (Interrupted, KeyboardInterrupt) as error:
+        if not _begun(asked):
+            raise KeyboardInterrupt("interrupted before anything was computed") from error
         raise KeyboardInterrupt(
             f"stopped; {asked.folder} keeps what was done, the same command continues it"
         ) from error
@@ -117,12 +139,13 @@ def _describe(asked: Asked, missing: dict[str, Configuration], arguments: Argume
         print(f"done: {', '.join(done)}")
     if missing:
         first = next(iter(missing.values()))
-        print(describe(missing, wished(arguments, first.settings.device)))
+        print(describe(asked.folder, missing, wished(arguments, first.settings.device)))
 
 
 def _present(asked: Asked, others: Sequence[Entry], quiet: bool) -> None:
     """Put all runs on one page and show the table."""
     from raysearch.report.comparison import (
+        Entry,
         compare,
         comparison_lines,
         comparison_table,
@@ -132,13 +155,15 @@ def _present(asked: Asked, others: Sequence[Entry], quiet: bool) -> None:
 
     folders = {method: asked.folder / method for method in asked.members}
     own = [Entry(method, read_summary(folder), folder) for method, folder in folders.items()]
-    comparison = compare(asked.name, [*own, *others])
+    comparison = compare(asked.name, name_uniquely([*own, *others]))
     files = write_comparison(asked.folder, comparison)
-    console = Console()
-    view = None
-    if comparison["tracking"]:
+    console, view = Console(), None
+    if asked.common.settings.tracking.enabled:
         view = log_comparison(
-            comparison, files, warn=lambda text: console.print(text, style="yellow")
+            comparison,
+            files,
+            asked.uri,
+            warn=lambda text: console.print(text, style="yellow"),
         )
     shown = [str(file) for file in files]
     if quiet:
@@ -146,5 +171,3 @@ def _present(asked: Asked, others: Sequence[Entry], quiet: bool) -> None:
             console.print(line, soft_wrap=True, highlight=False)
     else:
         console.print(comparison_table(comparison, shown, view))
-    if stored := copy_results(asked.common, asked.folder):
-        console.print(f"results copied to {stored}", soft_wrap=True, highlight=False)

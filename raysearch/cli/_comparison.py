@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from raysearch import methods
 from raysearch.cli._compose import Configuration, choices, compose
 from raysearch.cli._folder import CONFIG
+from raysearch.cli._schema import check
 from raysearch.errors import RaysearchError, unknown
-from raysearch.report.comparison import Entry
+
+if TYPE_CHECKING:
+    from raysearch.report.comparison import Entry
 
 SUMMARY = "summary.json"
+WANTED = (  # of it
+    *("name", "errors", "row", "search", "evaluations", "seeds", "policy", "configuration"),
+    *("images", "classes", "tracking"),
+)
 OWN = ("methods", "runs", "experiment")  # settings of a comparison
 LISTS = ("methods", "runs")
+ALL = ("name", "runs_dir", "storage", "tracking", "device")  # what members cannot have of their own
 # Settings of a run that a comparison sets for all, and what to give it instead.
 TAKEN = {
     "method": "methods=[NAME,...]",
@@ -79,30 +86,57 @@ def read_settings(overrides: Sequence[str]) -> Asked:
         owner, dot, _ = key.partition(".")
         if dot and owner in known and owner not in names:
             raise RaysearchError(f"{line}: {owner} is not one of methods=[{','.join(names)}]")
+        if owner in names and key.split(".")[1] in ("data", "model", *TAKEN, *ALL):
+            raise RaysearchError(f"{line}: is for all methods alike, or for none")
     common = [line for line in rest if line.partition(".")[0] not in names or "." not in line]
     composed = compose(common)
     base = composed.settings
     name = base.name or (f"compare-{base.data.name}" if names else "compare-runs")
     named = replace(composed, settings=base.model_copy(update={"name": name}))
     folder = Path(base.runs_dir) / name
-    tracked = any(line.startswith("tracking.experiment=") for line in rest)
-    into = [f"runs_dir={folder}", *([] if tracked else [f"tracking.experiment={name}"])]
+    if not any(line.startswith("tracking.experiment=") for line in rest):
+        experiment_of_runs = name
+    else:
+        experiment_of_runs = base.tracking.experiment
     members = {}
     for method in names:
         own = [line.removeprefix(f"{method}.") for line in rest if line.startswith(f"{method}.")]
-        policy = method if method in methods.FIXED else "learned"
-        members[method] = compose(
-            [
-                f"method={method}",
-                *common,
-                *own,
-                f"evaluation.policies=[{policy}]",
-                f"name={method}",
-                "storage=null",  # the comparison is copied as a whole
-                *into,
-            ]
-        )
+        found = compose([f"method={method}", *common, *own])
+        members[method] = _as_member(found, method, folder, experiment_of_runs)
     return Asked(name, folder, members, runs, experiment, base.tracking.uri, named)
+
+
+def _as_member(
+    configuration: Configuration, method: str, folder: Path, experiment: str
+) -> Configuration:
+    """The configuration of a run as one of a comparison, which judges its own policy alone."""
+    from raysearch import methods
+
+    values = configuration.values
+    policy = method if method in methods.FIXED else "learned"
+    values = {
+        **values,
+        "name": method,
+        "runs_dir": str(folder),
+        "storage": None,  # the comparison is copied as a whole
+        "tracking": {**values["tracking"], "experiment": experiment},
+        "evaluation": {**values["evaluation"], "policies": [policy]},
+    }
+    return Configuration(values, check(values))
+
+
+def check_comparable(asked: Asked, others: Sequence[Entry]) -> None:
+    """What is to be run can be compared with each other, and with the runs that there are.
+
+    Raises:
+        RaysearchError: other data, another network or other settings of the evaluation.
+    """
+    from raysearch.report.comparison import check_alike
+
+    known = [(method, configuration.values) for method, configuration in asked.members.items()]
+    known += [(entry.name, entry.summary["configuration"]) for entry in others]
+    for name, values in known[1:]:
+        check_alike(*known[0], name, values)
 
 
 def _own_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -120,6 +154,7 @@ def _own_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             value = None
         if key in LISTS and not isinstance(value, list):
             raise RaysearchError(f"{line}: expected a list, for example {key}=[a,b]")
+        value = str(value) if key not in LISTS and type(value) is int else value
         if key not in LISTS and not isinstance(value, str):
             raise RaysearchError(f"{line}: expected a name")
         given[key] = value
@@ -132,7 +167,10 @@ def check_same(method: str, before: Configuration, now: Configuration) -> None:
     Raises:
         RaysearchError: it has others.
     """
-    first, second = dict(_leaves(before.values)), dict(_leaves(now.values))
+    from raysearch import methods
+    from raysearch.report.comparison import leaves
+
+    first, second = dict(leaves(before.values)), dict(leaves(now.values))
     searched = now.settings.method.name not in methods.FIXED
     free = MAY_CHANGE if searched else (*MAY_CHANGE, *SEARCH)
     for key in sorted(first.keys() | second.keys()):
@@ -143,14 +181,6 @@ def check_same(method: str, before: Configuration, now: Configuration) -> None:
                 f"{method} was run with {key}={first.get(key)} there, not {second.get(key)}: "
                 "choose another name=, or leave that setting"
             )
-
-
-def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, values
 
 
 def existing(runs: Sequence[Path]) -> list[Entry]:
@@ -170,7 +200,7 @@ def existing(runs: Sequence[Path]) -> list[Entry]:
             said = f"has not finished (--resume {run} continues it)" if started else "is no run"
             raise RaysearchError(f"runs: {run} {said}")
         folders += inner
-    return name_uniquely([(read_summary(folder), folder) for folder in folders])
+    return [_entry(read_summary(folder), folder) for folder in folders]
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -190,21 +220,48 @@ def checked(summary: Any, where: str) -> dict[str, Any]:
     """A summary, if it is one.
 
     Raises:
-        RaysearchError: it is not, or of another version.
+        RaysearchError: it is not.
     """
-    wanted = ("name", "errors", "row", "search", "evaluations", "seeds", "policy", "configuration")
-    missing = [key for key in wanted if not isinstance(summary, dict) or key not in summary]
+    missing = [key for key in WANTED if not isinstance(summary, dict) or key not in summary]
     if missing:
         raise RaysearchError(f"{where} is not a run's summary: it has no {missing[0]!r}")
     found: dict[str, Any] = summary
     return found
 
 
-def name_uniquely(found: Sequence[tuple[dict[str, Any], Path | None]]) -> list[Entry]:
-    """Runs by their methods' names, or with their own where several have the same method."""
-    names = [str(summary["configuration"]["method"]["name"]) for summary, _ in found]
-    entries = []
-    for (summary, folder), name in zip(found, names, strict=True):
-        unique = names.count(name) == 1
-        entries.append(Entry(name if unique else f"{name} ({summary['name']})", summary, folder))
-    return entries
+def _entry(summary: dict[str, Any], folder: Path | None) -> Entry:
+    from raysearch.report.comparison import Entry
+
+    return Entry(str(summary["configuration"]["method"]["name"]), summary, folder)
+
+
+def tracked(asked: Asked) -> list[Entry]:
+    """The finished runs of the MLflow experiment that is asked for, if one is.
+
+    Raises:
+        RaysearchError: there are none, or the store cannot be read.
+    """
+    if asked.experiment is None:
+        return []
+    from raysearch.tracking import read_summaries
+
+    found = read_summaries(asked.uri, asked.experiment)
+    return [_entry(checked(summary, f"run {run} of MLflow"), None) for run, summary in found]
+
+
+def name_uniquely(entries: Sequence[Entry]) -> list[Entry]:
+    """Runs by their methods' names, with their own where several have the same method.
+
+    The first keeps its name where it is one of the comparison's own runs.
+    """
+    found: dict[str, Entry] = {}
+    names = [entry.name for entry in entries]
+    for entry in entries:
+        name, own = entry.name, entry.summary["name"]
+        if names.count(name) > 1 and own != name:
+            name = f"{name} ({own})"
+        base, count = name, 2
+        while name in found:
+            name, count = f"{base} #{count}", count + 1
+        found[name] = replace(entry, name=name)
+    return list(found.values())

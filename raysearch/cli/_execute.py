@@ -116,8 +116,9 @@ def tracked(run: Run, display: Display) -> Iterator[Tracker | None]:
     try:
         yield tracker
     except BaseException as error:
-        stopped = not isinstance(error, Exception)
-        tracker.finish(None, None, "KILLED" if stopped else "FAILED")
+        if run.folder.state.get("status") != "complete":  # of a comparison, another run ended so
+            stopped = not isinstance(error, Exception)
+            tracker.finish(None, None, "KILLED" if stopped else "FAILED")
         raise
 
 

@@ -57,6 +57,11 @@ class RunFolder:
         """Checkpoints of trials, until the run is complete."""
         return self.path / TRIALS
 
+    def configure(self, configuration: Configuration) -> None:
+        """Go on with other settings than the run was begun with."""
+        self.configuration = configuration
+        write_whole(self.path / CONFIG, to_yaml(configuration).encode())
+
     def save_state(self, **changes: Any) -> None:
         """Change and write the state."""
         self.state |= changes
@@ -103,6 +108,15 @@ class RunFolder:
         os.close(self._lock)
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a run that has ended well, with its report."""
+    try:
+        state = json.loads((folder / STATE).read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(state, dict) and state.get("status") == "complete"
+
+
 def lock(folder: Path) -> int:
     """Have a folder alone; closing the descriptor, or the process's end, lets others have it.
 
@@ -114,7 +128,7 @@ def lock(folder: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise RaysearchError(f"run {folder.name} is still going on in another process") from None
+        raise RaysearchError(f"{folder.name} is still going on in another process") from None
     return descriptor
 
 

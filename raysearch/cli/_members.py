@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raysearch.cli._compose import Configuration
 from raysearch.cli._dry_run import groups
 from raysearch.cli._execute import Run, shown, stored_bytes, tracked
-from raysearch.cli._folder import CONFIG, check_space, create, resume
+from raysearch.cli._folder import CONFIG, LOG, TRIALS, check_space, create, resume
 from raysearch.cli._plan import make_plan, place_trials, rehearse
 from raysearch.cli._pool import Member, Pool
 from raysearch.cli._quiet import quiet
@@ -30,12 +31,19 @@ from raysearch.tune import (
     local_capacity,
 )
 
-LOG, TRIALS = "raysearch.log", "trials"
+POOL = "comparison"  # the stage of trials that share what there is
 _log = logging.getLogger(__name__)
 
 
-def make_members(configurations: Mapping[str, Configuration], wish: Wish) -> list[Member]:
+def make_members(
+    folder: Path, configurations: Mapping[str, Configuration], wish: Wish
+) -> list[Member]:
     """Load the data once, and lay out and check what every run does.
+
+    Args:
+        folder: the comparison's.
+        configurations: of its runs, by their methods; of the same data.
+        wish: what of the machine or cluster to use.
 
     Raises:
         RaysearchError: what one of them cannot do, with its name.
@@ -44,25 +52,25 @@ def make_members(configurations: Mapping[str, Configuration], wish: Wish) -> lis
     for name, configuration in configurations.items():
         try:
             dataset = members[0].plan.dataset if members else None
-            members.append(_make_member(name, configuration, wish, dataset))
+            members.append(_make_member(folder / name, configuration, wish, dataset))
         except RaysearchError as error:
             raise RaysearchError(f"{name}: {error}") from error
     return members
 
 
 def _make_member(
-    name: str, configuration: Configuration, wish: Wish, dataset: Dataset | None
+    folder: Path, configuration: Configuration, wish: Wish, dataset: Dataset | None
 ) -> Member:
     places = None if wish.address else place_trials(configuration, local_capacity(wish))
-    plan = make_plan(configuration, None, dataset)
+    plan = make_plan(configuration, folder if folder.exists() else None, dataset)
     needed = rehearse(plan, places)
-    return Member(name, plan, needed, list(groups(plan, places)))
+    return Member(folder.name, plan, needed, list(groups(plan, places)))
 
 
-def describe(configurations: Mapping[str, Configuration], wish: Wish) -> str:
-    """The trials of every run and what they cost."""
+def describe(folder: Path, configurations: Mapping[str, Configuration], wish: Wish) -> str:
+    """The trials of every run and what they cost; see `make_members`."""
     lines, total = [], 0.0
-    for member in make_members(configurations, wish):
+    for member in make_members(folder, configurations, wish):
         for group in member.groups:
             cost = "not known before it runs"
             if group.cost is not None:
@@ -98,8 +106,10 @@ def compute(folder: Path, members: Sequence[Member], wish: Wish, quietly: bool) 
         shown(terminal, quietly) as display,
         contextlib.ExitStack() as held,
     ):
-        runs = {m.name: _open(folder, m, wish, quietly, held) for m in members}
+        runs: dict[str, Run] = {}
         try:
+            for member in members:
+                runs[member.name] = _open(folder, member, wish, quietly, held)
             with contextlib.ExitStack() as trackers:
                 told = {
                     name: trackers.enter_context(tracked(run, display))
@@ -110,12 +120,17 @@ def compute(folder: Path, members: Sequence[Member], wish: Wish, quietly: bool) 
             _log.exception("the comparison ended early")
             stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
             for run in runs.values():
-                with contextlib.suppress(OSError):
-                    run.folder.save_state(status="interrupted" if stopped else "failed")
+                if run.folder.state.get("status") != "complete":
+                    with contextlib.suppress(OSError):
+                        run.folder.save_state(status="interrupted" if stopped else "failed")
                 if not run.folder.begun:
                     run.folder.discard()
             raise
-    forget_trials(folder / TRIALS)
+    for member in members:  # others of an earlier call may not have ended
+        for trial in (folder / TRIALS).glob(f"*/{member.name}-*"):
+            forget_trials(trial)
+    if not any((folder / TRIALS).glob("*/*/checkpoint_*")):
+        forget_trials(folder / TRIALS)
 
 
 def _open(
@@ -123,8 +138,12 @@ def _open(
 ) -> Run:
     """The member's own folder, new or as it was left."""
     path = folder / member.name
-    known = (path / CONFIG).is_file()
-    own = resume(str(path), str(folder)) if known else create(member.plan.configuration)
+    if (path / CONFIG).is_file():
+        own = resume(str(path), str(folder))
+        own.configure(member.plan.configuration)
+    else:
+        shutil.rmtree(path, ignore_errors=True)  # of a process killed before it was begun
+        own = create(member.plan.configuration)
     held.callback(own.release)
     return Run(own, member.plan, wish, member.bytes_needed, quietly)
 
@@ -154,7 +173,7 @@ def _carry_out(
         alone = [member for member in members if member.in_one_trial]
         known = [member for member in members if member.name in found]
         ended = pool.run(
-            "searches" if alone else "evaluations",
+            POOL,
             [
                 *(waiting for member in alone for waiting in pool.searches(member)),
                 *(
@@ -168,7 +187,7 @@ def _carry_out(
             own = runs[member.name]
             found[member.name] = settle(own.folder, own.plan, ended.pop(member.name))
         ended |= pool.run(
-            "evaluations",
+            POOL,
             [
                 waiting
                 for member in alone

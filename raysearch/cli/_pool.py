@@ -144,8 +144,9 @@ class Pool:
         return place_trials(member.plan.configuration, self._capacity)[stage]
 
     def _at_once(self, waiting: Sequence[Waiting]) -> int:
-        """So many as fit if all were like the most modest."""
-        return max(self._place(one.member, one.trial.stage).at_once for one in waiting)
+        """So many as fit: of any kind on a machine of its own, where Ray knows; of all else."""
+        fit = [self._place(one.member, one.trial.stage).at_once for one in waiting]
+        return min(fit) if self._capacity.nodes else max(fit)
 
     def _waiting(self, member: Member, trial: TrialInfo, job: Job) -> Waiting:
         """A trial of a run as one of the pool: by an id and a name of its own."""

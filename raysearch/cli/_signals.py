@@ -60,7 +60,7 @@ def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _terminated.set()
-    signal.raise_signal(signal.SIGINT)
+    raise KeyboardInterrupt  # not SIGINT, which a process in the background may ignore
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

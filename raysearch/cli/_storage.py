@@ -56,14 +56,21 @@ def check_storage(configuration: Configuration, *, resumed: bool = False) -> Non
     storage.check(None if resumed else settings.name)
 
 
-def copy_results(configuration: Configuration, folder: Path) -> str | None:
+def copy_results(
+    configuration: Configuration, folder: Path, again: str = "--resume copies again"
+) -> str | None:
     """Copy a run's folder to the run's `storage`, where it has one; say where it is then.
+
+    Args:
+        configuration: the run's.
+        folder: its folder.
+        again: what to do when it does not work.
 
     Raises:
         RaysearchError: it could not be written.
     """
     url = configuration.settings.storage
-    return None if url is None else Storage(url).copy(folder)
+    return None if url is None else Storage(url).copy(folder, again)
 
 
 def warning(configuration: Configuration) -> str | None:
@@ -114,7 +121,7 @@ class Storage:
             raise RaysearchError(f"storage={self.url} has a run {name} already: choose another")
         self._within(self._probe)
 
-    def copy(self, folder: Path) -> str:
+    def copy(self, folder: Path, again: str) -> str:
         """Copy a run's files, each of them whole, but for its trials' checkpoints.
 
         `run.json`, which says how the run ended, comes last: when it says `complete`, all is there.
@@ -130,7 +137,7 @@ class Storage:
                 for name in _results(folder):
                     self._put(folder / name, f"{folder.name}/{name}")
         except RaysearchError as error:
-            raise RaysearchError(f"{error} ({folder} has it all, --resume copies again)") from error
+            raise RaysearchError(f"{error} ({folder} has it all, {again})") from error
         return f"{self.url}/{folder.name}"
 
     def _open(self) -> tuple[AbstractFileSystem, str]:
@@ -219,7 +226,7 @@ def _results(folder: Path) -> list[Path]:
     kept = [
         n for n in names if TRIALS not in n.parts[:-1] and not any(p[0] == "." for p in n.parts)
     ]
-    return sorted(kept, key=lambda name: (name == Path(STATE), name))
+    return sorted(kept, key=lambda name: (name.name == STATE, name))
 
 
 def _in_job() -> bool:

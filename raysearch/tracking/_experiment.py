@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raysearch import __version__
 from raysearch.errors import RaysearchError
 from raysearch.tracking._fields import numbers
-from raysearch.tracking._store import Store, reason
-from raysearch.tracking._writer import PARENT_TAG
+from raysearch.tracking._store import Store, absolute, reason
 
 COMPARISON_TAG = "raysearch.comparison"
 SUMMARY = "summary.json"
@@ -73,16 +72,7 @@ def read_summaries(uri: str | None, experiment: str) -> list[tuple[str, dict[str
     store = Store(uri, experiment, create=False)
     found = []
     try:
-        runs = store.client.search_runs(
-            [store.experiment_id],
-            filter_string="attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time ASC"],
-            max_results=1000,
-        )
-        for run in runs:
-            tags = run.data.tags
-            if PARENT_TAG in tags or COMPARISON_TAG in tags:
-                continue
+        for run in _finished(store):
             if all(file.path != SUMMARY for file in store.client.list_artifacts(run.info.run_id)):
                 continue
             with tempfile.TemporaryDirectory() as folder:
@@ -95,8 +85,28 @@ def read_summaries(uri: str | None, experiment: str) -> list[tuple[str, dict[str
     return found
 
 
+def _finished(store: Store) -> Iterator[Any]:
+    """The experiment's runs that have reached their end, the oldest first; no trials."""
+    token = None
+    while True:
+        page = store.client.search_runs(
+            [store.experiment_id],
+            filter_string="attributes.status = 'FINISHED' and tags.`raysearch.stage` = 'done'",
+            order_by=["attributes.start_time ASC"],
+            max_results=1000,
+            page_token=token,
+        )
+        yield from page
+        if not (token := page.token):
+            return
+
+
 def log_comparison(
-    comparison: Mapping[str, Any], files: Sequence[Path], *, warn: Callable[[str], None]
+    comparison: Mapping[str, Any],
+    files: Sequence[Path],
+    uri: str | None,
+    *,
+    warn: Callable[[str], None],
 ) -> str | None:
     """Add a comparison to its runs' experiment, and a view of them; never raises.
 
@@ -107,21 +117,25 @@ def log_comparison(
     Args:
         comparison: see `raysearch.report.comparison.compare`.
         files: that hold it.
+        uri: of the user's store; runs of others are left alone.
         warn: called with one line when it cannot be written.
 
     Returns:
-        How to see it; None when it could not be written.
+        How to see it; None when it was not written.
     """
     tracking = comparison["tracking"]
+    if tracking is None or tracking["uri"] != absolute(uri):
+        return None
     try:
-        store = Store(tracking["uri"], tracking["experiment"])
+        store = Store(uri, tracking["experiment"])
         run_id = _own_run(store, comparison["name"])
         for file in files:
             store.client.log_artifact(run_id, str(file))
         for row in comparison["rows"]:
-            if row["tracking"] is not None and not row["joint"]:
+            own = row["tracking"]
+            if own is not None and own["uri"] == store.uri:
                 for name, value in _figures(row).items():
-                    store.client.log_metric(row["tracking"], name, value)
+                    store.client.log_metric(own["run_id"], name, value)
         store.client.set_experiment_tag(store.experiment_id, VIEW_TAG, json.dumps(STATE))
         store.client.set_terminated(run_id)
     except Exception as error:  # the files are on disk already

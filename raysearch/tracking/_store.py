@@ -142,6 +142,11 @@ def reason(error: BaseException) -> str:
     return (tail if head.isupper() and tail else line)[:300]
 
 
+def absolute(uri: str | None) -> str:
+    """A store's URI, independent of the working directory; None is the default's."""
+    return _absolute(uri or DEFAULT_URI)[0]
+
+
 def _absolute(uri: str) -> tuple[str, Path | None]:
     """The URI, independent of the working directory, and the SQLite file where it is one."""
     if not uri.startswith("sqlite:///"):

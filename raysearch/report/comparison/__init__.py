@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from raysearch.report.comparison._rows import Entry, compare
+from raysearch.report.comparison._rows import Entry, check_alike, compare, leaves
 from raysearch.report.comparison._table import comparison_lines, comparison_table
 from raysearch.report.comparison._write import write_comparison
 
-__all__ = ["Entry", "compare", "comparison_lines", "comparison_table", "write_comparison"]
+__all__ = [
+    "Entry",
+    "check_alike",
+    "compare",
+    "comparison_lines",
+    "comparison_table",
+    "leaves",
+    "write_comparison",
+]

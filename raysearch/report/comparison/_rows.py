@@ -68,7 +68,7 @@ def compare(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
     if not entries:
         raise RaysearchError("there is nothing to compare: no run has been evaluated")
     for entry in entries[1:]:
-        _check_alike(entries[0], entry)
+        _check_same_images(entries[0], entry)
     found: dict[str, dict[str, Any]] = {}
     for entry in entries:
         for row in _rows(entry):
@@ -121,7 +121,7 @@ def _rows(entry: Entry) -> Iterator[dict[str, Any]]:
             "search": {cost: value * scale.get(cost, 1.0) for cost, value in search.items()},
             "training": {cost: value * scale.get(cost, 1.0) for cost, value in training.items()},
             "policy": summary["policy"] if own and policy != JOINT else None,
-            "tracking": (summary["tracking"] or {}).get("run_id") if own else None,
+            "tracking": summary["tracking"] if own and policy != JOINT else None,
         }
 
 
@@ -140,7 +140,9 @@ def _name(entry: str, policy: str, own: bool) -> str:
         return f"{entry} (network)"
     if own:
         return entry
-    return f"{policy} (2, 9)" if policy == "randaugment" else policy
+    if policy == "randaugment":
+        return f"{policy} (2, 9)"
+    return policy if policy in BASELINES and policy != "uniform" else f"{policy} ({entry})"
 
 
 def _training(summary: Mapping[str, Any], policy: str) -> dict[str, float]:
@@ -206,21 +208,14 @@ def _front(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return front
 
 
-def _check_alike(one: Entry, other: Entry) -> None:
+def _check_same_images(one: Entry, other: Entry) -> None:
     """Runs can be compared.
 
     Raises:
-        RaysearchError: they have other data, another network or another evaluation.
+        RaysearchError: they have other images or settings.
     """
-    for group in COMMON:
-        first = dict(_leaves(one.summary["configuration"][group], group))
-        second = dict(_leaves(other.summary["configuration"][group], group))
-        for key in sorted(first.keys() | second.keys()):
-            if key not in FREE and first.get(key) != second.get(key):
-                raise RaysearchError(
-                    f"{one.name} and {other.name} cannot be compared: {key} is "
-                    f"{first.get(key)} in one and {second.get(key)} in the other"
-                )
+    configurations = one.summary["configuration"], other.summary["configuration"]
+    check_alike(one.name, configurations[0], other.name, configurations[1])
     for key in ("images", "classes"):
         if one.summary[key] != other.summary[key]:
             raise RaysearchError(
@@ -228,9 +223,32 @@ def _check_alike(one: Entry, other: Entry) -> None:
             )
 
 
-def _leaves(values: Any, path: str) -> Iterator[tuple[str, Any]]:
+def check_alike(
+    name: str, values: Mapping[str, Any], other: str, others: Mapping[str, Any]
+) -> None:
+    """Runs with these configurations can be compared.
+
+    Args:
+        name, values: a run's, and its configuration.
+        other, others: another's.
+
+    Raises:
+        RaysearchError: they have other data, another network or another evaluation.
+    """
+    for group in COMMON:
+        first, second = dict(leaves(values[group], group)), dict(leaves(others[group], group))
+        for key in sorted(first.keys() | second.keys()):
+            if key not in FREE and first.get(key) != second.get(key):
+                raise RaysearchError(
+                    f"{name} and {other} cannot be compared: {key} is "
+                    f"{first.get(key)} in one and {second.get(key)} in the other"
+                )
+
+
+def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by their dotted names."""
     if isinstance(values, Mapping):
         for key, value in values.items():
-            yield from _leaves(value, f"{path}.{key}")
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, values
