@@ -184,7 +184,7 @@ def test_existing_runs(tmp_path: Path) -> None:
     (tmp_path / "one" / "summary.json").write_text("[1]")
     with pytest.raises(RaysearchError, match="not a run's summary: it has no 'name'"):
         existing([tmp_path / "one"])
-    with pytest.raises(RaysearchError, match="nowhere is no run"):
+    with pytest.raises(RaysearchError, match="nowhere is not there"):
         existing([tmp_path / "nowhere"])
 
 

@@ -128,7 +128,7 @@ def test_a_run_that_fails_is_copied_too(
     def fail(*arguments: object, **more: object) -> None:
         raise RuntimeError("no report today")
 
-    monkeypatch.setattr(_execute, "write_report", fail)
+    monkeypatch.setattr(_execute, "report", fail)
     assert main([*RUN, "storage=memory://results"]) == 1
     assert json.loads(memory.cat("/results/mine/run.json"))["status"] == "failed"
     assert b"no report today" in memory.cat("/results/mine/raysearch.log")
@@ -159,7 +159,7 @@ def test_storage_that_goes_away_loses_nothing(
     ("storage", "said"),
     [
         ("nope://somewhere", "storage=nope://somewhere: Protocol not known: nope"),
-        ("s3://key:secret@bucket/runs", "storage=URL holds a password"),
+        ("s3://key:secret@bucket/runs", "a user name or password would be kept"),
         ("runs", "storage=runs is runs_dir, where the run goes anyway"),
         ("/proc/here", "storage=/proc/here cannot be written: "),
         ("file.txt/runs", "storage=file.txt/runs cannot be written: Not a directory"),

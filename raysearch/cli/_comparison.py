@@ -179,7 +179,7 @@ def check_same(method: str, before: Configuration, now: Configuration) -> None:
         if first.get(key) != second.get(key):
             raise RaysearchError(
                 f"{method} was run with {key}={first.get(key)} there, not {second.get(key)}: "
-                "choose another name=, or leave that setting"
+                f"keep {key}={first.get(key)}, or choose another name="
             )
 
 
@@ -196,8 +196,10 @@ def existing(runs: Sequence[Path]) -> list[Entry]:
             continue
         inner = sorted(path.parent for path in run.glob(f"*/{SUMMARY}"))
         if not inner:
-            started = (run / CONFIG).is_file()
-            said = f"has not finished (--resume {run} continues it)" if started else "is no run"
+            if (run / CONFIG).is_file():
+                said = f"has not finished (--resume {run} continues it)"
+            else:
+                said = "holds no finished run" if run.exists() else "is not there"
             raise RaysearchError(f"runs: {run} {said}")
         folders += inner
     return [_entry(read_summary(folder), folder) for folder in folders]

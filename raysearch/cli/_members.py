@@ -54,7 +54,7 @@ def make_members(
             dataset = members[0].plan.dataset if members else None
             members.append(_make_member(folder / name, configuration, wish, dataset))
         except RaysearchError as error:
-            raise RaysearchError(f"{name}: {error}") from error
+            raise RaysearchError(f"method {name}: {error}") from error
     return members
 
 
@@ -74,12 +74,12 @@ def describe(folder: Path, configurations: Mapping[str, Configuration], wish: Wi
         for group in member.groups:
             cost = "not known before it runs"
             if group.cost is not None:
-                equivalents = group.cost.equivalents * group.epochs * group.count
-                total += equivalents
-                cost = f"{equivalents:.0f} epoch-equivalents"
+                trainings = member.size(group.stage) * group.count
+                total += trainings
+                cost = f"as much as {trainings:.1f} trainings"
             trials = f"{group.count} trial{'s' if group.count != 1 else ''}"
             lines.append(f"{member.name}: {group.stage}, {trials} of {group.epochs} epochs, {cost}")
-    return "\n".join([*lines, f"{total:.0f} epoch-equivalents in all"])
+    return "\n".join([*lines, f"as much as {total:.1f} trainings in all (arithmetic)"])
 
 
 def compute(folder: Path, members: Sequence[Member], wish: Wish, quietly: bool) -> None:

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 from raysearch.cli._compose import Configuration
 from raysearch.cli._folder import STATE, TRIALS
@@ -92,17 +91,12 @@ class Storage:
         local: the folder, where it is one of this machine.
 
     Raises:
-        RaysearchError: it cannot be used from here, or holds a password.
+        RaysearchError: it cannot be used from here.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/") or "/"
         self.local: Path | None = None
-        if urlsplit(url).password is not None:
-            raise RaysearchError(
-                "storage=URL holds a password, which would end up in logs: "
-                "leave it to the environment or the protocol's own configuration"
-            )
         if "://" not in url or url.startswith("file://"):
             self.local = Path(url.removeprefix("file://")).expanduser()
         else:

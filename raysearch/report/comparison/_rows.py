@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -55,7 +56,8 @@ def compare(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
     validate on other shares of the images have other epoch-equivalents; `trainings_bought` is it
     over one plain training, i.e. how many of these it would have paid for; `total_trainings` the
     search's and one training's. `total_time` is the same in device time. `front` names the rows
-    on the Pareto front of `total_trainings` and mean error.
+    on the Pareto front of `total_trainings` and mean error, `steps` their differences from the one
+    before them.
 
     Args:
         name: of the comparison.
@@ -79,14 +81,19 @@ def compare(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
     plain = _plain(rows)
     for row in rows:
         _relate(row, rows, plain)
-    first = entries[0].summary
+    first, front = entries[0].summary, _front(rows)
+    by_name = {row["name"]: _by_seed(row) for row in rows}
     return {
         "name": name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
         "rows": rows,
         "plain_training": plain["name"],
-        "front": _front(rows),
+        "front": front,
+        "steps": {
+            name: paired_difference(by_name[name], by_name[before])
+            for before, name in pairwise(front)
+        },
         "references": [key for key in REFERENCES if key in found],
         "runs": [
             {"name": entry.name, "folder": str(entry.folder) if entry.folder else None}

@@ -12,10 +12,11 @@ from rich.text import Text
 from raysearch.console import duration
 from raysearch.report._table import titled_table
 from raysearch.report._words import difference, label, percent, phrase, times
-from raysearch.report.comparison._words import best_by_budget, row_label
+from raysearch.report.comparison._words import accompanied, best_by_budget, row_label
 
 PAGE = "comparison.html"
 STRONGEST = 4  # operations of a policy that are listed
+NOTHING = 0.005  # operations an image, below which a policy applies nothing
 
 
 def comparison_table(
@@ -28,7 +29,7 @@ def comparison_table(
         files: that hold the comparison.
         view: how to see it in MLflow.
     """
-    lines = [Text(line) for line in best_by_budget(comparison)]
+    lines = [Text(line) for line in (*best_by_budget(comparison), *accompanied(comparison))]
     places = Table.grid(padding=(0, 2))
     for file in files:
         places.add_row(Text(file, overflow="fold"))
@@ -101,6 +102,9 @@ def _policies(comparison: Mapping[str, Any]) -> Table:
         policy = row["policy"]
         shares = policy["operations"] if policy else {}
         if not set(shares) - {"Identity"}:
+            continue
+        if policy["operations_per_image"] < NOTHING:
+            table.add_row(row_label(row), "0.00", "applies nothing")
             continue
         strongest = sorted(shares.items(), key=lambda item: -item[1])[:STRONGEST]
         alike = len({round(share, 4) for share in shares.values()}) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raysearch.report._words import label, times
+from raysearch.report._words import difference, label, predefined_words, times
 
 METHODS = {
     "dada": "DADA",
@@ -48,5 +48,21 @@ def best_by_budget(comparison: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"With a budget {budget}: {row_label(row)}, {row['error']['mean']:.2f} % "
             f"(search and one training cost {times(row['total_trainings'])})."
+            + _doubt(comparison["steps"].get(row["name"]))
         )
     return lines
+
+
+def _doubt(step: Mapping[str, Any] | None) -> str:
+    """Whether a row of the front is told apart from the one before it, which is cheaper."""
+    if step is None or (step["high"] is not None and step["high"] < 0):
+        return ""
+    return f" That it beats what is cheaper is not settled: {difference(step)} points."
+
+
+def accompanied(comparison: Mapping[str, Any]) -> list[str]:
+    """What the data's predefined augmentation does, which all rows but no augmentation have."""
+    words = predefined_words(comparison["settings"]["data"].get("predefined") or {})
+    if not words:
+        return []
+    return [f"Every policy but no augmentation goes with the predefined one: {words}."]
