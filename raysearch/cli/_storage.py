@@ -23,6 +23,7 @@ from raysearch.files import write_whole
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+AGAIN = "--resume copies again"  # what to do when a copy does not work
 CHECK_SECONDS = 30.0  # in which a place has to have taken and given up a small file
 T = TypeVar("T")
 
@@ -55,9 +56,7 @@ def check_storage(configuration: Configuration, *, resumed: bool = False) -> Non
     storage.check(None if resumed else settings.name)
 
 
-def copy_results(
-    configuration: Configuration, folder: Path, again: str = "--resume copies again"
-) -> str | None:
+def copy_results(configuration: Configuration, folder: Path, again: str = AGAIN) -> str | None:
     """Copy a run's folder to the run's `storage`, where it has one; say where it is then.
 
     Args:
@@ -115,7 +114,7 @@ class Storage:
             raise RaysearchError(f"storage={self.url} has a run {name} already: choose another")
         self._within(self._probe)
 
-    def copy(self, folder: Path, again: str) -> str:
+    def copy(self, folder: Path, again: str = AGAIN) -> str:
         """Copy a run's files, each of them whole, but for its trials' checkpoints.
 
         `run.json`, which says how the run ended, comes last: when it says `complete`, all is there.
