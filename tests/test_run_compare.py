@@ -89,6 +89,18 @@ def test_other_settings_need_another_name(compared: CommandLine) -> None:
     assert "dada was run with search.epochs=4 there, not 5" in changed.stderr
 
 
+def test_nothing_of_the_users_is_touched(tmp_path: Path) -> None:
+    cli = CommandLine(tmp_path, "raysearch.compare")
+    for file in ("photos/none/cat.png", "photos/trials/a/b"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    before = cli.files()
+    refused = cli.run(*FIRST, "name=photos", "runs_dir=.")
+    assert refused.returncode == 2
+    assert refused.stderr == "error: photos exists and is no comparison: choose another name=\n"
+    assert cli.files() == before
+
+
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on(
     tmp_path: Path, compared: CommandLine, stopping: list[subprocess.Popen[str]]

@@ -23,7 +23,7 @@ from raysearch.cli._comparison import (
     tracked,
 )
 from raysearch.cli._compose import Configuration, load
-from raysearch.cli._folder import CONFIG, is_complete, lock
+from raysearch.cli._folder import CONFIG, LOCK, is_complete, lock
 from raysearch.cli._main import check_reachable, guarded, wished
 from raysearch.cli._storage import check_storage, copy_results, warning
 from raysearch.errors import RaysearchError
@@ -43,8 +43,7 @@ def _compare(arguments: Arguments) -> None:
     asked = read_settings(arguments.overrides)
     others = [*existing(asked.runs), *tracked(asked)]
     check_comparable(asked, others)
-    if (asked.folder / CONFIG).exists():
-        raise RaysearchError(f"{asked.folder} is a run, not a comparison: choose another name=")
+    _check_ours(asked)
     missing = _missing(asked)
     if missing:
         check_reachable(arguments)
@@ -60,9 +59,23 @@ def _compare(arguments: Arguments) -> None:
         _present(asked, others, arguments.quiet)
 
 
+def _check_ours(asked: Asked) -> None:
+    """The folder is new or empty, or a comparison's.
+
+    Raises:
+        RaysearchError: it is a run's, or has files of somebody else's.
+    """
+    folder = asked.folder
+    if (folder / CONFIG).exists():
+        raise RaysearchError(f"{folder} is a run, not a comparison: choose another name=")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / LOCK).exists():
+        raise RaysearchError(f"{folder} exists and is no comparison: choose another name=")
+
+
 @contextmanager
 def _held(asked: Asked) -> Iterator[None]:
-    """The comparison's folder, alone; one that holds nothing at the end is removed again."""
+    """The comparison's folder, alone; one that is new and holds nothing at the end is removed."""
+    new = not asked.folder.exists()
     try:
         asked.folder.mkdir(parents=True, exist_ok=True)
         held = lock(asked.folder)
@@ -72,7 +85,7 @@ def _held(asked: Asked) -> Iterator[None]:
         yield
     finally:
         os.close(held)
-        if not _begun(asked) and not (asked.folder / "comparison.json").exists():
+        if new and not _begun(asked) and not (asked.folder / "comparison.json").exists():
             shutil.rmtree(asked.folder, ignore_errors=True)
 
 

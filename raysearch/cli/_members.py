@@ -11,7 +11,7 @@ from pathlib import Path
 from raysearch.cli._compose import Configuration
 from raysearch.cli._dry_run import groups
 from raysearch.cli._execute import Run, shown, stored_bytes, tracked
-from raysearch.cli._folder import CONFIG, LOG, TRIALS, check_space, create, resume
+from raysearch.cli._folder import CONFIG, LOCK, LOG, TRIALS, check_space, create, resume
 from raysearch.cli._plan import make_plan, place_trials, rehearse
 from raysearch.cli._pool import Member, Pool
 from raysearch.cli._quiet import quiet
@@ -142,7 +142,8 @@ def _open(
         own = resume(str(path), str(folder))
         own.configure(member.plan.configuration)
     else:
-        shutil.rmtree(path, ignore_errors=True)  # of a process killed before it was begun
+        if path.is_dir() and {file.name for file in path.iterdir()} <= {LOCK}:
+            shutil.rmtree(path)  # of a process killed before it was begun
         own = create(member.plan.configuration)
     held.callback(own.release)
     return Run(own, member.plan, wish, member.bytes_needed, quietly)
