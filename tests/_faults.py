@@ -87,24 +87,15 @@ class Faulty(CommandLine):
         """The run's folder."""
         return self.folder / "runs" / self.method
 
-    def spawn(self, *command: str) -> subprocess.Popen[str]:
+    def spawn(self, *command: str, own_group: bool = True) -> subprocess.Popen[str]:
         """Start a process in a group of its own, as a shell does."""
-        process = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = super().spawn(*command, own_group=own_group)
         self.running.append(process)
         return process
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """See `CommandLine.start`."""
-        return self.spawn(sys.executable, "-m", "raysearch.run", *arguments, *self.extra)
+        return super().start(*arguments, *self.extra)
 
     def begin(self, *arguments: str, cpus: int = 1) -> subprocess.Popen[str]:
         """Start the method's run, with so many workers."""

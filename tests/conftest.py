@@ -75,14 +75,19 @@ class CommandLine:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a run and return at once."""
+        return self.spawn(sys.executable, "-m", self.program, *arguments)
+
+    def spawn(self, *command: str, own_group: bool = False) -> subprocess.Popen[str]:
+        """Start a process, in a group of its own or in this one's."""
         return subprocess.Popen(
-            [sys.executable, "-m", self.program, *arguments],
+            command,
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=own_group,
         )
 
     def run(self, *arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:

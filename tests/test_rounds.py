@@ -224,7 +224,9 @@ def test_a_loss_that_is_not_finite_ends_the_search_in_one_line(
         rounds(tmp_path, Rule(wrong=True))
 
 
-def test_a_search_goes_on_with_the_answers_that_it_had(running: Capacity, tmp_path: Path) -> None:
+def stopped_after(answers: int, folder: Path) -> list[str]:
+    """Stop a search after so many answers; the proposals that had them."""
+
     class Stop(Exception):
         pass
 
@@ -232,11 +234,16 @@ def test_a_search_goes_on_with_the_answers_that_it_had(running: Capacity, tmp_pa
 
     def stop(proposal: str, result: Mapping[str, Any]) -> None:
         asked.append(proposal)
-        if len(asked) == 5:
+        if len(asked) == answers:
             raise Stop
 
     with pytest.raises(Stop):
-        rounds(tmp_path, Rule(), answered=stop)
+        rounds(folder, Rule(), answered=stop)
+    return asked
+
+
+def test_a_search_goes_on_with_the_answers_that_it_had(running: Capacity, tmp_path: Path) -> None:
+    asked = stopped_after(5, tmp_path)
     again: list[str] = []
     [outcome] = rounds(tmp_path, Rule(), answered=lambda proposal, _: again.append(proposal))
     assert read_policy(outcome.policy) == expected()
@@ -251,18 +258,7 @@ def test_a_search_goes_on_with_the_answers_that_it_had(running: Capacity, tmp_pa
 def test_of_a_damaged_state_the_one_before_is_used_and_this_is_said(
     running: Capacity, tmp_path: Path
 ) -> None:
-    class Stop(Exception):
-        pass
-
-    asked: list[str] = []
-
-    def stop(proposal: str, result: Mapping[str, Any]) -> None:
-        asked.append(proposal)
-        if len(asked) == 5:
-            raise Stop
-
-    with pytest.raises(Stop):
-        rounds(tmp_path, Rule(), answered=stop)
+    asked = stopped_after(5, tmp_path)
     state = tmp_path / "rounds" / "search-seed-0" / "state.pt"
     os.truncate(state, 100)
     again: list[str] = []

@@ -25,13 +25,11 @@ from raysearch.cli._comparison import (
 from raysearch.cli._compose import Configuration, load
 from raysearch.cli._folder import CONFIG, LOCK, is_complete, lock
 from raysearch.cli._main import check_reachable, guarded, wished
-from raysearch.cli._storage import check_storage, copy_results, warning
+from raysearch.cli._storage import check_storage, copied, warning
 from raysearch.errors import RaysearchError
 
 if TYPE_CHECKING:
     from raysearch.report.comparison import Entry
-
-AGAIN = "the same command copies again"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +51,15 @@ def _compare(arguments: Arguments) -> None:
     check_storage(asked.common, resumed=asked.folder.exists())
     if said := warning(asked.common):
         print(said, file=sys.stderr)
-    with _held(asked), _stored(asked):
+    stored = copied(
+        asked.common,
+        asked.folder,
+        lambda: _begun(asked),
+        say=print,
+        warn=lambda text: print(f"error: {text}", file=sys.stderr),
+        again="the same command copies again",
+    )
+    with _held(asked), stored:
         if missing:
             _compute(asked, missing, arguments)
         _present(asked, others, arguments.quiet)
@@ -87,22 +93,6 @@ def _held(asked: Asked) -> Iterator[None]:
         os.close(held)
         if new and not _begun(asked) and not (asked.folder / "comparison.json").exists():
             shutil.rmtree(asked.folder, ignore_errors=True)
-
-
-@contextmanager
-def _stored(asked: Asked) -> Iterator[None]:
-    """Copy the comparison to its `storage` at the end, however it ends."""
-    try:
-        yield
-    except BaseException:
-        if _begun(asked):
-            try:
-                copy_results(asked.common, asked.folder, AGAIN)
-            except RaysearchError as trouble:
-                print(f"error: {trouble}", file=sys.stderr)
-        raise
-    if stored := copy_results(asked.common, asked.folder, AGAIN):
-        print(f"results copied to {stored}")
 
 
 def _begun(asked: Asked) -> bool:
@@ -171,11 +161,12 @@ def _present(asked: Asked, others: Sequence[Entry], quiet: bool) -> None:
     comparison = compare(asked.name, name_uniquely([*own, *others]))
     files = write_comparison(asked.folder, comparison)
     console, view = Console(), None
-    if asked.common.settings.tracking.enabled:
+    tracking = asked.common.settings.tracking
+    if tracking.enabled:
         view = log_comparison(
             comparison,
             files,
-            asked.uri,
+            tracking.uri,
             warn=lambda text: console.print(text, style="yellow"),
         )
     shown = [str(file) for file in files]

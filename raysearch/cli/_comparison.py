@@ -48,7 +48,6 @@ class Asked:
         members: the configuration of each method's run, by the method's name.
         runs: folders of runs that there are.
         experiment: MLflow experiment whose runs are compared, or None.
-        uri: of the MLflow store.
         common: the configuration of what all have in common, with the comparison's name.
     """
 
@@ -57,7 +56,6 @@ class Asked:
     members: Mapping[str, Configuration]
     runs: Sequence[Path]
     experiment: str | None
-    uri: str | None
     common: Configuration
 
 
@@ -94,16 +92,14 @@ def read_settings(overrides: Sequence[str]) -> Asked:
     name = base.name or (f"compare-{base.data.name}" if names else "compare-runs")
     named = replace(composed, settings=base.model_copy(update={"name": name}))
     folder = Path(base.runs_dir) / name
-    if not any(line.startswith("tracking.experiment=") for line in rest):
-        experiment_of_runs = name
-    else:
-        experiment_of_runs = base.tracking.experiment
+    chosen = any(line.startswith("tracking.experiment=") for line in rest)
+    experiment_of_runs = base.tracking.experiment if chosen else name
     members = {}
     for method in names:
         own = [line.removeprefix(f"{method}.") for line in rest if line.startswith(f"{method}.")]
         found = compose([f"method={method}", *common, *own])
         members[method] = _as_member(found, method, folder, experiment_of_runs)
-    return Asked(name, folder, members, runs, experiment, base.tracking.uri, named)
+    return Asked(name, folder, members, runs, experiment, named)
 
 
 def _as_member(
@@ -247,7 +243,7 @@ def tracked(asked: Asked) -> list[Entry]:
         return []
     from raysearch.tracking import read_summaries
 
-    found = read_summaries(asked.uri, asked.experiment)
+    found = read_summaries(asked.common.settings.tracking.uri, asked.experiment)
     return [_entry(checked(summary, f"run {run} of MLflow"), None) for run, summary in found]
 
 

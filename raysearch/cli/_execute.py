@@ -18,9 +18,8 @@ from raysearch.cli._quiet import quiet
 from raysearch.cli._results import report, settle
 from raysearch.cli._signals import ending_in_peace, stop_on_sigterm
 from raysearch.cli._stages import Ticks, run_trials, search
-from raysearch.cli._storage import copy_results, warning
+from raysearch.cli._storage import copied, warning
 from raysearch.console import Display
-from raysearch.errors import RaysearchError
 from raysearch.tracking import Observer, Tracker
 from raysearch.tune import Interrupted, Job, Wish, cluster, forget_trials
 
@@ -60,7 +59,17 @@ def execute(run: Run) -> None:
     """
     folder = run.folder
     check_space(folder.path, run.bytes_needed)
-    with quiet(folder.log) as terminal, shown(terminal, run.quiet) as display:
+    with (
+        quiet(folder.log) as terminal,
+        shown(terminal, run.quiet) as display,
+        copied(
+            run.configuration,
+            folder.path,
+            lambda: folder.begun,
+            say=display.message,
+            warn=display.warning,
+        ),
+    ):
         _log.info("run %s, configuration: %s", folder.path, run.configuration.values)
         if said := warning(run.configuration):
             display.warning(said)
@@ -74,17 +83,10 @@ def execute(run: Run) -> None:
             stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
             with contextlib.suppress(OSError):  # a full disk must not hide the error
                 folder.save_state(status="interrupted" if stopped else "failed")
-            if folder.begun:
-                try:
-                    copy_results(run.configuration, folder.path)
-                except RaysearchError as trouble:
-                    display.warning(str(trouble))
             raise
         folder.save_state(status="complete")
         forget_trials(folder.trials)
         display.result(summary)
-        if stored := copy_results(run.configuration, folder.path):
-            display.message(f"results copied to {stored}")
 
 
 @contextlib.contextmanager

@@ -17,13 +17,11 @@ from raysearch.cli._pool import Member, Pool
 from raysearch.cli._quiet import quiet
 from raysearch.cli._results import Found, report, settle
 from raysearch.cli._signals import ending_in_peace, stop_on_sigterm
-from raysearch.cli._stages import Ticks, search
 from raysearch.console import Display
 from raysearch.data import Dataset
 from raysearch.errors import RaysearchError
-from raysearch.tracking import Observer, Tracker
+from raysearch.tracking import Tracker
 from raysearch.tune import (
-    Capacity,
     Interrupted,
     Wish,
     cluster,
@@ -170,7 +168,7 @@ def _carry_out(
         found: dict[str, Found] = {}
         for member in members:
             if not member.in_one_trial:
-                found[member.name] = _found(member, runs, trackers, display, capacity)
+                found[member.name] = pool.search(member)
         alone = [member for member in members if member.in_one_trial]
         known = [member for member in members if member.name in found]
         ended = pool.run(
@@ -203,18 +201,3 @@ def _carry_out(
             tracker.finish(summary, own.folder.path)
         own.folder.save_state(status="complete")
         forget_trials(own.folder.trials)
-
-
-def _found(
-    member: Member,
-    runs: Mapping[str, Run],
-    trackers: Mapping[str, Tracker | None],
-    display: Display,
-    capacity: Capacity,
-) -> Found:
-    """What searches of many trials or by populations find; or the policy that is known."""
-    run, tracker = runs[member.name], trackers[member.name]
-    places = place_trials(member.plan.configuration, capacity)
-    observers: list[Observer] = [display, *([tracker] if tracker else []), Ticks(run.folder)]
-    trials = search(run.folder, run.plan, capacity.device, places, observers)
-    return settle(run.folder, run.plan, trials)

@@ -11,6 +11,8 @@ from raysearch.cli._dry_run import Group
 from raysearch.cli._execute import Run
 from raysearch.cli._folder import RunFolder
 from raysearch.cli._plan import Place, Plan, place_trials
+from raysearch.cli._results import Found, settle
+from raysearch.cli._stages import Ticks, search
 from raysearch.console import Display
 from raysearch.policy import Policy
 from raysearch.tracking import Observer, Tracker, TrialInfo
@@ -87,6 +89,18 @@ class Pool:
     ) -> None:
         self._folder, self._runs, self._trackers = folder, runs, trackers
         self._display, self._capacity = display, capacity
+
+    def search(self, member: Member) -> Found:
+        """What searches of many trials or by populations find; or the policy that is known."""
+        run, tracker = self._runs[member.name], self._trackers[member.name]
+        places = place_trials(member.plan.configuration, self._capacity)
+        observers: list[Observer] = [
+            self._display,
+            *([tracker] if tracker else []),
+            Ticks(run.folder),
+        ]
+        trials = search(run.folder, run.plan, self._capacity.device, places, observers)
+        return settle(run.folder, run.plan, trials)
 
     def searches(self, member: Member) -> Iterator[Waiting]:
         """The member's searches."""

@@ -71,6 +71,40 @@ def copy_results(configuration: Configuration, folder: Path, again: str = AGAIN)
     return None if url is None else Storage(url).copy(folder, again)
 
 
+@contextlib.contextmanager
+def copied(
+    configuration: Configuration,
+    folder: Path,
+    begun: Callable[[], bool],
+    *,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    again: str = AGAIN,
+) -> Iterator[None]:
+    """Copy a folder to `storage` at the end of what is inside, however it ends; see `copy_results`.
+
+    Args:
+        configuration, folder, again: see there.
+        begun: whether there is anything to copy after an error.
+        say: told where it is.
+        warn: told after an error that it could not be written.
+
+    Raises:
+        RaysearchError: what is inside has ended well, and it could not be written.
+    """
+    try:
+        yield
+    except BaseException:
+        if begun():
+            try:
+                copy_results(configuration, folder, again)
+            except RaysearchError as trouble:
+                warn(str(trouble))
+        raise
+    if stored := copy_results(configuration, folder, again):
+        say(f"results copied to {stored}")
+
+
 def warning(configuration: Configuration) -> str | None:
     """What to say of a job whose results nobody will find."""
     settings = configuration.settings

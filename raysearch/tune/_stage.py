@@ -78,8 +78,8 @@ def run_stage(
         Interrupted: on SIGUSR1; the stage can be continued by calling this again.
     """
     jobs = job if isinstance(job, Mapping) else dict.fromkeys((t.id for t in trials), job)
-    found = {trial.id: newest_checkpoint(folder, stage, trial.id) for trial in trials}
-    left = unfinished(stage, trials, folder)
+    found = _newest(stage, trials, folder)
+    left = _left(trials, found)
     for watcher in watchers:
         watcher.stage_started(stage, len(trials), epochs, len(trials) - len(left))
     if left:
@@ -124,8 +124,18 @@ def run_stage(
 
 def unfinished(stage: str, trials: Sequence[T], folder: Path) -> list[T]:
     """Those of a stage's trials whose checkpoints do not say that they have finished."""
-    kept = {trial.id: newest_checkpoint(folder, stage, trial.id) for trial in trials}
-    return [t for t in trials if not ((last := kept[t.id]) and last[1].finished)]
+    return _left(trials, _newest(stage, trials, folder))
+
+
+Kept = tuple[Path, Progress]  # a checkpoint, and how far it is
+
+
+def _newest(stage: str, trials: Sequence[T], folder: Path) -> dict[str, Kept | None]:
+    return {trial.id: newest_checkpoint(folder, stage, trial.id) for trial in trials}
+
+
+def _left(trials: Sequence[T], found: Mapping[str, Kept | None]) -> list[T]:
+    return [t for t in trials if not ((kept := found[t.id]) and kept[1].finished)]
 
 
 def fit(
