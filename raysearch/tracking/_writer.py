@@ -1,7 +1,8 @@
 """Buffered, batched writing to MLflow in the background.
 
 The search never waits for the store. What could not be delivered stays in the buffer and is
-tried again, so a server that is restarted in mid-run misses nothing.
+tried again, so a server that is restarted in mid-run misses nothing. Of epochs so short that
+writing all of them would take more than `DUTY` of the trial's time, some are passed over.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 FLUSH_SECONDS = 1.0
-DUTY = 0.005  # of the time of the trials that run, what writing may take of one core
+DUTY = 0.005  # of the time of a trial that runs, what writing may take of one core
+VALUE_SECONDS = 1e-4  # that MLflow needs to write a value, before it has been measured
+VALUES_KNOWN = 100  # so many values that is worth
 MAX_PAUSE = 30.0
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
@@ -33,8 +36,9 @@ class RunBuffer:
     """What is still to be written to one MLflow run.
 
     `id` is None until the run exists in the store; `open` while its trial is going on;
-    `status` is the status to set once all else is written. Times are in milliseconds since 1970:
-    those of the events, not of the writing.
+    `passed_over` is the last epoch where that has not been logged; `status` is the status to set
+    once all else is written. Times are in milliseconds since 1970: those of the events, not of
+    the writing; `due` is on the monotonic clock.
     """
 
     name: str
@@ -50,6 +54,8 @@ class RunBuffer:
     open: bool = False
     attempted: bool = False
     latest: dict[str, tuple[float, int]] = field(default_factory=dict)
+    passed_over: tuple[Mapping[str, Any], int] | None = None
+    due: float = 0.0
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Append numbers as of now; `step` is the epoch. What was just said is not repeated."""
@@ -58,6 +64,29 @@ class RunBuffer:
             if self.latest.get(name) != (value, step):
                 self.latest[name] = (value, step)
                 self.metrics.append((name, value, now, step))
+
+    def log_epoch(self, metrics: Mapping[str, Any], step: int, value_seconds: float) -> None:
+        """Append an epoch's numbers, unless the last ones have just been and cost as much.
+
+        Args:
+            metrics: the epoch's.
+            step: its number.
+            value_seconds: what writing a value takes.
+        """
+        now = time.monotonic()
+        if now < self.due:
+            self.passed_over = metrics, step
+            return
+        self.passed_over = None
+        self.due = now + len(metrics) * value_seconds / DUTY
+        self.log(metrics, step)
+
+    def log_last(self, metrics: Mapping[str, Any]) -> None:
+        """Append a trial's last numbers, its last epoch's among them."""
+        if self.passed_over is not None:
+            self.log(*self.passed_over)
+            self.passed_over = None
+        self.log(metrics, self.last_epoch)
 
     def set_params(self, params: Mapping[str, Any]) -> None:
         """Add parameters; each can be written once."""
@@ -86,6 +115,8 @@ class Writer:
         self._wake = threading.Event()
         self._stopped = False
         self.seconds = 0.0  # CPU time spent on writing
+        self.value_seconds = VALUE_SECONDS  # of it, on each value
+        self._values = 0
         self._thread = threading.Thread(target=self._loop, name="mlflow-writer", daemon=True)
         self._thread.start()
 
@@ -153,6 +184,7 @@ class Writer:
         if buffer.id is None:
             buffer.id = self._create(buffer)
         for params, tags, metrics in _batches(buffer, self.lock):
+            start = time.thread_time()
             self._attempt(
                 buffer,
                 client.log_batch,
@@ -161,6 +193,7 @@ class Writer:
                 params=params,
                 tags=tags,
             )
+            self._measure(len(metrics), time.thread_time() - start)
             with self.lock:
                 del buffer.metrics[: len(metrics)]
                 for param in params:
@@ -178,6 +211,12 @@ class Writer:
             with self.lock:
                 if buffer.status == status:
                     buffer.status = None
+
+    def _measure(self, values: int, seconds: float) -> None:
+        """What a value takes, the mean over all so far."""
+        known = self._values + VALUES_KNOWN
+        self._values += values
+        self.value_seconds = (known * self.value_seconds + seconds) / (known + values)
 
     def _attempt(
         self, buffer: RunBuffer, call: Callable[..., Any], *args: Any, **named: Any
