@@ -255,7 +255,8 @@ def test_the_worst_copy_weights_and_policy_of_the_best_and_explore(
     assert len(build.pids()) == at_once  # processes are kept
     progress = outcome.progress
     assert progress.device_seconds == pytest.approx(SIZE * EPOCHS * 0.05, rel=0.5)
-    assert not list(tmp_path.glob(f"{POPULATIONS}/*/*/epoch-*"))
+    kept = {path.name for path in tmp_path.glob(f"{POPULATIONS}/*/*/epoch-*")}
+    assert kept == {"epoch-00006"}  # what the state before the last one names
 
 
 def test_seeds_have_populations_of_their_own(running: Capacity, tmp_path: Path) -> None:
@@ -330,7 +331,8 @@ def test_a_stopped_driver_goes_on_from_the_last_synchronisation(
         search(tmp_path, build, Notes(stop))
     assert len(build.steps()) == SIZE * 2 * INTERVAL
     kept = sorted(tmp_path.glob(f"{POPULATIONS}/*/*/epoch-*"))
-    assert {path.name for path in kept} == {"epoch-00006"}  # of those from which members go on
+    # of those from which members go on, and of those from which they went on before
+    assert {path.name for path in kept} == {"epoch-00003", "epoch-00006"}
     [outcome] = search(tmp_path, build)
     assert (policy_of(outcome), history_of(outcome)) == expected()
     assert len(build.steps()) == SIZE * EPOCHS
@@ -339,6 +341,29 @@ def test_a_stopped_driver_goes_on_from_the_last_synchronisation(
     assert notes.resumed == 1
     assert once_more.progress == outcome.progress
     assert policy_of(once_more) == policy_of(outcome)
+
+
+def test_of_a_damaged_state_the_one_before_is_used_and_this_is_said(
+    running: Capacity, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(epoch: int) -> None:
+        if epoch == 2 * INTERVAL:
+            raise Stop
+
+    build = Build(tmp_path)
+    with pytest.raises(Stop):
+        search(tmp_path, build, Notes(stop))
+    [state] = tmp_path.glob(f"{POPULATIONS}/*/state.pt")
+    os.truncate(state, 100)
+    notes = Notes()
+    [outcome] = search(tmp_path, build, notes)
+    assert (policy_of(outcome), history_of(outcome)) == expected()
+    assert len(build.steps()) == SIZE * (EPOCHS + INTERVAL)
+    [message] = notes.messages
+    assert message.endswith("state.pt is damaged; it goes on from the synchronisation before")
 
 
 @pytest.mark.slow

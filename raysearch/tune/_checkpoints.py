@@ -12,6 +12,7 @@ kept, so a driver may be killed at any moment.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_progress(folder: Path) -> Progress | None:
     try:
         progress = Progress(**json.loads((folder / PROGRESS).read_text()))
         whole = _has_its_types(progress) and all(
-            not size or (folder / name).stat().st_size == size
+            not size or _is_whole(folder / name, size)
             for name, size in (
                 (STATE, progress.state_bytes),
                 (POLICY, progress.policy_bytes),
@@ -97,6 +98,11 @@ def read_progress(folder: Path) -> Progress | None:
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return progress if whole else None
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether all of a file is there: its size, and what PyTorch writes at the end."""
+    return path.stat().st_size == size and (path.suffix != ".pt" or zipfile.is_zipfile(path))
 
 
 def _has_its_types(progress: Progress) -> bool:

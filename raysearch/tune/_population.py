@@ -11,8 +11,8 @@ from typing import Any
 
 from raysearch.files import write_whole
 from raysearch.methods import Levels, Population
-from raysearch.states import save_whole
-from raysearch.tune._checkpoints import POLICY, STATE, Progress, read_state
+from raysearch.tune._checkpoints import POLICY, Progress
+from raysearch.tune._kept import keep, kept
 from raysearch.tune._observe import Watcher
 
 Result = Mapping[str, Any]
@@ -35,8 +35,8 @@ class Start:
 class Search:
     """A population and how far it is.
 
-    Its state is on disk at every synchronisation, as are the checkpoints that it names; what
-    members have done since then they find again by themselves.
+    Its state is on disk at every synchronisation, with the one before it, as are the checkpoints
+    that both name; what members have done since then they find again by themselves.
 
     Attributes:
         rules: the population's.
@@ -61,10 +61,13 @@ class Search:
     def load(self) -> None:
         """Go on from the last synchronisation, or begin."""
         self.results = {}
-        if (self.folder / STATE).exists():
-            state = read_state(self.folder)
+        found = kept(self.folder, self.trial.name, "the synchronisation before", self.watchers)
+        if found is not None:
+            state, newest = found
             self.starts = [Start(**start) for start in state["starts"]]
             self.progress = Progress(**state["progress"])
+            if not newest:  # members would find what others than they then were have done
+                self._forget(self.starts)
         else:
             self.starts = [Start(self.rules.start(member)) for member in range(self.rules.size)]
             self.progress = Progress(epochs=self.rules.epochs)
@@ -110,11 +113,11 @@ class Search:
         progress.history += rows
         if progress.finished:
             write_whole(self.folder / POLICY, (Path(best["folder"]) / POLICY).read_bytes())
-        self.starts, self.results = list(starts), {}
+        before, self.starts, self.results = self.starts, list(starts), {}
         state = {"starts": [asdict(one) for one in self.starts], "progress": asdict(progress)}
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_whole(self.folder / STATE, state)
-        self._forget()
+        keep(self.folder, state)
+        self._forget([*before, *self.starts])
         self._tell(rows)
 
     def _best(self) -> int:
@@ -134,9 +137,9 @@ class Search:
             for row, cost in zip(best["rows"], costs, strict=True)
         ]
 
-    def _forget(self) -> None:
+    def _forget(self, starts: Sequence[Start]) -> None:
         """Remove the checkpoints from which no member goes on."""
-        needed = {start.checkpoint for start in self.starts}
+        needed = {start.checkpoint for start in starts}
         for folder in self.folder.glob("member-*/epoch-*"):
             if str(folder.relative_to(self.folder)) not in needed:
                 shutil.rmtree(folder, ignore_errors=True)

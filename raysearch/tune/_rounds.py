@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,18 +12,17 @@ from typing import Any
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from raysearch.errors import RaysearchError
 from raysearch.files import write_whole
 from raysearch.methods import TrialSearch, unneeded
 from raysearch.states import load, save_whole
-from raysearch.tune._checkpoints import POLICY, STATE, Progress
+from raysearch.tune._checkpoints import POLICY, Progress
+from raysearch.tune._kept import keep, kept
 from raysearch.tune._observe import (
     Failures,
     T,
     Watcher,
     cause_of,
     for_the_user,
-    say_damaged,
 )
 from raysearch.tune._processes import KeepWorkers, process_trial
 from raysearch.tune._proposals import ProposalTrainable, RoundsJob, stored
@@ -32,7 +30,6 @@ from raysearch.tune._stage import Interrupted, Outcome, fit
 from raysearch.tune._trainable import Share
 
 ROUNDS = "rounds"  # folder of the searches' states
-BEFORE = "before.pt"  # the state before the newest one
 WORK = "work"  # folder of a search's proposals' files
 
 
@@ -66,39 +63,17 @@ class Running:
         return (self.folder / WORK).resolve()
 
     def save(self) -> None:
-        """Write the state; a search killed at any moment goes on from its last answer.
-
-        The state before it is kept, should the disk lose this one.
-        """
-        state = self.folder / STATE
-        if state.exists():
-            write_whole(self.folder / BEFORE, state.read_bytes())
-        save_whole(state, self.state())
+        """Write the state; a search killed at any moment goes on from its last answer."""
+        keep(self.folder, self.state())
 
     def load(self, watchers: Sequence[Watcher[Any]]) -> None:
-        """Go on from the state, if there is one, or the one before it where that is damaged.
-
-        Args:
-            watchers: told in that case.
-
-        Raises:
-            RaysearchError: neither can be read.
-        """
-        path, before = self.folder / STATE, self.folder / BEFORE
-        if not path.exists():
-            return
-        if (state := _readable(path)) is None:
-            if (state := _readable(before)) is None:
-                raise RaysearchError(
-                    f"{self.trial.name}: {path} is damaged, and there is none before it; "
-                    f"remove {self.folder} to begin this search again"
-                )
-            say_damaged(self.trial.name, path, "the answer before the last", watchers)
-            os.replace(before, path)
-        self.take(state)
+        """Go on from the state, if there is one; see `kept`."""
+        found = kept(self.folder, self.trial.name, "the answer before the last", watchers)
+        if found is not None:
+            self.take(found[0])
 
     def tidy(self, ended_round: bool) -> None:
-        """Remove the files of rounds gone by, one answer late: see `save`."""
+        """Remove the files of rounds gone by, one answer late: see `keep`."""
         for path in self.done_with:
             path.unlink(missing_ok=True)
         self.done_with = list(unneeded(self.search, self.work)) if ended_round else []
@@ -365,18 +340,6 @@ def _running(
     running.work.mkdir(parents=True, exist_ok=True)
     running.load(watchers)
     return running
-
-
-def _readable(path: Path) -> dict[str, Any] | None:
-    """A state, or None where there is no file or it is not whole."""
-    try:
-        path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        return load(path)
-    except Exception:  # of any kind, by what is left of it
-        return None
 
 
 def _folder_name(trial: Any) -> str:
