@@ -101,6 +101,29 @@ def test_nothing_of_the_users_is_touched(tmp_path: Path) -> None:
     assert cli.files() == before
 
 
+def test_it_goes_on_without_a_method_that_cannot(tmp_path: Path, compared: CommandLine) -> None:
+    cli = CommandLine(tmp_path, "raysearch.compare")
+    asked = ["methods=[none,ddas,dada]", "ddas.search.lr=1e30", "tracking=none", *QUICK]
+    ended = cli.run(*asked)
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("error: not in the comparison: ddas: ddas search seed 0 failed: ")
+    assert "the loss is not finite" in line
+    assert line.endswith("; the same command tries again")
+    comparison = comparison_of(cli)
+    assert [row["name"] for row in comparison["rows"]] == ["none", "dada"]
+    assert list(comparison["failed"]) == ["ddas"]
+    folder = cli.folder / "runs/compare-digits"
+    assert "DDAS could not go on and is left out: " in (folder / "comparison.html").read_text()
+    for name in ("none", "dada"):
+        expected = figures_of(compared.folder / "runs/compare-digits" / name)
+        assert figures_of(folder / name) == expected
+    assert json.loads((folder / "ddas/run.json").read_text())["status"] == "failed"
+    without = cli.run("methods=[none,dada]", "tracking=none", *QUICK)
+    assert without.returncode == 0, without.stderr
+    assert comparison_of(cli)["failed"] == {}
+
+
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on(
     tmp_path: Path, compared: CommandLine, stopping: list[subprocess.Popen[str]]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +136,26 @@ def test_a_run_that_fails_is_copied_too(
     assert json.loads(memory.cat("/results/mine/run.json"))["status"] == "failed"
     assert b"no report today" in memory.cat("/results/mine/raysearch.log")
     assert not [name for name in memory.find("/results") if "checkpoint" in name]
+
+
+def test_another_ctrl_c_ends_the_copying_after_an_error(
+    folder: Path, memory: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **more: object) -> None:
+        raise RuntimeError("no report today")
+
+    def endless(*arguments: object, **more: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    monkeypatch.setattr(_execute, "report", fail)
+    monkeypatch.setattr(Storage, "check", lambda self, name: None)
+    monkeypatch.setattr(type(memory), "put_file", endless)
+    assert main([*RUN, "storage=memory://results"]) == 1
+    shown = capfd.readouterr()
+    assert "copying what there is to memory://results; Ctrl-C ends it" in shown.out
+    assert "copying stopped (runs/mine has it all, --resume copies again)" in shown.out
+    assert shown.err.startswith("unexpected error: RuntimeError: no report today")
 
 
 def test_storage_that_goes_away_loses_nothing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from raysearch.errors import RaysearchError
 
 if TYPE_CHECKING:
     from raysearch.report.comparison import Entry
+    from raysearch.tune import TrialError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,13 +57,15 @@ def _compare(arguments: Arguments) -> None:
         asked.folder,
         lambda: _begun(asked),
         say=print,
-        warn=lambda text: print(f"error: {text}", file=sys.stderr),
+        warn=lambda text: print(text, file=sys.stderr),
         again="the same command copies again",
     )
     with _held(asked), stored:
-        if missing:
-            _compute(asked, missing, arguments)
-        _present(asked, others, arguments.quiet)
+        failed = _compute(asked, missing, arguments) if missing else {}
+        if others or len(failed) < len(asked.members):
+            _present(asked, others, failed, arguments.quiet)
+        if failed:
+            raise LeftOutError(failed)
 
 
 def _check_ours(asked: Asked) -> None:
@@ -116,7 +119,10 @@ def _missing(asked: Asked) -> dict[str, Configuration]:
     return missing
 
 
-def _compute(asked: Asked, missing: dict[str, Configuration], arguments: Arguments) -> None:
+def _compute(
+    asked: Asked, missing: dict[str, Configuration], arguments: Arguments
+) -> Mapping[str, TrialError]:
+    """Run what is missing; why runs could not go on, by their methods."""
     from raysearch.cli._members import compute, make_members
     from raysearch.tune import Interrupted
 
@@ -124,7 +130,7 @@ def _compute(asked: Asked, missing: dict[str, Configuration], arguments: Argumen
     wish = wished(arguments, first.settings.device)
     try:
         members = make_members(asked.folder, missing, wish)
-        compute(asked.folder, members, wish, arguments.quiet)
+        return compute(asked.folder, members, wish, arguments.quiet)
     except (Interrupted, KeyboardInterrupt) as error:
         if not _begun(asked):
             raise KeyboardInterrupt("interrupted before anything was computed") from error
@@ -145,8 +151,23 @@ def _describe(asked: Asked, missing: dict[str, Configuration], arguments: Argume
         print(describe(asked.folder, missing, wished(arguments, first.settings.device)))
 
 
-def _present(asked: Asked, others: Sequence[Entry], quiet: bool) -> None:
-    """Put all runs on one page and show the table."""
+class LeftOutError(RaysearchError):
+    """Methods could not go on, and the comparison is without them.
+
+    Attributes:
+        expected: see `TrialError`.
+    """
+
+    def __init__(self, failed: Mapping[str, TrialError]) -> None:
+        whose = "; ".join(f"{method}: {error}" for method, error in failed.items())
+        super().__init__(f"not in the comparison: {whose}; the same command tries again")
+        self.expected = all(error.expected for error in failed.values())
+
+
+def _present(
+    asked: Asked, others: Sequence[Entry], failed: Mapping[str, TrialError], quiet: bool
+) -> None:
+    """Put all runs that are complete on one page and show the table."""
     from raysearch.report.comparison import (
         Entry,
         compare,
@@ -156,9 +177,10 @@ def _present(asked: Asked, others: Sequence[Entry], quiet: bool) -> None:
     )
     from raysearch.tracking import log_comparison
 
-    folders = {method: asked.folder / method for method in asked.members}
+    folders = {method: asked.folder / method for method in asked.members if method not in failed}
     own = [Entry(method, read_summary(folder), folder) for method, folder in folders.items()]
-    comparison = compare(asked.name, name_uniquely([*own, *others]))
+    reasons = {method: error.reason for method, error in failed.items()}
+    comparison = compare(asked.name, name_uniquely([*own, *others]), reasons)
     files = write_comparison(asked.folder, comparison)
     console, view = Console(), None
     tracking = asked.common.settings.tracking

@@ -108,8 +108,17 @@ class Group:
     cost: Cost | None
 
 
-def groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
-    """A run's trials, those that are alike together, with what they cost; times a few steps."""
+def groups(
+    plan: Plan, places: Mapping[str, Place] | None, patience: float = PATIENCE
+) -> Iterator[Group]:
+    """A run's trials, those that are alike together, with what they cost; times a few steps.
+
+    Args:
+        plan: the trials.
+        places: what they hold; None when a running cluster decides.
+        patience: seconds that timing whole batches may take, for each kind of trials; 0 is enough
+            for the arithmetic.
+    """
     settings = plan.configuration.settings
     for stage, trials, group, build in (
         ("shared", plan.shared, settings.search, _search),
@@ -117,11 +126,11 @@ def groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
         ("evaluation", plan.evaluation, settings.evaluation, _evaluation),
     ):
         if stage == "search" and plan.search and plan.trial_search is not None:
-            yield _proposed(plan, plan.trial_search, places)
+            yield _proposed(plan, plan.trial_search, places, patience)
         elif stage == "search" and plan.members is not None:
-            yield _members(plan, places)
+            yield _members(plan, places, patience)
         elif trials:
-            cost = _timed(plan, group, build)
+            cost = _timed(plan, group, build, patience)
             if cost is not None and stage == "search":
                 cost = _with_warmup(cost, plan)
             place = places["evaluation" if stage == "evaluation" else "search"] if places else None
@@ -129,7 +138,12 @@ def groups(plan: Plan, places: Mapping[str, Place] | None) -> Iterator[Group]:
             yield Group(stage, names, len(trials), group.epochs, place, cost)
 
 
-def _proposed(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place] | None) -> Group:
+def _proposed(
+    plan: Plan,
+    trials: type[TrialSearch],
+    places: Mapping[str, Place] | None,
+    patience: float,
+) -> Group:
     """The trials of searches that propose them."""
     values, settings = plan.configuration.values, plan.configuration.settings
     group = settings.finetune or settings.search
@@ -139,7 +153,7 @@ def _proposed(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place]
     known = place is not None or plan.asked_parallel is not None
     each = search.describe() if known else "as many trials at a time as fit"
     names = [f"{trial.name}: {each}" for trial in plan.search]
-    cost = _timed(plan, group, _search) if known else None
+    cost = _timed(plan, group, _search, patience) if known else None
     if cost is not None:
         # `cost` is that of an epoch of plain training with a policy
         epochs = search.trainings * group.epochs
@@ -150,11 +164,11 @@ def _proposed(plan: Plan, trials: type[TrialSearch], places: Mapping[str, Place]
     return Group("search", names, count, group.epochs, place, cost)
 
 
-def _members(plan: Plan, places: Mapping[str, Place] | None) -> Group:
+def _members(plan: Plan, places: Mapping[str, Place] | None, patience: float) -> Group:
     """The members of populations, which validate at the end of every interval."""
     settings, populations = plan.configuration.settings.search, plan.populations
     one = populations[plan.search[0].id]
-    cost = _timed(plan, settings, _member)
+    cost = _timed(plan, settings, _member, patience)
     if cost is not None:
         splits = plan.setting("cpu").task(plan.search[0].seed).search_splits()
         more = 1 + validation_cost(*splits) / one.interval
@@ -235,7 +249,7 @@ def _evaluation(plan: Plan, batch_size: int) -> Work:
     return job(trial.policy, trial.seed)
 
 
-def _timed(plan: Plan, settings: TrainingSettings, build: Build) -> Cost | None:
+def _timed(plan: Plan, settings: TrainingSettings, build: Build, patience: float) -> Cost | None:
     """Time some steps on some of the images; None where that does not work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -243,7 +257,7 @@ def _timed(plan: Plan, settings: TrainingSettings, build: Build) -> Cost | None:
         whole = settings.batch_size
         small = min(FIRST_BATCH, whole)
         cost, took = _time(plan, small, build, whole)
-        if small < whole and took * whole / small < PATIENCE:
+        if small < whole and took * whole / small < patience:
             cost, _ = _time(plan, whole, build, whole)
     except RaysearchError:
         return None

@@ -118,9 +118,7 @@ def tracked(run: Run, display: Display) -> Iterator[Tracker | None]:
     try:
         yield tracker
     except BaseException as error:
-        if run.folder.state.get("status") != "complete":  # of a comparison, another run ended so
-            stopped = not isinstance(error, Exception)
-            tracker.finish(None, None, "KILLED" if stopped else "FAILED")
+        tracker.finish(None, None, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
 
 

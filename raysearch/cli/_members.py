@@ -23,6 +23,7 @@ from raysearch.errors import RaysearchError
 from raysearch.tracking import Tracker
 from raysearch.tune import (
     Interrupted,
+    TrialError,
     Wish,
     cluster,
     forget_trials,
@@ -62,7 +63,7 @@ def _make_member(
     places = None if wish.address else place_trials(configuration, local_capacity(wish))
     plan = make_plan(configuration, folder if folder.exists() else None, dataset)
     needed = rehearse(plan, places)
-    return Member(folder.name, plan, needed, list(groups(plan, places)))
+    return Member(folder.name, plan, needed, list(groups(plan, places, patience=0.0)))
 
 
 def describe(folder: Path, configurations: Mapping[str, Configuration], wish: Wish) -> str:
@@ -80,7 +81,9 @@ def describe(folder: Path, configurations: Mapping[str, Configuration], wish: Wi
     return "\n".join([*lines, f"as much as {total:.1f} trainings in all (arithmetic)"])
 
 
-def compute(folder: Path, members: Sequence[Member], wish: Wish, quietly: bool) -> None:
+def compute(
+    folder: Path, members: Sequence[Member], wish: Wish, quietly: bool
+) -> dict[str, TrialError]:
     """Do what is left of the runs: search, evaluate, report.
 
     Searches of many trials and by populations, which fill a machine by themselves, come first,
@@ -94,8 +97,11 @@ def compute(folder: Path, members: Sequence[Member], wish: Wish, quietly: bool) 
         wish: what of the machine or cluster to use.
         quietly: show nothing.
 
+    Returns:
+        Why runs that are not complete could not go on, by their names.
+
     Raises:
-        RaysearchError: it cannot start, or a trial cannot go on.
+        RaysearchError: it cannot start, or no run can go on.
         Interrupted, KeyboardInterrupt: it was asked to stop, and can be continued.
     """
     check_space(folder, sum(member.bytes_needed for member in members))
@@ -113,22 +119,24 @@ def compute(folder: Path, members: Sequence[Member], wish: Wish, quietly: bool) 
                     name: trackers.enter_context(tracked(run, display))
                     for name, run in runs.items()
                 }
-                _carry_out(folder, members, runs, told, display)
+                failed = _carry_out(folder, members, runs, told, display)
         except BaseException as error:
             _log.exception("the comparison ended early")
             stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
             for run in runs.values():
-                if run.folder.state.get("status") != "complete":
+                if run.folder.state.get("status") not in ("complete", "failed"):
                     with contextlib.suppress(OSError):
                         run.folder.save_state(status="interrupted" if stopped else "failed")
                 if not run.folder.begun:
                     run.folder.discard()
             raise
-    for member in members:  # others of an earlier call may not have ended
+    # those that failed now, and others of an earlier call, may go on from theirs
+    for member in (member for member in members if member.name not in failed):
         for trial in (folder / TRIALS).glob(f"*/{member.name}-*"):
             forget_trials(trial)
     if not any((folder / TRIALS).glob("*/*/checkpoint_*")):
         forget_trials(folder / TRIALS)
+    return failed
 
 
 def _open(
@@ -153,7 +161,7 @@ def _carry_out(
     runs: Mapping[str, Run],
     trackers: Mapping[str, Tracker | None],
     display: Display,
-) -> None:
+) -> dict[str, TrialError]:
     first = runs[members[0].name]
     needed = sum(member.bytes_needed for member in members)
     stages = 2 + 2 * sum(not member.in_one_trial for member in members)
@@ -167,8 +175,8 @@ def _carry_out(
         pool = Pool(folder / TRIALS, runs, trackers, display, capacity)
         found: dict[str, Found] = {}
         for member in members:
-            if not member.in_one_trial:
-                found[member.name] = pool.search(member)
+            if not member.in_one_trial and (policies := pool.search(member)) is not None:
+                found[member.name] = policies
         alone = [member for member in members if member.in_one_trial]
         known = [member for member in members if member.name in found]
         ended = pool.run(
@@ -182,18 +190,19 @@ def _carry_out(
                 ),
             ],
         )
-        for member in alone:
+        searched = [member for member in alone if member.name not in pool.failed]
+        for member in searched:
             own = runs[member.name]
             found[member.name] = settle(own.folder, own.plan, ended.pop(member.name))
         ended |= pool.run(
             POOL,
             [
                 waiting
-                for member in alone
+                for member in searched
                 for waiting in pool.evaluations(member, found[member.name].learned)
             ],
         )
-    for member in members:
+    for member in (member for member in members if member.name not in pool.failed):
         own, tracker = runs[member.name], trackers[member.name]
         evaluated = ended.get(member.name, [])
         summary = report(own.folder, own.plan, found[member.name], evaluated, tracker)
@@ -201,3 +210,4 @@ def _carry_out(
             tracker.finish(summary, own.folder.path)
         own.folder.save_state(status="complete")
         forget_trials(own.folder.trials)
+    return pool.failed

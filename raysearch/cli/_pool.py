@@ -1,4 +1,4 @@
-"""Trials of several runs that share what there is."""
+"""Trials of several runs that share what there is; a run that cannot go on is left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raysearch.cli._stages import Ticks, search
 from raysearch.console import Display
 from raysearch.policy import Policy
 from raysearch.tracking import Observer, Tracker, TrialInfo
-from raysearch.tune import Capacity, Job, Outcome, run_stage, unfinished
+from raysearch.tune import Capacity, Job, Outcome, TrialError, run_stage, unfinished
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class Pool:
         runs, trackers: by the members' names.
         display: shows all of them.
         capacity: what there is.
+
+    Attributes:
+        failed: why runs cannot go on, by the members' names.
     """
 
     def __init__(
@@ -89,9 +92,16 @@ class Pool:
     ) -> None:
         self._folder, self._runs, self._trackers = folder, runs, trackers
         self._display, self._capacity = display, capacity
+        self.failed: dict[str, TrialError] = {}
 
-    def search(self, member: Member) -> Found:
-        """What searches of many trials or by populations find; or the policy that is known."""
+    def search(self, member: Member) -> Found | None:
+        """What searches of many trials or by populations find; or the policy that is known.
+
+        None where the member cannot go on.
+
+        Raises:
+            TrialError: nobody can, as the disk is full.
+        """
         run, tracker = self._runs[member.name], self._trackers[member.name]
         places = place_trials(member.plan.configuration, self._capacity)
         observers: list[Observer] = [
@@ -99,7 +109,11 @@ class Pool:
             *([tracker] if tracker else []),
             Ticks(run.folder),
         ]
-        trials = search(run.folder, run.plan, self._capacity.device, places, observers)
+        try:
+            trials = search(run.folder, run.plan, self._capacity.device, places, observers)
+        except TrialError as error:
+            self._fail(member.name, error)
+            return None
         return settle(run.folder, run.plan, trials)
 
     def searches(self, member: Member) -> Iterator[Waiting]:
@@ -117,9 +131,25 @@ class Pool:
             yield self._waiting(member, trial, job)
 
     def run(self, stage: str, waiting: list[Waiting]) -> dict[str, list[Outcome[TrialInfo]]]:
-        """Run what has not finished, the largest first; all outcomes by the members' names."""
-        if not waiting:
-            return {}
+        """Run what has not finished, the largest first; all outcomes by the members' names.
+
+        A member of which a trial cannot go on is left out, and the others' go on from where they
+        were.
+
+        Raises:
+            TrialError: nobody can go on, as the disk is full.
+        """
+        owners = {one.trial.id: one.member.name for one in waiting}
+        while waiting:
+            try:
+                return self._run(stage, waiting)
+            except TrialError as error:
+                owner = owners[str(error.trial)]
+                self._fail(owner, error)
+                waiting = [one for one in waiting if one.member.name != owner]
+        return {}
+
+    def _run(self, stage: str, waiting: list[Waiting]) -> dict[str, list[Outcome[TrialInfo]]]:
         ordered = sorted(waiting, key=lambda one: -one.size)
         trials = [one.trial for one in ordered]
         left = {trial.id for trial in unfinished(stage, trials, self._folder)}
@@ -153,6 +183,16 @@ class Pool:
         for one in waiting:
             ended.setdefault(one.member.name, []).append(by_id[one.trial.id])
         return ended
+
+    def _fail(self, name: str, error: TrialError) -> None:
+        """Leave a run out, as it can be continued later; raises where all others would fail too."""
+        if error.disk_full:
+            raise error
+        self.failed[name] = error
+        self._display.warning(f"{name} is left out: {error}")
+        self._runs[name].folder.save_state(status="failed")
+        if (tracker := self._trackers[name]) is not None:
+            tracker.finish(None, None, "FAILED")
 
     def _place(self, member: Member, stage: str) -> Place:
         return place_trials(member.plan.configuration, self._capacity)[stage]

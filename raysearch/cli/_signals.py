@@ -33,6 +33,20 @@ def ending_in_peace() -> Iterator[None]:
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """Let another SIGINT or SIGTERM end what is inside, which may take long, and only that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    _handle(dict.fromkeys(NUMBERS, _stop))
+    try:
+        yield
+    finally:
+        _handle({number: old for number, old in before.items() if old is not None})
+
+
+@contextmanager
 def handlers_kept(forever: bool) -> Iterator[None]:
     """Put SIGINT's and SIGTERM's handlers back at the end.
 
@@ -61,6 +75,10 @@ def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _terminated.set()
     raise KeyboardInterrupt  # not SIGINT, which a process in the background may ignore
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

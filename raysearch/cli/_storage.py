@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from raysearch.cli._compose import Configuration
 from raysearch.cli._folder import STATE, TRIALS
+from raysearch.cli._signals import interruptible
 from raysearch.errors import RaysearchError
 from raysearch.files import write_whole
 
@@ -83,11 +84,13 @@ def copied(
 ) -> Iterator[None]:
     """Copy a folder to `storage` at the end of what is inside, however it ends; see `copy_results`.
 
+    After an error or Ctrl-C another Ctrl-C ends the copying.
+
     Args:
         configuration, folder, again: see there.
         begun: whether there is anything to copy after an error.
         say: told where it is.
-        warn: told after an error that it could not be written.
+        warn: told, after an error, what is being done, and that it could not be.
 
     Raises:
         RaysearchError: what is inside has ended well, and it could not be written.
@@ -95,11 +98,15 @@ def copied(
     try:
         yield
     except BaseException:
-        if begun():
+        if configuration.settings.storage is not None and begun():
+            warn(f"copying what there is to {configuration.settings.storage}; Ctrl-C ends it")
             try:
-                copy_results(configuration, folder, again)
+                with interruptible():
+                    copy_results(configuration, folder, again)
             except RaysearchError as trouble:
                 warn(str(trouble))
+            except KeyboardInterrupt:
+                warn(f"copying stopped ({folder} has it all, {again})")
         raise
     if stored := copy_results(configuration, folder, again):
         say(f"results copied to {stored}")

@@ -52,12 +52,19 @@ class TrialError(RaysearchError):
     """A trial cannot go on, and the run with it.
 
     Attributes:
+        reason: which, and why.
+        last: where its last good checkpoint is; in the message, beside the reason.
         expected: whether a `RaysearchError` was the cause, i.e. something the user can mend.
+        trial: its id; None where a search proposed it.
+        disk_full: whether that was the cause, so that no other can go on either.
     """
 
-    def __init__(self, message: str, expected: bool) -> None:
-        super().__init__(message)
-        self.expected = expected
+    def __init__(
+        self, reason: str, last: str, expected: bool, trial: str | None, disk_full: bool
+    ) -> None:
+        super().__init__(f"{reason} (last good checkpoint: {last})")
+        self.reason, self.last, self.expected = reason, last, expected
+        self.trial, self.disk_full = trial, disk_full
 
 
 class Failures(tune.Callback):
@@ -116,7 +123,11 @@ class Failures(tune.Callback):
         again = "" if expected else f" after {self.deaths(trial)} retries"
         reason, last = _first_line(cause), _last_checkpoint(trial)
         self.error = TrialError(
-            f"{name} failed{again}: {reason} (last good checkpoint: {last})", expected
+            f"{name} failed{again}: {reason}",
+            last,
+            expected,
+            trial.config["trial"].get("id"),
+            _disk_full(cause),
         )
         self.ended(trial, f"{reason}{again}")
         raise self.error

@@ -8,7 +8,7 @@ from typing import Any
 
 from raysearch.report._html import data_url, template
 from raysearch.report._words import UNITS, phrase
-from raysearch.report.comparison._words import accompanied, best_by_budget, row_label
+from raysearch.report.comparison._words import best_by_budget, remarks, row_label
 
 AUGMENTED = "augmented.png"  # of a run's folder
 DARKEST = 55  # percent of the accent colour behind the largest share
@@ -29,7 +29,7 @@ def comparison_html(comparison: Mapping[str, Any], plot: bytes) -> bytes:
         references=comparison["references"],
         labels={row["name"]: row_label(row) for row in rows},
         plain=phrase(comparison["plain_training"]),
-        budgets=[*best_by_budget(comparison), *accompanied(comparison)],
+        budgets=[*best_by_budget(comparison), *remarks(comparison)],
         plot=data_url(plot),
         shares=_shares([row for row in policies if row["policy"]["operations"]]),
         continuous=continuous,

@@ -47,7 +47,9 @@ class Entry:
     folder: Path | None = None
 
 
-def compare(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
+def compare(
+    name: str, entries: Sequence[Entry], failed: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The comparison of runs, as `comparison.json` holds it.
 
     Errors are in percent, differences in percentage points, paired by seed, negative is better.
@@ -62,6 +64,7 @@ def compare(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
     Args:
         name: of the comparison.
         entries: the runs; a baseline that several have evaluated is taken from the first.
+        failed: why methods that were asked for are not there, by their names.
 
     Raises:
         RaysearchError: there is none, or they cannot be compared: other data, another network or
@@ -99,6 +102,7 @@ def compare(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
             {"name": entry.name, "folder": str(entry.folder) if entry.folder else None}
             for entry in entries
         ],
+        "failed": dict(failed or {}),
         "images": first["images"],
         "settings": {key: first["configuration"][key] for key in COMMON},
         "tracking": first["tracking"],

@@ -12,7 +12,7 @@ from rich.text import Text
 from raysearch.console import duration
 from raysearch.report._table import titled_table
 from raysearch.report._words import difference, label, percent, phrase, times
-from raysearch.report.comparison._words import accompanied, best_by_budget, row_label
+from raysearch.report.comparison._words import best_by_budget, remarks, row_label
 
 PAGE = "comparison.html"
 STRONGEST = 4  # operations of a policy that are listed
@@ -29,7 +29,7 @@ def comparison_table(
         files: that hold the comparison.
         view: how to see it in MLflow.
     """
-    lines = [Text(line) for line in (*best_by_budget(comparison), *accompanied(comparison))]
+    lines = [Text(line) for line in (*best_by_budget(comparison), *remarks(comparison))]
     places = Table.grid(padding=(0, 2))
     for file in files:
         places.add_row(Text(file, overflow="fold"))

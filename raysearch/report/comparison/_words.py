@@ -60,9 +60,14 @@ def _doubt(step: Mapping[str, Any] | None) -> str:
     return f" That it beats what is cheaper is not settled: {difference(step)} points."
 
 
-def accompanied(comparison: Mapping[str, Any]) -> list[str]:
-    """What the data's predefined augmentation does, which all rows but no augmentation have."""
+def remarks(comparison: Mapping[str, Any]) -> list[str]:
+    """What goes with all policies but no augmentation, and which methods could not go on."""
     words = predefined_words(comparison["settings"]["data"].get("predefined") or {})
-    if not words:
-        return []
-    return [f"Every policy but no augmentation goes with the predefined one: {words}."]
+    lines = [f"Every policy but no augmentation goes with the predefined one: {words}."]
+    return [
+        *(lines if words else []),
+        *(
+            f"{METHODS.get(name) or label(name)} could not go on and is left out: {reason}."
+            for name, reason in comparison["failed"].items()
+        ),
+    ]
