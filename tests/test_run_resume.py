@@ -117,5 +117,11 @@ def test_ctrl_c_keeps_what_was_done(
     assert process.returncode == 130
     assert "--resume runs/stopped" in err.splitlines()[-1]
     assert "Traceback" not in err
-    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    state = json.loads((run / "run.json").read_text())
+    assert state["status"] == "interrupted"
     assert epochs_done(run, "search") >= 2
+    state["data"]["images"]["train"] += 1  # as if an image had been removed since
+    (run / "run.json").write_text(json.dumps(state))
+    other = cli.run("--resume", "stopped")
+    assert other.returncode == 2
+    assert "the images are others than when runs/stopped began (train 201, now 200)" in other.stderr

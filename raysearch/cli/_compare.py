@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ def _compare(arguments: Arguments) -> None:
         again="the same command copies again",
     )
     with _held(asked), stored:
-        failed = _compute(asked, missing, arguments) if missing else {}
+        failed = _compute(asked, missing, others, arguments) if missing else {}
         if others or len(failed) < len(asked.members):
             _present(asked, others, failed, arguments.quiet)
         if failed:
@@ -120,16 +120,24 @@ def _missing(asked: Asked) -> dict[str, Configuration]:
 
 
 def _compute(
-    asked: Asked, missing: dict[str, Configuration], arguments: Arguments
+    asked: Asked,
+    missing: dict[str, Configuration],
+    others: Sequence[Entry],
+    arguments: Arguments,
 ) -> Mapping[str, TrialError]:
     """Run what is missing; why runs could not go on, by their methods."""
     from raysearch.cli._members import compute, make_members
+    from raysearch.report.comparison import check_images
     from raysearch.tune import Interrupted
 
     first = next(iter(missing.values()))
     wish = wished(arguments, first.settings.device)
     try:
         members = make_members(asked.folder, missing, wish)
+        data = members[0].plan.dataset
+        begun = {"images": data.counts, "classes": list(data.classes)}
+        for entry in [*_own(asked, set(asked.members) - set(missing)), *others]:
+            check_images(entry.name, entry.summary, members[0].name, begun)
         return compute(asked.folder, members, wish, arguments.quiet)
     except (Interrupted, KeyboardInterrupt) as error:
         if not _begun(asked):
@@ -151,6 +159,14 @@ def _describe(asked: Asked, missing: dict[str, Configuration], arguments: Argume
         print(describe(asked.folder, missing, wished(arguments, first.settings.device)))
 
 
+def _own(asked: Asked, methods: Collection[str]) -> list[Entry]:
+    """The comparison's own runs of some methods, which are complete, in the order asked for."""
+    from raysearch.report.comparison import Entry
+
+    folders = {method: asked.folder / method for method in asked.members if method in methods}
+    return [Entry(method, read_summary(folder), folder) for method, folder in folders.items()]
+
+
 class LeftOutError(RaysearchError):
     """Methods could not go on, and the comparison is without them.
 
@@ -169,7 +185,6 @@ def _present(
 ) -> None:
     """Put all runs that are complete on one page and show the table."""
     from raysearch.report.comparison import (
-        Entry,
         compare,
         comparison_lines,
         comparison_table,
@@ -177,8 +192,7 @@ def _present(
     )
     from raysearch.tracking import log_comparison
 
-    folders = {method: asked.folder / method for method in asked.members if method not in failed}
-    own = [Entry(method, read_summary(folder), folder) for method, folder in folders.items()]
+    own = _own(asked, asked.members.keys() - failed.keys())
     reasons = {method: error.reason for method, error in failed.items()}
     comparison = compare(asked.name, name_uniquely([*own, *others]), reasons)
     files = write_comparison(asked.folder, comparison)

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ class RunFolder:
         path: the folder.
         configuration: the run's.
         state: what `--resume` needs besides the configuration: `status` (running, interrupted,
-            failed or complete), `mlflow_run_id`, `seconds` per stage.
+            failed or complete), `mlflow_run_id`, `seconds` per stage, how many images of which
+            classes there were (`data`).
     """
 
     def __init__(self, path: Path, configuration: Configuration, state: dict[str, Any]) -> None:
@@ -61,6 +63,24 @@ class RunFolder:
         """Go on with other settings than the run was begun with."""
         self.configuration = configuration
         write_whole(self.path / CONFIG, to_yaml(configuration).encode())
+
+    def keep_data(self, images: Mapping[str, int], classes: Sequence[str]) -> None:
+        """Note what the run begins with, or see that it goes on with that.
+
+        Args:
+            images: how many of each split.
+            classes: their names.
+
+        Raises:
+            RaysearchError: there are others now.
+        """
+        now = {"images": dict(images), "classes": list(classes)}
+        before = self.state.setdefault("data", now)
+        if before != now:
+            raise RaysearchError(
+                f"the images are others than when {self.path} began ({_change(before, now)}): put "
+                "them back, or begin a run with another name"
+            )
 
     def save_state(self, **changes: Any) -> None:
         """Change and write the state."""
@@ -106,6 +126,16 @@ class RunFolder:
     def release(self) -> None:
         """Let another process have the folder."""
         os.close(self._lock)
+
+
+def _change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What has become of a run's data, in words."""
+    counts = [
+        f"{split} {before['images'].get(split)}, now {count}"
+        for split, count in now["images"].items()
+        if before["images"].get(split) != count
+    ]
+    return "; ".join(counts) or "the classes have other names"
 
 
 def is_complete(folder: Path) -> bool:

@@ -143,14 +143,16 @@ def _open(
     folder: Path, member: Member, wish: Wish, quietly: bool, held: contextlib.ExitStack
 ) -> Run:
     """The member's own folder, new or as it was left."""
-    path = folder / member.name
+    path, data = folder / member.name, member.plan.dataset
     if (path / CONFIG).is_file():
         own = resume(str(path), str(folder))
+        own.keep_data(data.counts, data.classes)
         own.configure(member.plan.configuration)
     else:
         if path.is_dir() and {file.name for file in path.iterdir()} <= {LOCK}:
             shutil.rmtree(path)  # of a process killed before it was begun
         own = create(member.plan.configuration)
+        own.keep_data(data.counts, data.classes)
     held.callback(own.release)
     return Run(own, member.plan, wish, member.bytes_needed, quietly)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from raysearch.cli._folder import RunFolder
 from raysearch.cli._plan import Plan, merge
 from raysearch.cli._stages import keep_networks
-from raysearch.data import Dataset, Split
+from raysearch.data import Split
 from raysearch.policy import Policy, read_policy
 from raysearch.report import write_report
 from raysearch.tracking import Tracker, TrialInfo, TrialResult
@@ -67,7 +67,7 @@ def report(
         classes=plan.dataset.classes,
         wall_seconds=_seconds(folder),
         tracking=tracker.location() if tracker else None,
-        images=_counts(plan.dataset),
+        images=plan.dataset.counts,
         predefined=asdict(plan.accompanying()),
         uniform=uniform.marginals() if uniform else None,
         row=plan.row(),
@@ -91,16 +91,6 @@ def _seconds(folder: RunFolder) -> dict[str, float]:
     seconds = dict(folder.state["seconds"])
     shared = seconds.pop("shared", 0.0)
     return {**seconds, "search": seconds.get("search", 0.0) + shared}
-
-
-def _counts(data: Dataset) -> dict[str, int]:
-    """How many images there are of each split, and how many could not be read."""
-    return {
-        "train": len(data.train),
-        "val": 0 if data.val is None else len(data.val),
-        "test": len(data.test),
-        "skipped": data.skipped,
-    }
 
 
 def _samples(split: Split) -> Tensor:

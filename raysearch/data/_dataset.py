@@ -36,6 +36,16 @@ class Dataset:
     std: tuple[float, ...]
     skipped: int = 0
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images there are of each split, and how many could not be read."""
+        return {
+            "train": len(self.train),
+            "val": 0 if self.val is None else len(self.val),
+            "test": len(self.test),
+            "skipped": self.skipped,
+        }
+
     def search_splits(self, seed: int, val_fraction: float) -> tuple[Split, Split]:
         """What a search trains on, and what it validates on.
 

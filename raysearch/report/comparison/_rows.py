@@ -73,7 +73,7 @@ def compare(
     if not entries:
         raise RaysearchError("there is nothing to compare: no run has been evaluated")
     for entry in entries[1:]:
-        _check_same_images(entries[0], entry)
+        _check_comparable(entries[0], entry)
     found: dict[str, dict[str, Any]] = {}
     for entry in entries:
         for row in _rows(entry):
@@ -219,19 +219,27 @@ def _front(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return front
 
 
-def _check_same_images(one: Entry, other: Entry) -> None:
-    """Runs can be compared.
-
-    Raises:
-        RaysearchError: they have other images or settings.
-    """
+def _check_comparable(one: Entry, other: Entry) -> None:
     configurations = one.summary["configuration"], other.summary["configuration"]
     check_alike(one.name, configurations[0], other.name, configurations[1])
+    check_images(one.name, one.summary, other.name, other.summary)
+
+
+def check_images(
+    name: str, summary: Mapping[str, Any], other: str, others: Mapping[str, Any]
+) -> None:
+    """Runs with these images can be compared.
+
+    Args:
+        name, summary: a run's; of the summary `images`, how many of each split, and `classes`.
+        other, others: another's.
+
+    Raises:
+        RaysearchError: they have other images or classes.
+    """
     for key in ("images", "classes"):
-        if one.summary[key] != other.summary[key]:
-            raise RaysearchError(
-                f"{one.name} and {other.name} cannot be compared: they have other {key}"
-            )
+        if summary[key] != others[key]:
+            raise RaysearchError(f"{name} and {other} cannot be compared: they have other {key}")
 
 
 def check_alike(
