@@ -303,6 +303,15 @@ def test_failed_trials_and_missing_policies_are_reported(tmp_path: Path) -> None
     assert "learned policy (1/2)" in shown(summary)
 
 
+def test_a_policy_that_applies_nothing_is_said_to(tmp_path: Path) -> None:
+    zero = torch.zeros(28, 2)
+    idle = SubPolicies.pairs(NAMES, probabilities=zero)
+    summary = write(tmp_path, policy=idle, seed_policies={0: idle})
+    said = "The learned policy applies nothing (0.000 operations an image)"
+    assert said in (tmp_path / "report.html").read_text()
+    assert said in shown(summary, width=200)
+
+
 def test_no_evaluation_and_a_policy_without_history(tmp_path: Path) -> None:
     policy: Policy = trivial_augment()
     info = TrialInfo("s", "search", "range seed 0", None, 0)

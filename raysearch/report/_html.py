@@ -16,6 +16,7 @@ from raysearch.report._statistics import levels
 from raysearch.report._words import (
     UNITS,
     difference,
+    idle,
     label,
     ordered,
     parameter,
@@ -53,7 +54,8 @@ def report_html(
             for row, key in ((summary["row"], "differences"), ("joint", "joint_differences"))
             for name, figures in summary[key].items()
         ]
-        + unpaired(summary),
+        + unpaired(summary)
+        + idle(summary),
         differences=[
             (short(summary["row"]), summary["differences"]),
             (short("joint"), summary["joint_differences"]),

@@ -37,6 +37,8 @@ UNITS = {  # of the parameters of transformations; 0 always changes nothing
     "hue": "half turns",
 }
 
+NOTHING = 0.005  # operations an image, below which a policy applies nothing
+
 
 def label(row: str) -> str:
     """A policy's name for people, or that of the network which the search trained."""
@@ -123,6 +125,26 @@ def unpaired(summary: Mapping[str, Any]) -> list[str]:
         "else was: no difference can be paired. Give seeds and evaluation.seeds the same list."
         for row, key in (("joint", "joint_differences"),)
         if row in errors and len(errors) > 1 and not summary[key]
+    ]
+
+
+def applies_nothing(policy: Mapping[str, Any]) -> bool:
+    """Whether a policy of operations, as a summary holds it, leaves images as they are.
+
+    >>> applies_nothing({"operations": {"Rotate": 1.0}, "operations_per_image": 0.001})
+    True
+    """
+    return bool(policy["operations"]) and policy["operations_per_image"] < NOTHING
+
+
+def idle(summary: Mapping[str, Any]) -> list[str]:
+    """That a search ended with a policy which applies nothing, in words."""
+    if summary["row"] != "learned" or not applies_nothing(summary["policy"]):
+        return []
+    count = summary["policy"]["operations_per_image"]
+    return [
+        f"The learned policy applies nothing ({count:.3f} operations an image): the search found "
+        "nothing that helps beyond the predefined augmentation."
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.report._html import data_url, template
-from raysearch.report._words import UNITS, phrase
+from raysearch.report._words import NOTHING, UNITS, phrase
 from raysearch.report.comparison._words import best_by_budget, remarks, row_label
 
 AUGMENTED = "augmented.png"  # of a run's folder
@@ -37,6 +37,7 @@ def comparison_html(comparison: Mapping[str, Any], plot: bytes) -> bytes:
             name for row in continuous for name in row["policy"]["parameters"]
         ),
         units=UNITS,
+        nothing=NOTHING,
         pictures=_pictures(comparison, policies),
     )
     return shown.encode("utf-8")

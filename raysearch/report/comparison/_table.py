@@ -11,12 +11,11 @@ from rich.text import Text
 
 from raysearch.console import duration
 from raysearch.report._table import titled_table
-from raysearch.report._words import difference, label, percent, phrase, times
+from raysearch.report._words import applies_nothing, difference, label, percent, phrase, times
 from raysearch.report.comparison._words import best_by_budget, remarks, row_label
 
 PAGE = "comparison.html"
 STRONGEST = 4  # operations of a policy that are listed
-NOTHING = 0.005  # operations an image, below which a policy applies nothing
 
 
 def comparison_table(
@@ -103,7 +102,7 @@ def _policies(comparison: Mapping[str, Any]) -> Table:
         shares = policy["operations"] if policy else {}
         if not set(shares) - {"Identity"}:
             continue
-        if policy["operations_per_image"] < NOTHING:
+        if applies_nothing(policy):
             table.add_row(row_label(row), "0.00", "applies nothing")
             continue
         strongest = sorted(shares.items(), key=lambda item: -item[1])[:STRONGEST]
