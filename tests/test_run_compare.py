@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from conftest import CommandLine, figures_of, kill_tree, wait_for
 from mlflow import MlflowClient
@@ -86,7 +88,7 @@ def test_existing_runs_and_experiments_are_compared_without_ray(compared: Comman
 def test_other_settings_need_another_name(compared: CommandLine) -> None:
     changed = compared.run(*FIRST, "search.epochs=5")
     assert changed.returncode == 2
-    assert "dada was run with search.epochs=4 there, not 5" in changed.stderr
+    assert "compare-digits/dada was run with search.epochs=4, not 5" in changed.stderr
 
 
 def test_nothing_of_the_users_is_touched(tmp_path: Path) -> None:
@@ -101,27 +103,39 @@ def test_nothing_of_the_users_is_touched(tmp_path: Path) -> None:
     assert cli.files() == before
 
 
-def test_it_goes_on_without_a_method_that_cannot(tmp_path: Path, compared: CommandLine) -> None:
+def test_it_goes_on_without_methods_that_cannot(tmp_path: Path, compared: CommandLine) -> None:
     cli = CommandLine(tmp_path, "raysearch.compare")
-    asked = ["methods=[none,ddas,dada]", "ddas.search.lr=1e30", "tracking=none", *QUICK]
-    ended = cli.run(*asked)
+    diverging = [f"{method}.search.lr=1e30" for method in ("ddas", "aws")]
+    ended = cli.run("methods=[none,ddas,aws,dada]", *diverging, *QUICK)
     assert ended.returncode == 2
     [line] = ended.stderr.splitlines()
-    assert line.startswith("error: not in the comparison: ddas: ddas search seed 0 failed: ")
-    assert "the loss is not finite" in line
-    assert line.endswith("; the same command tries again")
+    assert line.startswith("error: not in the comparison: aws: aws shared checkpoint seed 0 failed")
+    assert "; ddas: ddas search seed 0 failed: search: the loss is not finite" in line
+    folder = cli.folder / "runs/compare-digits"
+    removed = "runs/compare-digits/aws and runs/compare-digits/ddas"
+    assert line.endswith(f"with other settings once you have removed {removed}")
     comparison = comparison_of(cli)
     assert [row["name"] for row in comparison["rows"]] == ["none", "dada"]
-    assert list(comparison["failed"]) == ["ddas"]
-    folder = cli.folder / "runs/compare-digits"
+    assert set(comparison["failed"]) == {"aws", "ddas"}
     assert "DDAS could not go on and is left out: " in (folder / "comparison.html").read_text()
     for name in ("none", "dada"):
         expected = figures_of(compared.folder / "runs/compare-digits" / name)
         assert figures_of(folder / name) == expected
     assert json.loads((folder / "ddas/run.json").read_text())["status"] == "failed"
-    without = cli.run("methods=[none,dada]", "tracking=none", *QUICK)
-    assert without.returncode == 0, without.stderr
+    client = MlflowClient(f"sqlite:///{cli.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("compare-digits")
+    runs = client.search_runs([experiment.experiment_id])
+    failed = {run.info.run_name for run in runs if run.info.status == "FAILED"}
+    assert {"aws", "ddas"} <= failed
+    assert {run.info.status for run in runs} == {"FINISHED", "FAILED"}
+    refused = cli.run("methods=[none,ddas,dada]", *QUICK)
+    assert "ddas was run with search.lr=1e+30, not " in refused.stderr
+    shutil.rmtree(folder / "ddas")  # its checkpoints of other settings are in the pool
+    again = cli.run("methods=[none,ddas,dada]", *QUICK)
+    assert again.returncode == 0, again.stderr
     assert comparison_of(cli)["failed"] == {}
+    rows = pandas.read_parquet(folder / "ddas/history.parquet")
+    assert rows["lr"].max() < 1
 
 
 @pytest.mark.slow

@@ -124,4 +124,4 @@ def test_ctrl_c_keeps_what_was_done(
     (run / "run.json").write_text(json.dumps(state))
     other = cli.run("--resume", "stopped")
     assert other.returncode == 2
-    assert "the images are others than when runs/stopped began (train 201, now 200)" in other.stderr
+    assert "are others than when runs/stopped began (train: 201, now 200)" in other.stderr

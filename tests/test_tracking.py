@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from raysearch.errors import RaysearchError
-from raysearch.tracking import Observer, Tracker, TrialInfo
+from raysearch.tracking import Observer, Tracker, TrialInfo, TrialResult
 from raysearch.tracking import _writer as writer_module
 from raysearch.tracking._fields import PARAM_LIMIT, entity_key, flatten, summary_metrics
 
@@ -164,6 +164,39 @@ def test_resume_continues_parent_and_children_without_doubles(
     assert warnings == []
 
 
+def test_a_trial_that_ended_when_the_driver_was_killed_is_completed(database: str) -> None:
+    first = Tracker(database, "unheard", "demo", {})
+    play(first, LEARNED, range(1, 3), end=False)
+    assert first._writer.drain(10)
+    first._writer.stop()  # the driver is killed here; the trial's end is on disk
+
+    second = Tracker(database, "unheard", "demo", {}, first.run_id)
+    history = [{"epoch": 1.0}, {"epoch": 2.0}]
+    result = TrialResult(LEARNED, history, {"test_error": 3.5}, 2.0, 1.0, 6.0)
+    second.complete([result])
+    second.complete([result])
+    second.finish(None, None)
+    child = children(second)["learned seed 0"]
+    assert child.info.status == "FINISHED"
+    assert child.data.metrics["test_error"] == 3.5
+    assert child.data.metrics["epoch_equivalents"] == 6.0
+
+
+def test_a_finish_that_is_interrupted_can_be_done_again(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    tracker = Tracker(database, "again", "demo", {})
+    monkeypatch.setattr(tracker, "_attach", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tracker.finish(None, tmp_path)
+    for status in ("KILLED", "FAILED"):  # only the first counts
+        tracker.finish(None, None, status)
+    assert tracker._store.client.get_run(tracker.run_id).info.status == "KILLED"
+
+
 def test_a_resumed_run_that_the_store_has_lost_gets_a_new_one(
     database: str, warnings: list[str]
 ) -> None:
@@ -195,8 +228,20 @@ def test_writing_takes_little_of_a_trial_however_short_its_epochs(database: str)
     assert steps == sorted(set(steps))
     assert steps[0] == 1
     assert steps[-1] == epoch  # the last is never passed over
-    assert 2 <= len(steps) <= 4 * logged + 2
+    assert logged / 5 < len(steps) < 5 * logged  # as fast as this machine writes
     assert spent < 0.3  # of 3 s; writing every epoch takes twice that
+
+
+def test_epochs_that_are_told_of_together_are_all_logged(database: str) -> None:
+    tracker = Tracker(database, "together", "demo", {})
+    tracker.trial_started(SEARCH)
+    tracker._children[SEARCH.id].since -= 60  # a minute ago
+    for epoch in range(1, 9):  # an interval of a population
+        tracker.trial_progress(SEARCH, epoch, {f"share/{i}": epoch + i for i in range(20)})
+    tracker.finish(None, None)
+    run = children(tracker)["dada seed 0"].info.run_id
+    history = tracker._store.client.get_metric_history(run, "epoch")
+    assert [metric.step for metric in history] == list(range(1, 9))
 
 
 def test_writes_are_batched(

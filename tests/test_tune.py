@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import ipaddress
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -431,6 +433,31 @@ def test_an_object_store_without_room_is_one_line(
     ):
         raise error("of 4 MiB")
     assert asked["address"] == "local"  # not what `ray start` may have left a note of
+
+
+def test_nothing_of_rays_is_freed_while_ray_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Held:
+        """As an `ObjectRef` in a cycle, which only the collector finds."""
+
+    held = Held()
+    held.itself = held  # type: ignore[attr-defined]
+    known = weakref.ref(held)
+    seen = []
+
+    def shutdown() -> None:
+        seen.append((known() is None, gc.isenabled()))
+
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    gc.disable()  # so that it is there until the end
+    try:
+        with cluster(Wish(device="cpu", cpus=1)):
+            del held
+            gc.enable()
+    finally:
+        gc.enable()
+    assert seen == [(True, False)]
+    assert gc.isenabled()
 
 
 def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:

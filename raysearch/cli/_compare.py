@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -23,14 +24,15 @@ from raysearch.cli._comparison import (
     tracked,
 )
 from raysearch.cli._compose import Configuration, load
-from raysearch.cli._folder import CONFIG, LOCK, is_complete, lock
+from raysearch.cli._folder import CONFIG, LOCK, check_unchanged, is_complete, lock
 from raysearch.cli._main import check_reachable, guarded, wished
 from raysearch.cli._storage import check_storage, copied, warning
 from raysearch.errors import RaysearchError
 
 if TYPE_CHECKING:
+    from raysearch.cli._pool import Member
     from raysearch.report.comparison import Entry
-    from raysearch.tune import TrialError
+    from raysearch.tune import Wish
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +49,7 @@ def _compare(arguments: Arguments) -> None:
     if missing:
         check_reachable(arguments)
     if arguments.dry_run:
-        _describe(asked, missing, arguments)
+        _describe(asked, missing, others, arguments)
         return
     check_storage(asked.common, resumed=asked.folder.exists())
     if said := warning(asked.common):
@@ -64,8 +66,8 @@ def _compare(arguments: Arguments) -> None:
         failed = _compute(asked, missing, others, arguments) if missing else {}
         if others or len(failed) < len(asked.members):
             _present(asked, others, failed, arguments.quiet)
-        if failed:
-            raise LeftOutError(failed)
+    if failed:
+        raise LeftOutError(failed, asked.folder)
 
 
 def _check_ours(asked: Asked) -> None:
@@ -113,7 +115,7 @@ def _missing(asked: Asked) -> dict[str, Configuration]:
     for method, configuration in asked.members.items():
         folder = asked.folder / method
         if (folder / CONFIG).is_file():
-            check_same(f"{asked.folder}: {method}", load(folder / CONFIG), configuration)
+            check_same(folder, load(folder / CONFIG), configuration)
         if not is_complete(folder):
             missing[method] = configuration
     return missing
@@ -124,20 +126,13 @@ def _compute(
     missing: dict[str, Configuration],
     others: Sequence[Entry],
     arguments: Arguments,
-) -> Mapping[str, TrialError]:
+) -> Mapping[str, RaysearchError]:
     """Run what is missing; why runs could not go on, by their methods."""
-    from raysearch.cli._members import compute, make_members
-    from raysearch.report.comparison import check_images
+    from raysearch.cli._members import compute
     from raysearch.tune import Interrupted
 
-    first = next(iter(missing.values()))
-    wish = wished(arguments, first.settings.device)
     try:
-        members = make_members(asked.folder, missing, wish)
-        data = members[0].plan.dataset
-        begun = {"images": data.counts, "classes": list(data.classes)}
-        for entry in [*_own(asked, set(asked.members) - set(missing)), *others]:
-            check_images(entry.name, entry.summary, members[0].name, begun)
+        members, wish = _make_members(asked, missing, others, arguments)
         return compute(asked.folder, members, wish, arguments.quiet)
     except (Interrupted, KeyboardInterrupt) as error:
         if not _begun(asked):
@@ -147,7 +142,38 @@ def _compute(
         ) from error
 
 
-def _describe(asked: Asked, missing: dict[str, Configuration], arguments: Arguments) -> None:
+def _make_members(
+    asked: Asked,
+    missing: dict[str, Configuration],
+    others: Sequence[Entry],
+    arguments: Arguments,
+) -> tuple[list[Member], Wish]:
+    """What is to be run, and on what.
+
+    Raises:
+        RaysearchError: it cannot be, or others than these images are in runs that there are.
+    """
+    from raysearch.cli._members import make_members
+    from raysearch.report.comparison import check_images
+
+    first = next(iter(missing.values()))
+    wish = wished(arguments, first.settings.device)
+    members = make_members(asked.folder, missing, wish)
+    data = members[0].plan.dataset
+    for method in asked.members:
+        check_unchanged(asked.folder / method, data)
+    now = {"images": data.counts, "classes": list(data.classes)}
+    for entry in others:
+        check_images(entry.name, entry.summary, members[0].name, now)
+    return members, wish
+
+
+def _describe(
+    asked: Asked,
+    missing: dict[str, Configuration],
+    others: Sequence[Entry],
+    arguments: Arguments,
+) -> None:
     from raysearch.cli._members import describe
 
     done = [method for method in asked.members if method not in missing]
@@ -155,8 +181,7 @@ def _describe(asked: Asked, missing: dict[str, Configuration], arguments: Argume
     if done:
         print(f"done: {', '.join(done)}")
     if missing:
-        first = next(iter(missing.values()))
-        print(describe(asked.folder, missing, wished(arguments, first.settings.device)))
+        print(describe(_make_members(asked, missing, others, arguments)[0]))
 
 
 def _own(asked: Asked, methods: Collection[str]) -> list[Entry]:
@@ -171,17 +196,21 @@ class LeftOutError(RaysearchError):
     """Methods could not go on, and the comparison is without them.
 
     Attributes:
-        expected: see `TrialError`.
+        expected: whether the user can mend all of it; see `TrialError`.
     """
 
-    def __init__(self, failed: Mapping[str, TrialError]) -> None:
+    def __init__(self, failed: Mapping[str, RaysearchError], folder: Path) -> None:
         whose = "; ".join(f"{method}: {error}" for method, error in failed.items())
-        super().__init__(f"not in the comparison: {whose}; the same command tries again")
-        self.expected = all(error.expected for error in failed.values())
+        places = " and ".join(str(folder / method) for method in failed)
+        super().__init__(
+            f"not in the comparison: {whose}; the same command tries again, and with other "
+            f"settings once you have removed {places}"
+        )
+        self.expected = all(getattr(error, "expected", True) for error in failed.values())
 
 
 def _present(
-    asked: Asked, others: Sequence[Entry], failed: Mapping[str, TrialError], quiet: bool
+    asked: Asked, others: Sequence[Entry], failed: Mapping[str, RaysearchError], quiet: bool
 ) -> None:
     """Put all runs that are complete on one page and show the table."""
     from raysearch.report.comparison import (
@@ -193,7 +222,7 @@ def _present(
     from raysearch.tracking import log_comparison
 
     own = _own(asked, asked.members.keys() - failed.keys())
-    reasons = {method: error.reason for method, error in failed.items()}
+    reasons = {method: getattr(error, "reason", str(error)) for method, error in failed.items()}
     comparison = compare(asked.name, name_uniquely([*own, *others]), reasons)
     files = write_comparison(asked.folder, comparison)
     console, view = Console(), None

@@ -157,8 +157,12 @@ def _own_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return given, rest
 
 
-def check_same(method: str, before: Configuration, now: Configuration) -> None:
+def check_same(folder: Path, before: Configuration, now: Configuration) -> None:
     """A run that a comparison goes on with has the settings that are asked for.
+
+    Args:
+        folder: the run's.
+        before, now: its settings, and those asked for.
 
     Raises:
         RaysearchError: it has others.
@@ -174,8 +178,9 @@ def check_same(method: str, before: Configuration, now: Configuration) -> None:
             continue
         if first.get(key) != second.get(key):
             raise RaysearchError(
-                f"{method} was run with {key}={first.get(key)} there, not {second.get(key)}: "
-                f"keep {key}={first.get(key)}, or choose another name="
+                f"{folder} was run with {key}={first.get(key)}, not {second.get(key)}: keep "
+                f"{key}={first.get(key)}, choose another name=, or remove that folder to run it "
+                "again"
             )
 
 

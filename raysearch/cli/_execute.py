@@ -59,7 +59,7 @@ def execute(run: Run) -> None:
     """
     folder = run.folder
     check_space(folder.path, run.bytes_needed)
-    folder.keep_data(run.plan.dataset.counts, run.plan.dataset.classes)
+    folder.keep_data(run.plan.dataset)
     with (
         quiet(folder.log) as terminal,
         shown(terminal, run.quiet) as display,

@@ -11,17 +11,20 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raysearch import __version__
 from raysearch.cli._compose import Configuration, load, to_yaml
 from raysearch.errors import RaysearchError
 from raysearch.files import remove_unfinished, write_whole
 
+if TYPE_CHECKING:
+    from raysearch.data import Dataset
+
 CONFIG, STATE, LOCK, LOG, TRIALS = "config.yaml", "run.json", ".lock", "raysearch.log", "trials"
+MEAN_TOLERANCE = 1e-4  # of colours on the scale of 0 to 1, that other machines may compute
 KEEP_SECONDS = 1.0  # between two times that a running stage's seconds are written
 
 
@@ -32,8 +35,8 @@ class RunFolder:
         path: the folder.
         configuration: the run's.
         state: what `--resume` needs besides the configuration: `status` (running, interrupted,
-            failed or complete), `mlflow_run_id`, `seconds` per stage, how many images of which
-            classes there were (`data`).
+            failed or complete), `mlflow_run_id`, `seconds` per stage, and `data`, by which
+            images are known again.
     """
 
     def __init__(self, path: Path, configuration: Configuration, state: dict[str, Any]) -> None:
@@ -64,23 +67,14 @@ class RunFolder:
         self.configuration = configuration
         write_whole(self.path / CONFIG, to_yaml(configuration).encode())
 
-    def keep_data(self, images: Mapping[str, int], classes: Sequence[str]) -> None:
-        """Note what the run begins with, or see that it goes on with that.
-
-        Args:
-            images: how many of each split.
-            classes: their names.
+    def keep_data(self, data: Dataset) -> None:
+        """Note the images with which the run begins, or see that it goes on with them.
 
         Raises:
             RaysearchError: there are others now.
         """
-        now = {"images": dict(images), "classes": list(classes)}
-        before = self.state.setdefault("data", now)
-        if before != now:
-            raise RaysearchError(
-                f"the images are others than when {self.path} began ({_change(before, now)}): put "
-                "them back, or begin a run with another name"
-            )
+        check_unchanged(self.path, data)
+        self.state["data"] = _described(data)
 
     def save_state(self, **changes: Any) -> None:
         """Change and write the state."""
@@ -128,23 +122,53 @@ class RunFolder:
         os.close(self._lock)
 
 
-def _change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What has become of a run's data, in words."""
-    counts = [
-        f"{split} {before['images'].get(split)}, now {count}"
-        for split, count in now["images"].items()
-        if before["images"].get(split) != count
-    ]
-    return "; ".join(counts) or "the classes have other names"
+def check_unchanged(folder: Path, data: Dataset) -> None:
+    """The images are those with which a run began, as far as numbers and colours tell.
+
+    Args:
+        folder: the run's; one that is not there, or that notes nothing of them, is passed over.
+        data: the images now.
+
+    Raises:
+        RaysearchError: they are others.
+    """
+    before, now = _state(folder).get("data"), _described(data)
+    if not isinstance(before, dict) or before.keys() != now.keys():
+        return
+    if before["images"] != now["images"]:
+        change = "; ".join(
+            f"{split}: {before['images'].get(split)}, now {count}"
+            for split, count in now["images"].items()
+            if before["images"].get(split) != count
+        )
+    elif before["classes"] != now["classes"]:
+        change = "the classes have other names"
+    elif any(abs(a - b) > MEAN_TOLERANCE for a, b in zip(before["mean"], now["mean"], strict=True)):
+        change = f"as many, their mean colour was {before['mean']}, now {now['mean']}"
+    else:
+        return
+    raise RaysearchError(
+        f"the images are others than when {folder} began ({change}): put them back, or begin "
+        "with another name="
+    )
+
+
+def _described(data: Dataset) -> dict[str, Any]:
+    return {"images": data.counts, "classes": list(data.classes), "mean": list(data.mean)}
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What a run's folder keeps of it; nothing where that cannot be read."""
+    try:
+        state = json.loads((folder / STATE).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def is_complete(folder: Path) -> bool:
     """Whether a folder holds a run that has ended well, with its report."""
-    try:
-        state = json.loads((folder / STATE).read_text())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(state, dict) and state.get("status") == "complete"
+    return _state(folder).get("status") == "complete"
 
 
 def lock(folder: Path) -> int:

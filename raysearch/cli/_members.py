@@ -23,7 +23,6 @@ from raysearch.errors import RaysearchError
 from raysearch.tracking import Tracker
 from raysearch.tune import (
     Interrupted,
-    TrialError,
     Wish,
     cluster,
     forget_trials,
@@ -66,10 +65,10 @@ def _make_member(
     return Member(folder.name, plan, needed, list(groups(plan, places, patience=0.0)))
 
 
-def describe(folder: Path, configurations: Mapping[str, Configuration], wish: Wish) -> str:
-    """The trials of every run and what they cost; see `make_members`."""
+def describe(members: Sequence[Member]) -> str:
+    """The trials of every run and what they cost."""
     lines, total = [], 0.0
-    for member in make_members(folder, configurations, wish):
+    for member in members:
         for group in member.groups:
             cost = "not known before it runs"
             if group.cost is not None:
@@ -83,7 +82,7 @@ def describe(folder: Path, configurations: Mapping[str, Configuration], wish: Wi
 
 def compute(
     folder: Path, members: Sequence[Member], wish: Wish, quietly: bool
-) -> dict[str, TrialError]:
+) -> dict[str, RaysearchError]:
     """Do what is left of the runs: search, evaluate, report.
 
     Searches of many trials and by populations, which fill a machine by themselves, come first,
@@ -101,7 +100,7 @@ def compute(
         Why runs that are not complete could not go on, by their names.
 
     Raises:
-        RaysearchError: it cannot start, or no run can go on.
+        RaysearchError: it cannot start, or no run can go on because the disk is full.
         Interrupted, KeyboardInterrupt: it was asked to stop, and can be continued.
     """
     check_space(folder, sum(member.bytes_needed for member in members))
@@ -130,30 +129,36 @@ def compute(
                 if not run.folder.begun:
                     run.folder.discard()
             raise
-    # those that failed now, and others of an earlier call, may go on from theirs
-    for member in (member for member in members if member.name not in failed):
-        for trial in (folder / TRIALS).glob(f"*/{member.name}-*"):
-            forget_trials(trial)
+    for member in members:
+        if member.name not in failed:  # which go on from theirs, as others of an earlier call may
+            _forget(folder, member)
     if not any((folder / TRIALS).glob("*/*/checkpoint_*")):
         forget_trials(folder / TRIALS)
     return failed
+
+
+def _forget(folder: Path, member: Member) -> None:
+    """Remove a member's checkpoints in the pool."""
+    for trial in (folder / TRIALS).glob(f"*/{member.name}-*"):
+        forget_trials(trial)
 
 
 def _open(
     folder: Path, member: Member, wish: Wish, quietly: bool, held: contextlib.ExitStack
 ) -> Run:
     """The member's own folder, new or as it was left."""
-    path, data = folder / member.name, member.plan.dataset
+    path = folder / member.name
     if (path / CONFIG).is_file():
         own = resume(str(path), str(folder))
-        own.keep_data(data.counts, data.classes)
+        held.callback(own.release)
         own.configure(member.plan.configuration)
     else:
         if path.is_dir() and {file.name for file in path.iterdir()} <= {LOCK}:
             shutil.rmtree(path)  # of a process killed before it was begun
+        _forget(folder, member)  # of a run whose folder has been removed
         own = create(member.plan.configuration)
-        own.keep_data(data.counts, data.classes)
-    held.callback(own.release)
+        held.callback(own.release)
+    own.keep_data(member.plan.dataset)
     return Run(own, member.plan, wish, member.bytes_needed, quietly)
 
 
@@ -163,7 +168,7 @@ def _carry_out(
     runs: Mapping[str, Run],
     trackers: Mapping[str, Tracker | None],
     display: Display,
-) -> dict[str, TrialError]:
+) -> dict[str, RaysearchError]:
     first = runs[members[0].name]
     needed = sum(member.bytes_needed for member in members)
     stages = 2 + 2 * sum(not member.in_one_trial for member in members)
@@ -204,7 +209,8 @@ def _carry_out(
                 for waiting in pool.evaluations(member, found[member.name].learned)
             ],
         )
-    for member in (member for member in members if member.name not in pool.failed):
+    completed = [member for member in members if member.name not in pool.failed]
+    for member in completed:
         own, tracker = runs[member.name], trackers[member.name]
         evaluated = ended.get(member.name, [])
         summary = report(own.folder, own.plan, found[member.name], evaluated, tracker)

@@ -373,9 +373,9 @@ def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
     finished_bytes = 2 * files * max(sizes)  # weights and momentum
     if prepared:  # of each checkpoint, in its trial and in the run's folder
         finished_bytes += 4 * sizes[0] * len(plan.search)
-    # populations run one after the other; a member may keep its last three checkpoints
+    # populations run one after the other, in which a member may keep three checkpoints, then one
     members = max((population.size for population in plan.populations.values()), default=0)
-    finished_bytes += 6 * members * sizes[0]
+    finished_bytes += (4 + 2 * len(plan.populations)) * members * sizes[0]
     return finished_bytes + 8 * 2**20 + 3 * max(sizes) * min(at_once, most) + finished * 2**18
 
 

@@ -14,6 +14,7 @@ from raysearch.cli._plan import Place, Plan, place_trials
 from raysearch.cli._results import Found, settle
 from raysearch.cli._stages import Ticks, search
 from raysearch.console import Display
+from raysearch.errors import RaysearchError
 from raysearch.policy import Policy
 from raysearch.tracking import Observer, Tracker, TrialInfo
 from raysearch.tune import Capacity, Job, Outcome, TrialError, run_stage, unfinished
@@ -92,7 +93,7 @@ class Pool:
     ) -> None:
         self._folder, self._runs, self._trackers = folder, runs, trackers
         self._display, self._capacity = display, capacity
-        self.failed: dict[str, TrialError] = {}
+        self.failed: dict[str, RaysearchError] = {}
 
     def search(self, member: Member) -> Found | None:
         """What searches of many trials or by populations find; or the policy that is known.
@@ -100,7 +101,7 @@ class Pool:
         None where the member cannot go on.
 
         Raises:
-            TrialError: nobody can, as the disk is full.
+            RaysearchError: nobody can, as the disk is full.
         """
         run, tracker = self._runs[member.name], self._trackers[member.name]
         places = place_trials(member.plan.configuration, self._capacity)
@@ -111,7 +112,7 @@ class Pool:
         ]
         try:
             trials = search(run.folder, run.plan, self._capacity.device, places, observers)
-        except TrialError as error:
+        except RaysearchError as error:
             self._fail(member.name, error)
             return None
         return settle(run.folder, run.plan, trials)
@@ -144,7 +145,7 @@ class Pool:
             try:
                 return self._run(stage, waiting)
             except TrialError as error:
-                owner = owners[str(error.trial)]
+                owner = owners[error.trial or ""]
                 self._fail(owner, error)
                 waiting = [one for one in waiting if one.member.name != owner]
         return {}
@@ -184,11 +185,11 @@ class Pool:
             ended.setdefault(one.member.name, []).append(by_id[one.trial.id])
         return ended
 
-    def _fail(self, name: str, error: TrialError) -> None:
+    def _fail(self, name: str, error: RaysearchError) -> None:
         """Leave a run out, as it can be continued later; raises where all others would fail too."""
-        if error.disk_full:
+        if isinstance(error, TrialError) and error.disk_full:
             raise error
-        self.failed[name] = error
+        self.failed[name] = error.with_traceback(None)
         self._display.warning(f"{name} is left out: {error}")
         self._runs[name].folder.save_state(status="failed")
         if (tracker := self._trackers[name]) is not None:

@@ -55,14 +55,19 @@ def report(
 ) -> dict[str, Any]:
     """Write the run's report; returns its summary."""
     uniform = plan.uniform()
+    searches, evaluations = (
+        [_result(outcome) for outcome in outcomes] for outcomes in (found.trials, evaluated)
+    )
+    if tracker is not None:
+        tracker.complete([*searches, *evaluations])
     return write_report(
         folder.path,
         name=folder.path.name,
         config=folder.configuration.values,
         policy=found.learned,
         seed_policies=found.policies,
-        search=[_result(outcome) for outcome in found.trials],
-        evaluations=[_result(outcome) for outcome in evaluated],
+        search=searches,
+        evaluations=evaluations,
         samples=_samples(plan.dataset.train),
         classes=plan.dataset.classes,
         wall_seconds=_seconds(folder),

@@ -35,15 +35,9 @@ def ending_in_peace() -> Iterator[None]:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Let another SIGINT or SIGTERM end what is inside, which may take long, and only that."""
-    if threading.current_thread() is not threading.main_thread():
+    with handlers_kept(forever=False):
+        _handle(dict.fromkeys(NUMBERS, _stop))
         yield
-        return
-    before = {number: signal.getsignal(number) for number in NUMBERS}
-    _handle(dict.fromkeys(NUMBERS, _stop))
-    try:
-        yield
-    finally:
-        _handle({number: old for number, old in before.items() if old is not None})
 
 
 @contextmanager

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import getpass
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raysearch import __version__
 from raysearch.errors import RaysearchError
 from raysearch.tracking._fields import SEARCH_COSTS, entity_key, summary_metrics
-from raysearch.tracking._observer import TrialInfo
+from raysearch.tracking._observer import TrialInfo, TrialResult
 from raysearch.tracking._store import Store, describe_location, reason
 from raysearch.tracking._writer import TRIAL_TAG, RunBuffer, Writer, find_children, milliseconds
 
@@ -109,16 +109,13 @@ class Tracker:
         """Opens the trial's child run, or continues it."""
         child = self._child(trial)
         with self._writer.lock:
-            child.open = True
+            child.open, child.ended = True, False
             if child.id is not None:
                 child.status = "RUNNING"
         self._check()
 
     def trial_progress(self, trial: TrialInfo, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Logs an epoch; one that a retried trial reports again is passed over.
-
-        Of epochs that are short some are, too, but never the last: see `RunBuffer.log_epoch`.
-        """
+        """Logs an epoch, unless a retried trial reports it again or `RunBuffer.log_epoch` won't."""
         child = self._child(trial)
         if epoch > child.last_epoch:
             with self._writer.lock:
@@ -139,10 +136,21 @@ class Tracker:
             child.log_last(final)
             if error is not None:
                 child.new_tags["raysearch.error"] = error
-            child.open = False
+            child.open, child.ended = False, True
             child.ended_at = milliseconds()
             child.status = "FINISHED" if error is None else "FAILED"
         self._check()
+
+    def complete(self, results: Sequence[TrialResult]) -> None:
+        """End the child runs of trials that ended while nobody listened, as the driver died."""
+        for result in results:
+            if not self._child(result.trial).ended:
+                costs = {
+                    "wall_seconds": result.wall_seconds,
+                    "device_seconds": result.device_seconds,
+                    "epoch_equivalents": result.epoch_equivalents,
+                }
+                self.trial_finished(result.trial, result.error, {**result.metrics, **costs})
 
     def message(self, text: str) -> None:
         """Remarks are for the display and the log file."""
@@ -166,7 +174,6 @@ class Tracker:
         """
         if self._finished:
             return
-        self._finished = True
         if summary is not None:
             self._log_summary(summary)
         trouble = None
@@ -186,6 +193,7 @@ class Tracker:
             if not self._writer.drain(DRAIN_SECONDS):
                 trouble = self._writer.trouble or "no answer"
         self._writer.stop()
+        self._finished = True
         if trouble is not None:
             where = f"; all results are in {artifacts}" if artifacts is not None else ""
             self._warn(f"MLflow at {self._place()} is incomplete ({trouble}){where}")
@@ -229,6 +237,7 @@ class Tracker:
                     child.info.run_name,
                     {TRIAL_TAG: trial_id, "raysearch.policy": child.data.tags["raysearch.policy"]},
                     id=child.info.run_id,
+                    ended=child.info.status == "FINISHED",
                     last_epoch=int(child.data.metrics.get("epoch", 0)),
                 )
         return True

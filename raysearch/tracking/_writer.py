@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 1.0
 DUTY = 0.005  # of the time of a trial that runs, what writing may take of one core
 VALUE_SECONDS = 1e-4  # that MLflow needs to write a value, before it has been measured
-VALUES_KNOWN = 100  # so many values that is worth
+VALUES_KNOWN = 100  # values whose measurement that guess is worth
 MAX_PAUSE = 30.0
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
@@ -36,9 +36,11 @@ class RunBuffer:
     """What is still to be written to one MLflow run.
 
     `id` is None until the run exists in the store; `open` while its trial is going on;
-    `passed_over` is the last epoch where that has not been logged; `status` is the status to set
-    once all else is written. Times are in milliseconds since 1970: those of the events, not of
-    the writing; `due` is on the monotonic clock.
+    `ended` once it has ended for good; `status` is the status to set once all else is written.
+    Times are in milliseconds since 1970: those of the events, not of the writing.
+
+    `passed_over` is the last epoch where that has not been logged. `since` is when its epochs
+    began, on the monotonic clock, and `spent` the seconds that writing those logged takes.
     """
 
     name: str
@@ -52,10 +54,12 @@ class RunBuffer:
     started_at: int = field(default_factory=lambda: milliseconds())
     ended_at: int | None = None
     open: bool = False
+    ended: bool = False
     attempted: bool = False
     latest: dict[str, tuple[float, int]] = field(default_factory=dict)
     passed_over: tuple[Mapping[str, Any], int] | None = None
-    due: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+    spent: float = 0.0
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Append numbers as of now; `step` is the epoch. What was just said is not repeated."""
@@ -66,19 +70,18 @@ class RunBuffer:
                 self.metrics.append((name, value, now, step))
 
     def log_epoch(self, metrics: Mapping[str, Any], step: int, value_seconds: float) -> None:
-        """Append an epoch's numbers, unless the last ones have just been and cost as much.
+        """Append an epoch's numbers, unless writing those so far takes `DUTY` of the time so far.
 
         Args:
             metrics: the epoch's.
             step: its number.
             value_seconds: what writing a value takes.
         """
-        now = time.monotonic()
-        if now < self.due:
+        if self.spent > DUTY * (time.monotonic() - self.since):
             self.passed_over = metrics, step
             return
         self.passed_over = None
-        self.due = now + len(metrics) * value_seconds / DUTY
+        self.spent += len(metrics) * value_seconds
         self.log(metrics, step)
 
     def log_last(self, metrics: Mapping[str, Any]) -> None:
@@ -193,7 +196,8 @@ class Writer:
                 params=params,
                 tags=tags,
             )
-            self._measure(len(metrics), time.thread_time() - start)
+            if metrics and not params:
+                self._measure(len(metrics), time.thread_time() - start)
             with self.lock:
                 del buffer.metrics[: len(metrics)]
                 for param in params:
@@ -214,7 +218,7 @@ class Writer:
 
     def _measure(self, values: int, seconds: float) -> None:
         """What a value takes, the mean over all so far."""
-        known = self._values + VALUES_KNOWN
+        known = VALUES_KNOWN + self._values
         self._values += values
         self.value_seconds = (known * self.value_seconds + seconds) / (known + values)
 

@@ -29,6 +29,8 @@ def kept(
 ) -> tuple[dict[str, Any], bool] | None:
     """A search's state, or the one before it where that is damaged; None where there is none.
 
+    In that case `go_back` has to follow, before the next `keep`.
+
     Args:
         folder: the search's.
         name: the search's, for people.
@@ -52,8 +54,12 @@ def kept(
             f"remove {folder} to begin this search again"
         )
     say_damaged(name, path, before, watchers)
-    os.replace(folder / BEFORE, path)
     return state, False
+
+
+def go_back(folder: Path) -> None:
+    """Let the state before the newest one, which is damaged, be the newest."""
+    os.replace(folder / BEFORE, folder / STATE)
 
 
 def _readable(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 from raysearch.files import write_whole
 from raysearch.methods import Levels, Population
 from raysearch.tune._checkpoints import POLICY, Progress
-from raysearch.tune._kept import keep, kept
+from raysearch.tune._kept import go_back, keep, kept
 from raysearch.tune._observe import Watcher
 
 Result = Mapping[str, Any]
@@ -68,6 +68,7 @@ class Search:
             self.progress = Progress(**state["progress"])
             if not newest:  # members would find what others than they then were have done
                 self._forget(self.starts)
+                go_back(self.folder)
         else:
             self.starts = [Start(self.rules.start(member)) for member in range(self.rules.size)]
             self.progress = Progress(epochs=self.rules.epochs)

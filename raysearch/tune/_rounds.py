@@ -16,7 +16,7 @@ from raysearch.files import write_whole
 from raysearch.methods import TrialSearch, unneeded
 from raysearch.states import load, save_whole
 from raysearch.tune._checkpoints import POLICY, Progress
-from raysearch.tune._kept import keep, kept
+from raysearch.tune._kept import go_back, keep, kept
 from raysearch.tune._observe import (
     Failures,
     T,
@@ -70,7 +70,10 @@ class Running:
         """Go on from the state, if there is one; see `kept`."""
         found = kept(self.folder, self.trial.name, "the answer before the last", watchers)
         if found is not None:
-            self.take(found[0])
+            state, newest = found
+            self.take(state)
+            if not newest:
+                go_back(self.folder)
 
     def tidy(self, ended_round: bool) -> None:
         """Remove the files of rounds gone by, one answer late: see `keep`."""

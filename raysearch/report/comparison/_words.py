@@ -63,11 +63,10 @@ def _doubt(step: Mapping[str, Any] | None) -> str:
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
     """What goes with all policies but no augmentation, and which methods could not go on."""
     words = predefined_words(comparison["settings"]["data"].get("predefined") or {})
-    lines = [f"Every policy but no augmentation goes with the predefined one: {words}."]
-    return [
-        *(lines if words else []),
-        *(
-            f"{METHODS.get(name) or label(name)} could not go on and is left out: {reason}."
-            for name, reason in comparison["failed"].items()
-        ),
-    ]
+    lines = []
+    if words:
+        lines.append(f"Every policy but no augmentation goes with the predefined one: {words}.")
+    for name, reason in comparison["failed"].items():
+        method = METHODS.get(name) or label(name)
+        lines.append(f"{method} could not go on and is left out: {reason}.")
+    return lines
