@@ -207,7 +207,10 @@ def test_a_resumed_run_that_the_store_has_lost_gets_a_new_one(
     assert tracker._store.client.get_run(tracker.run_id).info.status == "KILLED"
 
 
-def test_writing_takes_little_of_a_trial_however_short_its_epochs(database: str) -> None:
+def test_writing_takes_little_of_a_trial_however_short_its_epochs(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "RUN_SECONDS", 1e-6)  # or nothing is left for 3 s
     tracker = Tracker(database, "short", "demo", {})
     tracker.trial_started(SEARCH)
     tracker._writer.drain(10)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 FLUSH_SECONDS = 1.0
-DUTY = 0.005  # of the time of a trial that runs, what writing may take of one core
+DUTY = 0.008  # of the time of a trial that runs, what writing may take of one core
+FLUSH_DUTY = 0.003  # the same, from one time to the next: epochs written together cost half
+RUN_SECONDS = 0.03  # that MLflow needs to create a run and to end it
 VALUE_SECONDS = 1e-4  # that MLflow needs to write a value, before it has been measured
 VALUES_KNOWN = 100  # values whose measurement that guess is worth
 MAX_PAUSE = 30.0
@@ -39,8 +41,8 @@ class RunBuffer:
     `ended` once it has ended for good; `status` is the status to set once all else is written.
     Times are in milliseconds since 1970: those of the events, not of the writing.
 
-    `passed_over` is the last epoch where that has not been logged. `since` is when its epochs
-    began, on the monotonic clock, and `spent` the seconds that writing those logged takes.
+    `passed_over` is the last epoch where that has not been logged. `since` is when the trial
+    began, on the monotonic clock, and `spent` the seconds that writing it takes so far.
     """
 
     name: str
@@ -70,7 +72,9 @@ class RunBuffer:
                 self.metrics.append((name, value, now, step))
 
     def log_epoch(self, metrics: Mapping[str, Any], step: int, value_seconds: float) -> None:
-        """Append an epoch's numbers, unless writing those so far takes `DUTY` of the time so far.
+        """Append an epoch's numbers, unless writing the run so far takes `DUTY` of the time so far.
+
+        The first is always appended.
 
         Args:
             metrics: the epoch's.
@@ -81,7 +85,7 @@ class RunBuffer:
             self.passed_over = metrics, step
             return
         self.passed_over = None
-        self.spent += len(metrics) * value_seconds
+        self.spent = (self.spent or RUN_SECONDS) + len(metrics) * value_seconds
         self.log(metrics, step)
 
     def log_last(self, metrics: Mapping[str, Any]) -> None:
@@ -158,7 +162,7 @@ class Writer:
             took = time.thread_time() - start  # waiting for the store takes nothing from the trials
             with self.lock:
                 running = max(1, sum(buffer.open for buffer in self._buffers))
-            rest = took / (DUTY * running) if delivered else 5.0
+            rest = took / (FLUSH_DUTY * running) if delivered else 5.0
             pause = min(MAX_PAUSE, max(FLUSH_SECONDS, rest))
 
     def _flush(self) -> bool:
