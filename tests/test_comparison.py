@@ -20,6 +20,7 @@ from raysearch.cli._comparison import (
 )
 from raysearch.errors import RaysearchError
 from raysearch.report.comparison import Entry, compare, comparison_table, write_comparison
+from raysearch.report.comparison._words import remarks
 
 ERRORS = {
     "none": [9.0, 9.4, 8.8],
@@ -85,6 +86,19 @@ def test_costs_do_not_depend_on_what_a_search_holds_back_for_validation() -> Non
     one, other = compare("c", entries()), compare("c", entries(aws=1.25))
     assert row_of(one, "aws")["search"] == row_of(other, "aws")["search"]
     assert row_of(one, "aws")["trainings_bought"] == row_of(other, "aws")["trainings_bought"]
+
+
+def test_what_goes_with_a_policy_is_said_where_it_is_another() -> None:
+    crops = {"flip": False, "padding": 4}
+    given = entries()
+    for entry, own in zip(given, ({}, crops, {"flip": True}, {}), strict=True):
+        entry.summary["configuration"]["data"]["predefined"] = crops
+        entry.summary["predefined"] = own
+    [line] = remarks(compare("c", given))
+    assert line == (
+        "Every policy but no augmentation goes with the predefined one: random crops after "
+        "padding by 4 pixels; DADA with mirroring left-right alone; AWS goes without it."
+    )
 
 
 def test_differences_are_paired_by_seed() -> None:

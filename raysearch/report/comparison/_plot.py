@@ -85,6 +85,13 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
             fontsize=9,
             va="center",
             color=COLOURS[0] if on_front else "0.25",
-            arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.6, "shrinkB": 5},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "0.8",
+                "linewidth": 0.6,
+                "shrinkA": 2,
+                "shrinkB": 5,
+                "relpos": (0, 0.5),  # to the name's left end
+            },
             annotation_clip=False,
         )

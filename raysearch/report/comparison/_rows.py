@@ -132,6 +132,7 @@ def _rows(entry: Entry) -> Iterator[dict[str, Any]]:
             "search": {cost: value * scale.get(cost, 1.0) for cost, value in search.items()},
             "training": {cost: value * scale.get(cost, 1.0) for cost, value in training.items()},
             "policy": summary["policy"] if own and policy != JOINT else None,
+            "predefined": summary.get("predefined") if own and policy != JOINT else None,
             "tracking": summary["tracking"] if own and policy != JOINT else None,
         }
 

@@ -63,8 +63,8 @@ def _costs(comparison: Mapping[str, Any]) -> Table:
     table.add_column("policy", overflow="fold")
     table.add_column("test error", justify="right", no_wrap=True)
     table.add_column("search in\ntrainings", justify="right", no_wrap=True)
-    table.add_column("search,\ndevice time", justify="right", no_wrap=True)
-    table.add_column("search,\nwall time", justify="right", no_wrap=True)
+    table.add_column("its device\ntime", justify="right", no_wrap=True)
+    table.add_column("its wall\ntime", justify="right", no_wrap=True)
     for row in rows:
         cells = [_name(row, comparison, seeds), percent(row["error"])]
         if row["search"]["epoch_equivalents"] > 0:

@@ -63,9 +63,18 @@ def _doubt(step: Mapping[str, Any] | None) -> str:
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
     """What goes with all policies but no augmentation, and which methods could not go on."""
     words = predefined_words(comparison["settings"]["data"].get("predefined") or {})
+    others = {
+        row_label(row): predefined_words(row["predefined"])
+        for row in comparison["rows"]
+        if row["predefined"] is not None and row["name"] != "none"
+    }
     lines = []
     if words:
-        lines.append(f"Every policy but no augmentation goes with the predefined one: {words}.")
+        line = f"Every policy but no augmentation goes with the predefined one: {words}"
+        for name, own in others.items():
+            if own != words:
+                line += f"; {name} with {own} alone" if own else f"; {name} goes without it"
+        lines.append(f"{line}.")
     for name, reason in comparison["failed"].items():
         method = METHODS.get(name) or label(name)
         lines.append(f"{method} could not go on and is left out: {reason}.")
