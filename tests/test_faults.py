@@ -138,7 +138,7 @@ def begun(cli: Faulty) -> int:
     return len(trials)
 
 
-@pytest.mark.parametrize("method", ["dada", "aws"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_killed_node(case: Make, method: str) -> None:
     one = case("kill -9 of a node", method)
     one.cli.environment |= AUTHORISED
@@ -173,8 +173,9 @@ def test_a_killed_driver(case: Make, method: str) -> None:
     one.check("resumed", recomputed=one.reference.epochs // 2)
 
 
-def test_a_killed_mlflow_server(case: Make) -> None:
-    one = case("kill -9 of the MLflow server", "dada")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_mlflow_server(case: Make, method: str) -> None:
+    one = case("kill -9 of the MLflow server", method)
     port = free_port()
     address = f"http://127.0.0.1:{port}"
 
@@ -236,15 +237,9 @@ def check_logged(address: str, one: Case) -> None:
         assert epochs[-1] == expected[name][-1]
 
 
-@pytest.mark.parametrize(
-    ("method", "number", "times"),
-    [
-        ("dada", signal.SIGINT, 1),
-        ("aws", signal.SIGTERM, 1),
-        ("randaugment", signal.SIGINT, 2),
-        ("dada", signal.SIGTERM, 2),
-    ],
-)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(case: Make, method: str, number: signal.Signals, times: int) -> None:
     one = case(f"{number.name}, {'once' if times == 1 else 'twice'}", method)
     process = one.cli.begin()
@@ -305,7 +300,9 @@ def newest_state(cli: Faulty) -> Path:
     return max(found, key=lambda path: path.parent.name)
 
 
-@pytest.mark.parametrize(("method", "jump"), [("dada", 3600.0), ("aws", -3600.0)])
+@pytest.mark.parametrize(
+    ("method", "jump"), [("dada", 3600.0), ("aws", -3600.0), ("randaugment", 3600.0)]
+)
 def test_a_clock_that_jumps(case: Make, method: str, jump: float) -> None:
     one = case(f"clock jumps by {jump / 3600:+.0f} h", method)
     one.cli.shift_clock(0.0)
@@ -350,7 +347,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("method", ["dada", "aws"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_full_object_store(case: Make, method: str) -> None:
     one = case("object store full", method)
     one.cli.environment |= AUTHORISED
