@@ -97,7 +97,7 @@ def test_what_goes_with_a_policy_is_said_where_it_is_another() -> None:
     [line] = remarks(compare("c", given))
     assert line == (
         "Every policy but no augmentation goes with the predefined one: random crops after "
-        "padding by 4 pixels; DADA with mirroring left-right alone; AWS goes without it."
+        "padding by 4 pixels; DADA with this instead: mirroring left-right; AWS goes without it."
     )
 
 
@@ -230,7 +230,7 @@ def test_what_cannot_be_compared_is_said_before_it_is_run() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["methods=[dada]", "dada.data.limit=9"], "is for all methods alike, or for none"),
+        (["methods=[dada]", "dada.data.limit=9"], "data is the comparison's, not a method's own"),
         ([], "name what to compare"),
         (["methods=[none,dadda]"], "unknown method 'dadda': did you mean 'dada'"),
         (["methods=none"], r"methods=none: expected a list, for example methods=\[a,b\]"),

@@ -67,14 +67,14 @@ that was stopped or killed is continued by the same command.
 """
 
 COMPARE_EXAMPLES = """\
-examples:
-  compare methods=[none,trivial_augment,dada,ddas]            embedded data, CPU, some minutes
-  compare methods=[none,dada,aws] data=folder data.root=./photos data.size=64 name=photos
-  compare methods=[none,dada,aws] aws.method.updates=20       a setting of one method
-  compare methods=[none,dada,ddas,bilevel] data=cifar10 search.gpus_per_trial=0.5 --num-gpus 8
-  compare runs=[runs/a,runs/b]                                runs that there are
-  compare experiment=photos tracking.uri=http://host:5000     the runs of an MLflow experiment
-  compare --dry-run methods=[none,dada]                       what it would do and cost
+examples (... is python -m raysearch.compare):
+  ... methods=[none,trivial_augment,dada,ddas]            embedded data, CPU, some minutes
+  ... methods=[none,dada,aws] data=folder data.root=./photos data.size=64 name=photos
+  ... methods=[none,dada,aws] aws.method.updates=20       a setting of one method
+  ... methods=[none,dada,ddas,bilevel] data=cifar10 search.gpus_per_trial=0.5 --num-gpus 8
+  ... runs=[runs/a,runs/b]                                runs that there are
+  ... experiment=photos tracking.uri=http://host:5000     the runs of an MLflow experiment
+  ... --dry-run methods=[none,dada]                       what it would do and cost
 
 settings, beside those of a run (python -m raysearch.run --help):
   methods=[NAME,...]        of the choices below; baselines too, like none and trivial_augment

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from raysearch.cli._compose import Configuration, choices, compose
-from raysearch.cli._folder import CONFIG
+from raysearch.cli._folder import CONFIG, has_failed
 from raysearch.cli._schema import check
 from raysearch.errors import RaysearchError, unknown
 
@@ -85,7 +85,8 @@ def read_settings(overrides: Sequence[str]) -> Asked:
         if dot and owner in known and owner not in names:
             raise RaysearchError(f"{line}: {owner} is not one of methods=[{','.join(names)}]")
         if owner in names and key.split(".")[1] in ("data", "model", *TAKEN, *ALL):
-            raise RaysearchError(f"{line}: is for all methods alike, or for none")
+            group = key.split(".")[1]
+            raise RaysearchError(f"{line}: {group} is the comparison's, not a method's own")
     common = [line for line in rest if line.partition(".")[0] not in names or "." not in line]
     composed = compose(common)
     base = composed.settings
@@ -176,6 +177,11 @@ def check_same(folder: Path, before: Configuration, now: Configuration) -> None:
     for key in sorted(first.keys() | second.keys()):
         if key.partition(".")[0] in free or key.rpartition(".")[2] in HOLDS:
             continue
+        if first.get(key) != second.get(key) and has_failed(folder):
+            raise RaysearchError(
+                f"{folder} was run with {key}={first.get(key)} and failed: remove that folder to "
+                f"run it again with {key}={second.get(key)}"
+            )
         if first.get(key) != second.get(key):
             raise RaysearchError(
                 f"{folder} was run with {key}={first.get(key)}, not {second.get(key)}: keep "

@@ -71,6 +71,7 @@ def execute(run: Run) -> None:
             warn=display.warning,
         ),
     ):
+        display.message(described(run.plan))
         _log.info("run %s, configuration: %s", folder.path, run.configuration.values)
         if said := warning(run.configuration):
             display.warning(said)
@@ -137,6 +138,16 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
         job = Job(plan.evaluation_job(capacity.device, found.learned), place.share)
         evaluated = run_trials(folder, plan, "evaluation", job, place.at_once, observers)
     return report(folder, plan, found, evaluated, tracker)
+
+
+def described(plan: Plan) -> str:
+    """What a run has to do with, in a line."""
+    data, settings = plan.dataset, plan.configuration.settings
+    images = data.counts
+    return (
+        f"{data.name}: {images['train'] + images['val']} images to train on, {images['test']} to "
+        f"test, {len(data.classes)} classes; network {settings.model.name}"
+    )
 
 
 def stored_bytes(plan: Plan, files: int, stages: int = 3) -> int:

@@ -171,6 +171,11 @@ def is_complete(folder: Path) -> bool:
     return _state(folder).get("status") == "complete"
 
 
+def has_failed(folder: Path) -> bool:
+    """Whether a folder holds a run that could not go on."""
+    return _state(folder).get("status") == "failed"
+
+
 def lock(folder: Path) -> int:
     """Have a folder alone; closing the descriptor, or the process's end, lets others have it.
 

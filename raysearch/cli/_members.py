@@ -10,7 +10,7 @@ from pathlib import Path
 
 from raysearch.cli._compose import Configuration
 from raysearch.cli._dry_run import groups
-from raysearch.cli._execute import Run, shown, stored_bytes, tracked
+from raysearch.cli._execute import Run, described, shown, stored_bytes, tracked
 from raysearch.cli._folder import CONFIG, LOCK, LOG, TRIALS, check_space, create, resume
 from raysearch.cli._plan import make_plan, place_trials, rehearse
 from raysearch.cli._pool import Member, Pool
@@ -109,6 +109,7 @@ def compute(
         shown(terminal, quietly) as display,
         contextlib.ExitStack() as held,
     ):
+        display.message(described(members[0].plan))
         runs: dict[str, Run] = {}
         try:
             for member in members:

@@ -37,7 +37,7 @@ def comparison_table(
     tables = []
     if comparison["references"] and len(comparison["rows"]) > 1:
         tables.append(_differences(comparison))
-    if any(row["policy"] and row["policy"]["operations"] for row in comparison["rows"]):
+    if any(_has_operations(row) for row in comparison["rows"]):
         tables.append(_policies(comparison))
     spaced = [piece for table in tables for piece in (Text(""), table)]
     return Group(Text(""), _costs(comparison), *lines, *spaced, Text(""), places)
@@ -57,8 +57,8 @@ def _costs(comparison: Mapping[str, Any]) -> Table:
     table = titled_table(
         f"Test error in %, mean ± standard deviation over {seeds} seed{'s' if seeds != 1 else ''}",
         "* nothing cheaper is as good (Pareto front of cost and mean error)\n"
-        "search in trainings: so many it would have bought, "
-        f"with {phrase(comparison['plain_training'])}",
+        "search in trainings: how many, with "
+        f"{phrase(comparison['plain_training'])}, cost as much as the search",
     )
     table.add_column("policy", overflow="fold")
     table.add_column("test error", justify="right", no_wrap=True)
@@ -98,10 +98,10 @@ def _policies(comparison: Mapping[str, Any]) -> Table:
     table.add_column("an image", justify="right")
     table.add_column("operations", overflow="fold")
     for row in comparison["rows"]:
-        policy = row["policy"]
-        shares = policy["operations"] if policy else {}
-        if not set(shares) - {"Identity"}:
+        if not _has_operations(row):
             continue
+        policy = row["policy"]
+        shares = policy["operations"]
         if applies_nothing(policy):
             table.add_row(row_label(row), "0.00", "applies nothing")
             continue
@@ -111,6 +111,11 @@ def _policies(comparison: Mapping[str, Any]) -> Table:
         count = f"{policy['operations_per_image']:.2f}"
         table.add_row(row_label(row), count, f"all {len(shares)} alike" if alike else words)
     return table
+
+
+def _has_operations(row: Mapping[str, Any]) -> bool:
+    """Whether a row's policy has operations to list."""
+    return bool(row["policy"] and set(row["policy"]["operations"]) - {"Identity"})
 
 
 def _name(row: Mapping[str, Any], comparison: Mapping[str, Any], seeds: int) -> str:

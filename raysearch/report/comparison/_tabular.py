@@ -9,15 +9,16 @@ import pandas as pd
 
 from raysearch.report._words import difference, percent, times
 from raysearch.report.comparison._words import row_label
-from raysearch.tracking import COSTS
 
 
 def comparison_csv(comparison: Mapping[str, Any]) -> str:
     """A line for each row: plain numbers, empty where there is none.
 
-    Columns: `name`, `method`, `run`, `test_error`, `test_error_std`, `seeds`, `search_...` in the
-    three units, `trainings_bought`, `total_trainings`, `total_time`, `on_front`, and
-    `minus_<reference>`, `..._low`, `..._high` for each reference.
+    Columns: `name`, `method`, `run`, `test_error`, `test_error_std`, `seeds`, the search's cost
+    (`search_wall_seconds`, `search_device_seconds`, `search_plain_epochs` and, as so many plain
+    trainings, `trainings_bought`), its and one training's in plain trainings by arithmetic
+    (`total_trainings`) and by device time (`total_time`), `on_front`, and `minus_<reference>`,
+    `..._low`, `..._high` for each reference.
     """
     return str(
         pd.DataFrame([_numbers(row, comparison) for row in comparison["rows"]]).to_csv(index=False)
@@ -50,7 +51,9 @@ def _numbers(row: Mapping[str, Any], comparison: Mapping[str, Any]) -> dict[str,
         "test_error": row["error"]["mean"],
         "test_error_std": row["error"]["std"],
         "seeds": len(row["error"]["runs"]),
-        **{f"search_{cost}": row["search"][cost] for cost in COSTS},
+        "search_wall_seconds": row["search"]["wall_seconds"],
+        "search_device_seconds": row["search"]["device_seconds"],
+        "search_plain_epochs": row["search"]["epoch_equivalents"],
         "trainings_bought": row["trainings_bought"],
         "total_trainings": row["total_trainings"],
         "total_time": row["total_time"],

@@ -69,11 +69,11 @@ def remarks(comparison: Mapping[str, Any]) -> list[str]:
         if row["predefined"] is not None and row["name"] != "none"
     }
     lines = []
-    if words:
+    if words and any(row["name"] != "none" for row in comparison["rows"]):
         line = f"Every policy but no augmentation goes with the predefined one: {words}"
         for name, own in others.items():
             if own != words:
-                line += f"; {name} with {own} alone" if own else f"; {name} goes without it"
+                line += f"; {name} with this instead: {own}" if own else f"; {name} goes without it"
         lines.append(f"{line}.")
     for name, reason in comparison["failed"].items():
         method = METHODS.get(name) or label(name)
