@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 FLUSH_SECONDS = 1.0
-DUTY = 0.008  # of the time of a trial that runs, what writing may take of one core
+DUTY = 0.006  # of the time of a trial that runs, what writing may take of one core
 FLUSH_DUTY = 0.003  # the same, from one time to the next: epochs written together cost half
 RUN_SECONDS = 0.03  # that MLflow needs to create a run and to end it
 VALUE_SECONDS = 1e-4  # that MLflow needs to write a value, before it has been measured
