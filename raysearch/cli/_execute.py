@@ -71,7 +71,6 @@ def execute(run: Run) -> None:
             warn=display.warning,
         ),
     ):
-        display.message(described(run.plan))
         _log.info("run %s, configuration: %s", folder.path, run.configuration.values)
         if said := warning(run.configuration):
             display.warning(said)
@@ -130,6 +129,7 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
     store = stored_bytes(plan, run.bytes_needed)
     with cluster(run.wish, store, folder.path) as capacity, ending_in_peace():
         stop_on_sigterm()
+        display.message(described(plan, capacity.device))
         places = place_trials(run.configuration, capacity)
         folder.save_state(status="running", device=capacity.device)
         folder.trials.mkdir(exist_ok=True)
@@ -140,13 +140,13 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
     return report(folder, plan, found, evaluated, tracker)
 
 
-def described(plan: Plan) -> str:
+def described(plan: Plan, device: str) -> str:
     """What a run has to do with, in a line."""
     data, settings = plan.dataset, plan.configuration.settings
     images = data.counts
     return (
         f"{data.name}: {images['train'] + images['val']} images to train on, {images['test']} to "
-        f"test, {len(data.classes)} classes; network {settings.model.name}"
+        f"test, {len(data.classes)} classes; {settings.model.name} on {device}"
     )
 
 

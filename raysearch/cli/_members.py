@@ -109,7 +109,6 @@ def compute(
         shown(terminal, quietly) as display,
         contextlib.ExitStack() as held,
     ):
-        display.message(described(members[0].plan))
         runs: dict[str, Run] = {}
         try:
             for member in members:
@@ -176,6 +175,7 @@ def _carry_out(
     store = stored_bytes(members[0].plan, needed, stages)
     with cluster(first.wish, store, folder) as capacity, ending_in_peace():
         stop_on_sigterm()
+        display.message(described(members[0].plan, capacity.device))
         (folder / TRIALS).mkdir(exist_ok=True)
         for run in runs.values():
             run.folder.save_state(status="running", device=capacity.device)
