@@ -316,9 +316,9 @@ def test_a_loss_that_is_not_finite_ends_the_search_in_one_line(
     assert "\n" not in str(e.value)
 
 
-def test_a_stopped_driver_goes_on_from_the_last_synchronisation(
-    running: Capacity, tmp_path: Path
-) -> None:
+def stopped_half_way(folder: Path) -> Build:
+    """A search whose driver stops after the second synchronisation; what its members did."""
+
     class Stop(Exception):
         pass
 
@@ -326,9 +326,16 @@ def test_a_stopped_driver_goes_on_from_the_last_synchronisation(
         if epoch == 2 * INTERVAL:
             raise Stop
 
-    build = Build(tmp_path)
+    build = Build(folder)
     with pytest.raises(Stop):
-        search(tmp_path, build, Notes(stop))
+        search(folder, build, Notes(stop))
+    return build
+
+
+def test_a_stopped_driver_goes_on_from_the_last_synchronisation(
+    running: Capacity, tmp_path: Path
+) -> None:
+    build = stopped_half_way(tmp_path)
     assert len(build.steps()) == SIZE * 2 * INTERVAL
     kept = sorted(tmp_path.glob(f"{POPULATIONS}/*/*/epoch-*"))
     # of those from which members go on, and of those from which they went on before
@@ -346,16 +353,7 @@ def test_a_stopped_driver_goes_on_from_the_last_synchronisation(
 def test_of_a_damaged_state_the_one_before_is_used_and_this_is_said(
     running: Capacity, tmp_path: Path
 ) -> None:
-    class Stop(Exception):
-        pass
-
-    def stop(epoch: int) -> None:
-        if epoch == 2 * INTERVAL:
-            raise Stop
-
-    build = Build(tmp_path)
-    with pytest.raises(Stop):
-        search(tmp_path, build, Notes(stop))
+    build = stopped_half_way(tmp_path)
     [state] = tmp_path.glob(f"{POPULATIONS}/*/state.pt")
     os.truncate(state, 100)
     notes = Notes()

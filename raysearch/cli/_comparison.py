@@ -177,17 +177,18 @@ def check_same(folder: Path, before: Configuration, now: Configuration) -> None:
     for key in sorted(first.keys() | second.keys()):
         if key.partition(".")[0] in free or key.rpartition(".")[2] in HOLDS:
             continue
-        if first.get(key) != second.get(key) and has_failed(folder):
+        if first.get(key) == second.get(key):
+            continue
+        done = f"{folder} was run with {key}={first.get(key)}"
+        if has_failed(folder):
             raise RaysearchError(
-                f"{folder} was run with {key}={first.get(key)} and failed: remove that folder to "
-                f"run it again with {key}={second.get(key)}"
+                f"{done} and failed: remove that folder to run it again with "
+                f"{key}={second.get(key)}"
             )
-        if first.get(key) != second.get(key):
-            raise RaysearchError(
-                f"{folder} was run with {key}={first.get(key)}, not {second.get(key)}: keep "
-                f"{key}={first.get(key)}, choose another name=, or remove that folder to run it "
-                "again"
-            )
+        raise RaysearchError(
+            f"{done}, not {second.get(key)}: keep {key}={first.get(key)}, choose another name=, or "
+            "remove that folder to run it again"
+        )
 
 
 def existing(runs: Sequence[Path]) -> list[Entry]:
