@@ -143,6 +143,8 @@ def check_unchanged(folder: Path, data: Dataset) -> None:
         )
     elif before["classes"] != now["classes"]:
         change = "the classes have other names"
+    elif len(before["mean"]) != len(now["mean"]):
+        change = "as many, with other colour channels"
     elif any(abs(a - b) > MEAN_TOLERANCE for a, b in zip(before["mean"], now["mean"], strict=True)):
         change = f"as many, their mean colour was {before['mean']}, now {now['mean']}"
     else:
