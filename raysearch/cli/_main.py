@@ -84,7 +84,8 @@ def _run(arguments: Arguments) -> None:
         check_free(configuration)
         check_storage(configuration)
     check_reachable(arguments)
-    from raysearch.cli._plan import make_plan, place_trials, rehearse
+    from raysearch.cli._plan import make_plan, place_trials
+    from raysearch.cli._rehearse import rehearse
     from raysearch.tune import local_capacity
 
     wish = wished(arguments, configuration.settings.device)
@@ -117,7 +118,8 @@ def _resume(arguments: Arguments) -> None:
         print(f"run {folder.path} is complete: see {place}/report.html")
         return
     from raysearch.cli._execute import Run
-    from raysearch.cli._plan import make_plan, place_trials, rehearse
+    from raysearch.cli._plan import make_plan, place_trials
+    from raysearch.cli._rehearse import rehearse
     from raysearch.tune import local_capacity
 
     check_reachable(arguments)

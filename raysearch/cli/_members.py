@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raysearch.cli._compose import Configuration
-from raysearch.cli._dry_run import groups
 from raysearch.cli._execute import Run, described, shown, stored_bytes, tracked
 from raysearch.cli._folder import CONFIG, LOCK, LOG, TRIALS, check_space, create, resume
-from raysearch.cli._plan import make_plan, place_trials, rehearse
+from raysearch.cli._forecast import Forecast
+from raysearch.cli._plan import make_plan, place_trials
 from raysearch.cli._pool import Member, Pool
 from raysearch.cli._quiet import quiet
+from raysearch.cli._rehearse import rehearse
 from raysearch.cli._results import Found, report, settle
 from raysearch.cli._signals import ending_in_peace, stop_on_sigterm
 from raysearch.console import Display
@@ -62,7 +63,7 @@ def _make_member(
     places = None if wish.address else place_trials(configuration, local_capacity(wish))
     plan = make_plan(configuration, folder if folder.exists() else None, dataset)
     needed = rehearse(plan, places)
-    return Member(folder.name, plan, needed, list(groups(plan, places, patience=0.0)))
+    return Member(folder.name, plan, needed, list(Forecast(plan, places, 0.0).groups()))
 
 
 def describe(members: Sequence[Member]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raysearch.cli._dry_run import Group
 from raysearch.cli._execute import Run
 from raysearch.cli._folder import RunFolder
+from raysearch.cli._forecast import Group
 from raysearch.cli._plan import Place, Plan, place_trials
 from raysearch.cli._results import Found, settle
 from raysearch.cli._stages import Ticks, search

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raysearch.cli._folder import RunFolder
-from raysearch.cli._plan import Plan, merge
+from raysearch.cli._plan import Plan
 from raysearch.cli._stages import keep_networks
 from raysearch.data import Split
 from raysearch.policy import Policy, read_policy
@@ -41,9 +41,14 @@ def settle(folder: RunFolder, plan: Plan, trials: Sequence[Outcome[TrialInfo]]) 
     """Keep what searches found, as files in the run's folder."""
     policies = _keep_policies(folder.path, trials)
     keep_networks(folder.path / "networks", list(trials))
-    learned = plan.known() or merge(policies)
+    learned = plan.known() or _merge(list(policies.values()))
     learned.save(folder.path / "policy.json")
     return Found(trials, policies, learned)
+
+
+def _merge(policies: Sequence[Policy]) -> Policy:
+    """The equal mixture of the policies that the search seeds found."""
+    return type(policies[0]).merge(policies)
 
 
 def report(
