@@ -101,6 +101,14 @@ def test_what_goes_with_a_policy_is_said_where_it_is_another() -> None:
     )
 
 
+def test_errors_of_guessing_are_said_to_say_nothing() -> None:
+    given = entries()
+    assert remarks(compare("c", given)) == []
+    given[0].summary["guess_error"] = 4.6
+    [line] = remarks(compare("c", given))
+    assert line.startswith("Nothing here is much better than guessing: the lowest error is 4.20 %")
+
+
 def test_differences_are_paired_by_seed() -> None:
     dada = row_of(compare("c", entries()), "dada")
     expected = stats.ttest_rel(ERRORS["dada"], ERRORS["none"]).confidence_interval(0.95)

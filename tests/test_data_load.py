@@ -35,6 +35,7 @@ def test_digits() -> None:
     assert (data.channels, data.size) == (1, (8, 8))
     assert data.classes == tuple("0123456789")
     assert data.train.images.max() == 255
+    assert data.guess_error == pytest.approx(90, abs=1)
     counts = data.train.labels.bincount()
     assert counts.min() >= 38
     assert counts.max() <= 42

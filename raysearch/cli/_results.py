@@ -78,6 +78,7 @@ def report(
         wall_seconds=_seconds(folder),
         tracking=tracker.location() if tracker else None,
         images=plan.dataset.counts,
+        guess_error=plan.dataset.guess_error,
         predefined=asdict(plan.accompanying()),
         uniform=uniform.marginals() if uniform else None,
         row=plan.row(),

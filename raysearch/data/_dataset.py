@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from raysearch.data._split import Split
 from raysearch.data._stratify import stratified_split
 
@@ -45,6 +47,12 @@ class Dataset:
             "test": len(self.test),
             "skipped": self.skipped,
         }
+
+    @property
+    def guess_error(self) -> float:
+        """Test error in percent of always naming the most frequent class of the training images."""
+        most = torch.bincount(self.train.labels, minlength=len(self.classes)).argmax()
+        return 100.0 * float((self.test.labels != most).double().mean())
 
     def search_splits(self, seed: int, val_fraction: float) -> tuple[Split, Split]:
         """What a search trains on, and what it validates on.

@@ -16,6 +16,7 @@ from raysearch.report._statistics import levels
 from raysearch.report._words import (
     UNITS,
     difference,
+    guessing,
     idle,
     label,
     ordered,
@@ -55,6 +56,7 @@ def report_html(
             for name, figures in summary[key].items()
         ]
         + unpaired(summary)
+        + guessing(list(errors.values()), summary.get("guess_error"))
         + idle(summary),
         differences=[
             (short(summary["row"]), summary["differences"]),

@@ -14,6 +14,7 @@ from raysearch.report._statistics import levels
 from raysearch.report._words import (
     UNITS,
     difference,
+    guessing,
     idle,
     label,
     ordered,
@@ -143,8 +144,9 @@ def _joint(summary: Mapping[str, Any]) -> RenderableType:
 
 def _verdicts(summary: Mapping[str, Any]) -> Iterator[str]:
     """In words: against the best of the others, against TrivialAugment and the learned policy."""
-    yield from idle(summary)
     errors = summary["errors"]
+    yield from guessing(list(errors.values()), summary.get("guess_error"))
+    yield from idle(summary)
     for row, key in ((summary["row"], "differences"), ("joint", "joint_differences")):
         found = summary[key]
         if found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raysearch.report._statistics import BASELINES, JOINT, LEARNED
@@ -37,6 +37,7 @@ UNITS = {  # of the parameters of transformations; 0 always changes nothing
     "hue": "half turns",
 }
 
+GUESSING = 0.9  # of the error of guessing, above which nothing much has been learned
 NOTHING = 0.005  # operations an image, below which a policy applies nothing
 
 
@@ -145,6 +146,26 @@ def idle(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"The learned policy applies nothing ({count:.3f} operations an image): the search found "
         "nothing that helps beyond the predefined augmentation."
+    ]
+
+
+def guessing(errors: Sequence[Mapping[str, Any]], guess: float | None) -> list[str]:
+    """That no training has learned much, in words.
+
+    Args:
+        errors: of all policies, in percent.
+        guess: the error of always naming the most frequent class; None where it is not known.
+
+    >>> guessing([{"mean": 88.0, "runs": [88.0]}], 50.0)[0].partition(":")[0]
+    'Nothing here is much better than guessing'
+    """
+    means = [error["mean"] for error in errors if error["runs"]]
+    if not guess or not means or min(means) < GUESSING * guess:
+        return []
+    return [
+        f"Nothing here is much better than guessing: the lowest error is {min(means):.2f} %, that "
+        f"of always naming the most frequent class {guess:.2f} %. Such errors say nothing about "
+        "policies; more epochs, another learning rate or a look at the labels come first."
     ]
 
 

@@ -34,6 +34,7 @@ def write_report(
     wall_seconds: Mapping[str, float],
     tracking: Mapping[str, str] | None = None,
     images: Mapping[str, int] | None = None,
+    guess_error: float | None = None,
     predefined: Mapping[str, Any] | None = None,
     uniform: Mapping[str, float] | None = None,
     row: str = "learned",
@@ -59,6 +60,7 @@ def write_report(
         tracking: `Tracker.location()`, when the run is tracked.
         images: how many there are: `train`, `val` (0 where the data have none of their own),
             `test`, and `skipped` as unreadable.
+        guess_error: of always naming the most frequent class, in percent; None is not known.
         predefined: fields of `Predefined`, what goes with the learned policy; None is the
             configuration's `data.predefined`.
         uniform: each operation's share in the uniform policy; None is all alike.
@@ -81,6 +83,7 @@ def write_report(
         wall_seconds=wall_seconds,
         tracking=tracking,
         images=images,
+        guess_error=guess_error,
         predefined=predefined,
         uniform=uniform,
         row=row,

@@ -104,6 +104,7 @@ def compare(
         ],
         "failed": dict(failed or {}),
         "images": first["images"],
+        "guess_error": first.get("guess_error"),  # not in summaries of earlier versions
         "settings": {key: first["configuration"][key] for key in COMMON},
         "tracking": first["tracking"],
     }

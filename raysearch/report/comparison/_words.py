@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raysearch.report._words import difference, label, predefined_words, times
+from raysearch.report._words import difference, guessing, label, predefined_words, times
 
 METHODS = {
     "dada": "DADA",
@@ -61,7 +61,7 @@ def _doubt(step: Mapping[str, Any] | None) -> str:
 
 
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
-    """What goes with all policies but no augmentation, and which methods could not go on."""
+    """What goes with all policies, which methods could not go on, and that nothing was learned."""
     words = predefined_words(comparison["settings"]["data"].get("predefined") or {})
     others = {
         row_label(row): predefined_words(row["predefined"])
@@ -78,4 +78,5 @@ def remarks(comparison: Mapping[str, Any]) -> list[str]:
     for name, reason in comparison["failed"].items():
         method = METHODS.get(name) or label(name)
         lines.append(f"{method} could not go on and is left out: {reason}.")
+    lines += guessing([row["error"] for row in comparison["rows"]], comparison["guess_error"])
     return lines
