@@ -7,6 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pandas
 import pytest
 from conftest import (
     SMALL,
@@ -57,6 +58,11 @@ def test_the_run_leaves_a_policy_over_pairs_and_what_it_cost(undisturbed: Path) 
     assert result["equivalents"] == pytest.approx(30 + trials, rel=0.3)
     assert (undisturbed / "shared" / "seed-0.pt").is_file()
     assert not (undisturbed / "trials").exists()
+    history = pandas.read_parquet(undisturbed / "history.parquet")
+    assert history["stage"].value_counts()[["shared", "search"]].to_dict() == {
+        "shared": 30,
+        "search": 12,
+    }
 
 
 def test_killed_workers_and_drivers_change_nothing(

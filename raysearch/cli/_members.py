@@ -18,6 +18,7 @@ from raysearch.cli._quiet import quiet
 from raysearch.cli._rehearse import rehearse
 from raysearch.cli._results import Found, report, settle
 from raysearch.cli._signals import ending_in_peace, stop_on_sigterm
+from raysearch.cli._stages import Searched
 from raysearch.console import Display
 from raysearch.data import Dataset
 from raysearch.errors import RaysearchError
@@ -202,7 +203,7 @@ def _carry_out(
         searched = [member for member in alone if member.name not in pool.failed]
         for member in searched:
             own = runs[member.name]
-            found[member.name] = settle(own.folder, own.plan, ended.pop(member.name))
+            found[member.name] = settle(own.folder, own.plan, Searched(ended.pop(member.name)))
         ended |= pool.run(
             POOL,
             [

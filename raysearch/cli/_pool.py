@@ -111,11 +111,11 @@ class Pool:
             Ticks(run.folder),
         ]
         try:
-            trials = search(run.folder, run.plan, self._capacity.device, places, observers)
+            searched = search(run.folder, run.plan, self._capacity.device, places, observers)
         except RaysearchError as error:
             self._fail(member.name, error)
             return None
-        return settle(run.folder, run.plan, trials)
+        return settle(run.folder, run.plan, searched)
 
     def searches(self, member: Member) -> Iterator[Waiting]:
         """The member's searches."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raysearch.cli._folder import RunFolder
 from raysearch.cli._plan import Plan
-from raysearch.cli._stages import keep_networks
+from raysearch.cli._stages import Searched, keep_networks
 from raysearch.data import Split
 from raysearch.policy import Policy, read_policy
 from raysearch.report import write_report
@@ -28,22 +28,24 @@ class Found:
 
     Attributes:
         trials: the searches that have ended.
+        shared: the trainings with which they began; see `Searched`.
         policies: each one's own policy, by its seed.
         learned: the run's policy.
     """
 
     trials: Sequence[Outcome[TrialInfo]]
+    shared: Sequence[Outcome[TrialInfo]]
     policies: dict[int, Policy]
     learned: Policy
 
 
-def settle(folder: RunFolder, plan: Plan, trials: Sequence[Outcome[TrialInfo]]) -> Found:
+def settle(folder: RunFolder, plan: Plan, searched: Searched) -> Found:
     """Keep what searches found, as files in the run's folder."""
-    policies = _keep_policies(folder.path, trials)
-    keep_networks(folder.path / "networks", list(trials))
+    policies = _keep_policies(folder.path, searched.trials)
+    keep_networks(folder.path / "networks", searched.trials)
     learned = plan.known() or _merge(list(policies.values()))
     learned.save(folder.path / "policy.json")
-    return Found(trials, policies, learned)
+    return Found(searched.trials, searched.shared, policies, learned)
 
 
 def _merge(policies: Sequence[Policy]) -> Policy:
@@ -60,17 +62,19 @@ def report(
 ) -> dict[str, Any]:
     """Write the run's report; returns its summary."""
     uniform = plan.uniform()
-    searches, evaluations = (
-        [_result(outcome) for outcome in outcomes] for outcomes in (found.trials, evaluated)
+    shared, searches, evaluations = (
+        [_result(outcome) for outcome in outcomes]
+        for outcomes in (found.shared, found.trials, evaluated)
     )
     if tracker is not None:
-        tracker.complete([*searches, *evaluations])
+        tracker.complete([*shared, *searches, *evaluations])
     return write_report(
         folder.path,
         name=folder.path.name,
         config=folder.configuration.values,
         policy=found.learned,
         seed_policies=found.policies,
+        shared=shared,
         search=searches,
         evaluations=evaluations,
         samples=_samples(plan.dataset.train),

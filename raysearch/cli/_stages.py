@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +29,35 @@ from raysearch.tune import (
 Found = list[Outcome[TrialInfo]]
 
 
+@dataclass(frozen=True)
+class Searched:
+    """The trials that have searched.
+
+    Attributes:
+        trials: one for each seed, also where a search is made of many.
+        shared: what trained the checkpoints with which they begin, where that is the run's.
+    """
+
+    trials: Found
+    shared: Found = field(default_factory=list)
+
+
 def search(
     folder: RunFolder,
     plan: Plan,
     device: str,
     places: Mapping[str, Place],
     observers: Sequence[Observer],
-) -> Found:
+) -> Searched:
     """The search of every seed, by a trial each, by many or by a population; what it found."""
     if plan.members is not None:
-        return _populations(folder, plan, device, places["search"], observers)
-    cls = plan.trial_search
-    if not plan.search:
-        return []
-    if cls is None:
-        place = places["search"]
-        job = Job(plan.search_job(device), place.share)
-        return run_trials(folder, plan, "search", job, place.at_once, observers)
-    prepared, costs = _prepare(folder, plan, device, places["search"], observers)
+        return Searched(_populations(folder, plan, device, places["search"], observers))
+    cls, place = plan.trial_search, places["search"]
+    job = Job(plan.search_job(device), place.share)
+    if cls is None or not plan.search:
+        return Searched(run_trials(folder, plan, "search", job, place.at_once, observers))
+    shared = run_trials(folder, plan, "shared", job, place.at_once, observers)
+    prepared, costs = _prepare(folder, plan, shared)
     place, method = places[plan.trials_group], plan.configuration.values["method"]
     training = plan.training(_parallel(folder, plan, place))
     stored = {seed: ray.put(checkpoint) for seed, checkpoint in prepared.items()}
@@ -53,7 +65,7 @@ def search(
     for one in searches.values():
         one.keep_record(folder.path)
     with _clock(folder, "search"):
-        return run_rounds(
+        trials = run_rounds(
             "search",
             searches,
             plan.search,
@@ -64,6 +76,7 @@ def search(
             at_once=place.at_once,
             watchers=observers,
         )
+    return Searched(trials, shared)
 
 
 def _populations(
@@ -114,15 +127,9 @@ def run_trials(
 
 
 def _prepare(
-    folder: RunFolder,
-    plan: Plan,
-    device: str,
-    place: Place,
-    observers: Sequence[Observer],
+    folder: RunFolder, plan: Plan, found: Found
 ) -> tuple[dict[int, Mapping[str, Any]], dict[str, Progress]]:
     """What the workers start from, by seed; what it cost, by the search trials' ids."""
-    job = Job(plan.search_job(device), place.share)
-    found = run_trials(folder, plan, "shared", job, place.at_once, observers)
     progress = {outcome.trial.seed: outcome.progress for outcome in found}
     prepared = dict(plan.given)
     kept = folder.path / "shared"

@@ -35,6 +35,7 @@ def write_report(
     tracking: Mapping[str, str] | None = None,
     images: Mapping[str, int] | None = None,
     guess_error: float | None = None,
+    shared: Sequence[TrialResult] = (),
     predefined: Mapping[str, Any] | None = None,
     uniform: Mapping[str, float] | None = None,
     row: str = "learned",
@@ -61,6 +62,7 @@ def write_report(
         images: how many there are: `train`, `val` (0 where the data have none of their own),
             `test`, and `skipped` as unreadable.
         guess_error: of always naming the most frequent class, in percent; None is not known.
+        shared: the trainings with which the searches began, whose costs are in theirs.
         predefined: fields of `Predefined`, what goes with the learned policy; None is the
             configuration's `data.predefined`.
         uniform: each operation's share in the uniform policy; None is all alike.
@@ -96,7 +98,7 @@ def write_report(
     policies = {"policy.json": policy}
     policies |= {f"policies/seed-{seed}.json": own for seed, own in seed_policies.items()}
     files = {
-        "history.parquet": history_parquet([*search, *evaluations]),
+        "history.parquet": history_parquet([*shared, *search, *evaluations]),
         **{f"{picture}.png": content for picture, content in pictures.items()},
         "report.html": report,
         "summary.json": (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode(),
