@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -115,6 +116,23 @@ def cli(tmp_path: Path) -> CommandLine:
 def module_cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """The command line in one folder for all tests of a module."""
     return CommandLine(tmp_path_factory.mktemp("cli"))
+
+
+Ask = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ask:
+    """`ask(cli, *arguments)` is `cli.run(*arguments)` in this process, which is quicker."""
+
+    def asked(cli: CommandLine, *arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cli.folder)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        capfd.readouterr()
+        code = importlib.import_module(cli.program).main(arguments)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return asked
 
 
 def wait_for(

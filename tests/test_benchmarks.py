@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
 
 from benchmarks import trial_overhead
 from benchmarks._common import plot_path
@@ -56,47 +55,46 @@ KEYS = {
 }
 
 
-def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a benchmark in this process, its workers as threads; what its last line says."""
+
+    def ran(name: str, *arguments: str) -> dict[str, Any]:
+        program = importlib.import_module(f"benchmarks.{name}")
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        monkeypatch.setattr(program, "ProcessPoolExecutor", ThreadPoolExecutor, raising=False)
+        measure(program.main)
+        result: dict[str, Any] = json.loads(capfd.readouterr().out.splitlines()[-1])
+        return result
+
+    return ran
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_it_runs_and_closes_with_json(name: str, tmp_path: Path) -> None:
+def test_it_runs_and_closes_with_json(name: str, tmp_path: Path, run: Run) -> None:
     Pairs.uniform(["Rotate", "Invert"]).save(tmp_path / "policy.json")
     arguments = [argument.format(folder=tmp_path) for argument in SMALL[name]]
-    process = run(name, *arguments)
-    assert process.returncode == 0, process.stderr
+    result = run(name, *arguments)
     for plot in (argument for argument in arguments if argument.startswith("plot=")):
         assert Path(plot.removeprefix("plot=")).read_bytes().startswith(b"\x89PNG")
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     assert result["benchmark"] == name
     assert set(result) >= KEYS[name]
 
 
-def test_a_schedules_last_phase_is_ranked() -> None:
-    process = run("planted", "method=ddas", *SMALL["planted"])
-    assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout.splitlines()[-1])["method"] == "ddas"
+def test_a_schedules_last_phase_is_ranked(run: Run) -> None:
+    assert run("planted", "method=ddas", *SMALL["planted"])["method"] == "ddas"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["planted", "gain"])
-def test_populations_are_searched_through_ray(name: str) -> None:
+def test_populations_are_searched_through_ray(name: str, run: Run) -> None:
     own = ["method=pba", "method.population=2", "method.interval=1", "method.quantile=0.5"]
     epochs = "epochs=2" if name == "planted" else "search_epochs=2"
     small = [argument for argument in SMALL[name] if not argument.startswith(epochs[:-1])]
-    process = run(name, *own, *small, epochs)
-    assert process.returncode == 0, process.stderr
-    result = json.loads(process.stdout.splitlines()[-1])
-    assert result["method"] == "pba"
+    assert run(name, *own, *small, epochs)["method"] == "pba"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import SMALL, CommandLine
+from conftest import SMALL, Ask, CommandLine
 
 from raysearch import methods, ops
 from raysearch.cli._compose import choices
@@ -53,8 +53,8 @@ def test_cutout_keeps_a_side_that_was_given() -> None:
     assert methods.find("cutout").predefined(given, (32, 32)) == given
 
 
-def test_a_run_evaluates_it_and_searches_nothing(cli: CommandLine) -> None:
-    done = cli.run(*SMALL, "method=cutout", "name=cutout", "device=cpu", CHOSEN)
+def test_a_run_evaluates_it_and_searches_nothing(cli: CommandLine, ask: Ask) -> None:
+    done = ask(cli, *SMALL, "method=cutout", "name=cutout", "device=cpu", CHOSEN)
     assert done.returncode == 0, done.stderr
     assert "search" not in done.stdout.partition("\n")[0]
     assert "Cutout − this" in done.stdout
@@ -69,8 +69,8 @@ def test_a_run_evaluates_it_and_searches_nothing(cli: CommandLine) -> None:
     assert "Cutout of 4 pixels" in report
 
 
-def test_a_dry_run_counts_the_evaluations_alone(cli: CommandLine) -> None:
-    done = cli.run(*SMALL, "method=autoaugment_svhn", "--dry-run")
+def test_a_dry_run_counts_the_evaluations_alone(cli: CommandLine, ask: Ask) -> None:
+    done = ask(cli, *SMALL, "method=autoaugment_svhn", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "search:" not in done.stdout.partition("# trials")[2]
     assert "evaluation:" in done.stdout

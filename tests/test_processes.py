@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import ray
 
 from benchmarks.scale import Build
@@ -26,6 +27,7 @@ class Workers:
         return lambda *arguments, **more: None
 
 
+@pytest.mark.slow
 def test_short_trials_use_all_processes(tmp_path: Path) -> None:
     trials = [TrialInfo(f"t-{i}", "evaluation", f"t {i}", "none", i) for i in range(60)]
     watch = Workers()

@@ -11,6 +11,7 @@ import pandas
 import pytest
 from conftest import (
     SMALL,
+    Ask,
     CommandLine,
     descendants,
     epochs_done,
@@ -20,14 +21,12 @@ from conftest import (
     wait_for,
 )
 
-from raysearch.cli._main import main
-
 ARGUMENTS = [
     *SMALL,
     "method=aws",
     "seeds=1",
     "search.epochs=30",
-    "method.updates=12",
+    "method.updates=8",
     "finetune.parallel=4",
     "device=cpu",
 ]
@@ -54,17 +53,18 @@ def test_the_run_leaves_a_policy_over_pairs_and_what_it_cost(undisturbed: Path) 
     result = figures_of(undisturbed)
     assert result["policy"]["kind"] == "pairs"
     assert len(result["policy"]["operations"]) == 36
-    trials = 12 * 4 * (3 * (0.8 + 1 / 3))  # epochs of whole batches, validated each
+    trials = 8 * 4 * (3 * (0.8 + 1 / 3))  # epochs of whole batches, validated each
     assert result["equivalents"] == pytest.approx(30 + trials, rel=0.3)
     assert (undisturbed / "shared" / "seed-0.pt").is_file()
     assert not (undisturbed / "trials").exists()
     history = pandas.read_parquet(undisturbed / "history.parquet")
     assert history["stage"].value_counts()[["shared", "search"]].to_dict() == {
         "shared": 30,
-        "search": 12,
+        "search": 8,
     }
 
 
+@pytest.mark.slow
 def test_killed_workers_and_drivers_change_nothing(
     undisturbed: Path, module_cli: CommandLine, stopping: list[subprocess.Popen[str]]
 ) -> None:
@@ -91,10 +91,12 @@ def test_killed_workers_and_drivers_change_nothing(
     assert figures_of(run) == figures_of(undisturbed)
 
 
-def test_a_shared_checkpoint_is_used_again(undisturbed: Path, module_cli: CommandLine) -> None:
+def test_a_shared_checkpoint_is_used_again(
+    undisturbed: Path, module_cli: CommandLine, ask: Ask
+) -> None:
     given = f"method.shared_checkpoint={undisturbed}"
     fractions = ["finetune.gpus_per_trial=0.25", "--num-gpus", "1"]  # logical ones
-    done = module_cli.run(*ARGUMENTS, given, *fractions, "name=again")
+    done = ask(module_cli, *ARGUMENTS, given, *fractions, "name=again")
     assert done.returncode == 0, done.stderr
     assert "shared:" not in done.stdout
     again = module_cli.folder / "runs" / "again"
@@ -116,16 +118,13 @@ def test_a_shared_checkpoint_is_used_again(undisturbed: Path, module_cli: Comman
 def test_one_that_does_not_fit_is_refused_before_anything_is_computed(
     undisturbed: Path,
     module_cli: CommandLine,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    ask: Ask,
     arguments: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr("raysearch.cli._main.stop_on_sigterm", lambda: None)
-    monkeypatch.chdir(module_cli.folder)
     given = f"method.shared_checkpoint={undisturbed}"
-    assert main([*ARGUMENTS, given, *arguments, "name=refused"]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    refused = ask(module_cli, *ARGUMENTS, given, *arguments, "name=refused")
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
     assert not Path("runs/refused").exists()

@@ -9,14 +9,23 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, CommandLine, descendants, figures_of, kept_state, kill_tree, wait_for
+from conftest import (
+    SMALL,
+    Ask,
+    CommandLine,
+    descendants,
+    figures_of,
+    kept_state,
+    kill_tree,
+    wait_for,
+)
 
 ARGUMENTS = [
     *SMALL,
     "method=pba",
     "seeds=1",
-    "search.epochs=40",
-    "method.population=6",
+    "search.epochs=30",
+    "method.population=4",
     "method.interval=2",
     "device=cpu",
 ]
@@ -33,18 +42,18 @@ def undisturbed(module_cli: CommandLine) -> Path:
     """A run that nobody disturbs, with one worker."""
     done = module_cli.run(*ARGUMENTS, "--num-cpus", "1", "name=pba")
     assert done.returncode == 0, done.stderr
-    assert "search: 1 trial of 40 epochs" in done.stdout
+    assert "search: 1 trial of 30 epochs" in done.stdout
     return module_cli.folder / "runs" / "pba"
 
 
 def test_the_run_leaves_a_schedule_and_what_the_population_cost(undisturbed: Path) -> None:
     result = figures_of(undisturbed)
     assert result["policy"]["kind"] == "schedule"
-    assert len(result["policy"]["phases"]) == 40
+    assert len(result["policy"]["phases"]) == 30
     assert set(result["policy"]["phases"][0]["probabilities"]) == {0.0}
     assert len(result["policy"]["phases"][0]["operations"]) == 30
     # whole batches of an epoch, and a validation of as many images after every second one
-    assert result["equivalents"] == pytest.approx(6 * 40 * (1 + 1 / 3 / 2), rel=1e-6)
+    assert result["equivalents"] == pytest.approx(4 * 30 * (1 + 1 / 3 / 2), rel=1e-6)
     assert set(result["errors"]) == {"predefined", "learned"}
     assert (undisturbed / "policy.png").is_file()
     assert not (undisturbed / "trials").exists()
@@ -64,7 +73,7 @@ def test_killed_workers_and_drivers_change_nothing(
     before = synchronised(run)
     wait_for(lambda: synchronised(run) >= before + 4, process)
     kill_tree(process)
-    assert synchronised(run) < 40
+    assert synchronised(run) < 30
 
     process = module_cli.start("--resume", "disturbed", "--num-cpus", "2")
     stopping.append(process)
@@ -74,29 +83,29 @@ def test_killed_workers_and_drivers_change_nothing(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "--resume" in err
-    assert synchronised(run) < 40
+    assert synchronised(run) < 30
 
     finished = module_cli.run("--resume", str(run), "--num-cpus", "2")
     assert finished.returncode == 0, finished.stderr
     assert figures_of(run) == figures_of(undisturbed)
 
 
-def test_a_dry_run_counts_all_members(module_cli: CommandLine) -> None:
-    shown = module_cli.run(*ARGUMENTS, "--dry-run", "--num-cpus", "2", "seeds=2")
+def test_a_dry_run_counts_all_members(module_cli: CommandLine, ask: Ask) -> None:
+    shown = ask(module_cli, *ARGUMENTS, "--dry-run", "--num-cpus", "2", "seeds=2")
     assert shown.returncode == 0, shown.stderr
-    assert "search: 12 trials of 40 epochs, 2 at once, each with 1 CPU" in shown.stdout
-    assert "pba seed 0: 6 members, pba seed 1: 6 members" in shown.stdout
+    assert "search: 8 trials of 30 epochs, 2 at once, each with 1 CPU" in shown.stdout
+    assert "pba seed 0: 4 members, pba seed 1: 4 members" in shown.stdout
     costs = re.findall(r"cost: ([\d.]+) epoch-equivalents each, ([\d.]+) in all", shown.stdout)
     each, total = map(float, costs[0])
-    assert each == pytest.approx(40 * (1 + 1 / 3 / 2), abs=0.1)
-    assert total == pytest.approx(12 * each, rel=0.01)
+    assert each == pytest.approx(30 * (1 + 1 / 3 / 2), abs=0.1)
+    assert total == pytest.approx(8 * each, rel=0.01)
 
 
 def test_an_interval_that_never_ends_is_refused_before_anything_is_computed(
-    module_cli: CommandLine,
+    module_cli: CommandLine, ask: Ask
 ) -> None:
-    refused = module_cli.run(*ARGUMENTS, "method.interval=40", "name=refused")
+    refused = ask(module_cli, *ARGUMENTS, "method.interval=30", "name=refused")
     assert refused.returncode == 2
-    assert "members copy none in search.epochs=40" in refused.stderr
+    assert "members copy none in search.epochs=30" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert not (module_cli.folder / "runs" / "refused").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import SMALL, CommandLine
+from conftest import SMALL, Ask, CommandLine
 
 ARGUMENTS = [
     *SMALL,
@@ -15,9 +15,9 @@ ARGUMENTS = [
 ]
 
 
-def test_given_n_and_m_nothing_is_searched(module_cli: CommandLine) -> None:
-    done = module_cli.run(*ARGUMENTS, "method.n=2", "method.m=9", "name=given")
+def test_given_n_and_m_nothing_is_searched(cli: CommandLine, ask: Ask) -> None:
+    done = ask(cli, *ARGUMENTS, "method.n=2", "method.m=9", "name=given")
     assert done.returncode == 0, done.stderr
     assert "search" not in done.stdout.partition("\n")[0]
     assert "magnitude 0.3" in done.stdout
-    assert not (module_cli.folder / "runs" / "given" / "optuna.db").exists()
+    assert not (cli.folder / "runs" / "given" / "optuna.db").exists()

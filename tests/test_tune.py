@@ -351,6 +351,7 @@ class Crowd(tune.Trainable):
             json.dump(progress, file)
 
 
+@pytest.mark.slow
 def test_eight_logical_gpus_run_32_trials_at_once(running: Capacity, tmp_path: Path) -> None:
     (tmp_path / "running").mkdir()
     share, at_once = trial_share("search", running, None, 0.25)
