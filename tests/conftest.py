@@ -1,4 +1,4 @@
-"""What tests share: one thread for PyTorch, and the command line in a process of its own."""
+"""What tests share: one thread for PyTorch, and the command line, here or in a process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ import torch
 from raysearch.data import Dataset, TensorSplit
 from raysearch.training import Predefined, Task
 
+TOKEN = "RAY_AUTH_TOKEN"
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "tracking=none",
@@ -127,9 +129,13 @@ def ask(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> A
 
     def asked(cli: CommandLine, *arguments: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(cli.folder)
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
         capfd.readouterr()
-        code = importlib.import_module(cli.program).main(arguments)
+        with mock.patch.dict(os.environ, cli.environment):
+            os.environ.pop("RAY_ADDRESS", None)
+            code = importlib.import_module(cli.program).main(arguments)
+            token = os.environ.get(TOKEN)
+        if token is not None:  # which Ray has kept for the life of this process
+            os.environ[TOKEN] = token
         return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     return asked

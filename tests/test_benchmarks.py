@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
+import pickle
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import CommandLine
 
 from benchmarks import trial_overhead
 from benchmarks._common import plot_path
@@ -58,6 +60,19 @@ KEYS = {
 Run = Callable[..., dict[str, Any]]
 
 
+class Threads(ThreadPoolExecutor):
+    """Workers of this process, to which all goes pickled, as to processes."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See `Executor.submit`."""
+        return super().submit(_call, pickle.dumps((fn, args, kwargs)))
+
+
+def _call(pickled: bytes) -> Any:
+    fn, args, kwargs = pickle.loads(pickled)
+    return pickle.loads(pickle.dumps(fn(*args, **kwargs)))
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs a benchmark in this process, its workers as threads; what its last line says."""
@@ -65,7 +80,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     def ran(name: str, *arguments: str) -> dict[str, Any]:
         program = importlib.import_module(f"benchmarks.{name}")
         monkeypatch.setattr(sys, "argv", [name, *arguments])
-        monkeypatch.setattr(program, "ProcessPoolExecutor", ThreadPoolExecutor, raising=False)
+        monkeypatch.setattr(program, "ProcessPoolExecutor", Threads, raising=False)
         measure(program.main)
         result: dict[str, Any] = json.loads(capfd.readouterr().out.splitlines()[-1])
         return result
@@ -82,6 +97,15 @@ def test_it_runs_and_closes_with_json(name: str, tmp_path: Path, run: Run) -> No
         assert Path(plot.removeprefix("plot=")).read_bytes().startswith(b"\x89PNG")
     assert result["benchmark"] == name
     assert set(result) >= KEYS[name]
+
+
+def test_one_runs_from_the_command_line(tmp_path: Path) -> None:
+    Pairs.uniform(["Rotate", "Invert"]).save(tmp_path / "policy.json")
+    arguments = [argument.format(folder=tmp_path) for argument in SMALL["ablation"]]
+    cli = CommandLine(tmp_path, "benchmarks.ablation")
+    process = cli.run(*arguments)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout.splitlines()[-1])["benchmark"] == "ablation"
 
 
 def test_a_schedules_last_phase_is_ranked(run: Run) -> None:

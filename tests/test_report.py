@@ -314,14 +314,15 @@ def test_a_policy_that_applies_nothing_is_said_to(tmp_path: Path) -> None:
 
 def test_errors_of_guessing_are_said_to_say_nothing(tmp_path: Path) -> None:
     guessed = evaluation_results({"none": [90.0, 89.0], "learned": [88.0, 91.0]})
-    summary = write(tmp_path, evaluations=guessed, guess_error=90.0)
-    said = "Nothing here is much better than guessing: the lowest error is 89.50 %"
+    known = {"guess_error": 90.0, "images": {"train": 100, "val": 0, "test": 400, "skipped": 0}}
+    summary = write(tmp_path, evaluations=guessed, **known)
+    said = "Nothing here can be told from guessing: the lowest error is 89.50 %"
     assert said in (tmp_path / "report.html").read_text()
     assert said in shown(summary, width=200)
-    assert "better than guessing" not in shown(write(tmp_path, guess_error=90.0))
-    assert "better than guessing" not in shown(write(tmp_path, evaluations=guessed))  # not known
-    with_none = write(tmp_path, evaluations=[], guess_error=90.0)
-    assert "better than guessing" not in shown(with_none)
+    for changes in (known, {"evaluations": guessed}, {**known, "evaluations": []}):
+        assert "told from guessing" not in shown(write(tmp_path, **changes))
+    hundred = {**known, "guess_error": 99.0, "evaluations": guessed}
+    assert "told from guessing" not in shown(write(tmp_path, **hundred))
 
 
 def test_no_evaluation_and_a_policy_without_history(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`method=aws` from the command line: killed in every stage, and with a given checkpoint."""
+"""`method=aws` from the command line: killed in both stages of the search, a given checkpoint."""
 
 from __future__ import annotations
 

@@ -73,8 +73,9 @@ def test_mlflow_has_costs_and_errors_in_columns(compared: CommandLine) -> None:
 
 
 def test_existing_runs_and_experiments_are_compared_without_ray(
-    compared: CommandLine, ask: Ask
+    compared: CommandLine, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray is started"))
     by_folder = ask(compared, "runs=[runs/compare-digits]", "name=again")
     assert by_folder.returncode == 0, by_folder.stderr
     by_experiment = ask(compared, "experiment=compare-digits", "name=tracked")
@@ -139,6 +140,7 @@ def test_it_goes_on_without_methods_that_cannot(
     assert {"aws", "ddas"} <= failed
     assert {run.info.status for run in runs} == {"FINISHED", "FAILED"}
     refused = ask(left_out, "methods=[none,ddas,dada]", *QUICK)
+    assert refused.returncode == 2
     assert "ddas was run with search.lr=1e+30 and failed: remove that folder" in refused.stderr
 
 

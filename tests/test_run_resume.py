@@ -97,6 +97,23 @@ def test_killed_workers_and_drivers_change_nothing(
     assert "goes on from" in log or "failed" in log
 
 
+@pytest.mark.slow
+def test_a_driver_killed_in_the_evaluation_changes_nothing(
+    undisturbed: Callable[[str], dict[str, Any]],
+    module_cli: CommandLine,
+    stopping: list[subprocess.Popen[str]],
+) -> None:
+    run = module_cli.folder / "runs" / "late"
+    process = module_cli.start(*ARGUMENTS, "method=dada", "name=late")
+    stopping.append(process)
+    wait_for(lambda: epochs_done(run, "evaluation") >= 3, process)
+    kill_tree(process)
+    assert not (run / "summary.json").exists()
+    finished = module_cli.run("--resume", "late")
+    assert finished.returncode == 0, finished.stderr
+    assert result_of(run) == undisturbed("dada")
+
+
 def test_a_complete_run_has_nothing_to_resume(
     undisturbed: Callable[[str], dict[str, Any]], module_cli: CommandLine, ask: Ask
 ) -> None:

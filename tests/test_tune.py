@@ -34,13 +34,15 @@ from raysearch.tune import (
     Wish,
     cluster,
     local_capacity,
-    newest_checkpoint,
-    read_progress,
     run_stage,
     trial_share,
+)
+from raysearch.tune._checkpoints import (
+    damaged_checkpoints,
+    newest_checkpoint,
+    read_progress,
     write_checkpoint,
 )
-from raysearch.tune._checkpoints import damaged_checkpoints
 
 SHARE = Share(cpus=0.5, gpus=0.0, device="cpu")
 
@@ -352,7 +354,10 @@ class Crowd(tune.Trainable):
 
 
 @pytest.mark.slow
-def test_eight_logical_gpus_run_32_trials_at_once(running: Capacity, tmp_path: Path) -> None:
+def test_eight_logical_gpus_run_32_trials_at_once(
+    running: Capacity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysearch.tune._stage.WorkTrainable", Crowd)
     (tmp_path / "running").mkdir()
     share, at_once = trial_share("search", running, None, 0.25)
     assert at_once == 32
@@ -371,7 +376,6 @@ def test_eight_logical_gpus_run_32_trials_at_once(running: Capacity, tmp_path: P
         epochs=1,
         max_failures=0,
         watchers=[Listen()],
-        trainable=Crowd,
     )
     assert len(seen) == 34
     assert max(metrics["beside"] for metrics in seen) == 32

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 
 from raysearch.cli._compose import to_yaml
-from raysearch.cli._forecast import Forecast, plural
+from raysearch.cli._forecast import Forecast
 from raysearch.cli._plan import Place, Plan
+from raysearch.cli._words import plural
 
 START_SECONDS = 12.0  # Ray, its workers, the report
 
@@ -44,7 +45,7 @@ def describe(plan: Plan, places: Mapping[str, Place] | None) -> str:
             seconds = None
         elif seconds is not None:
             rounds = math.ceil(group.count / place.at_once)
-            seconds += rounds * group.epochs * group.cost.seconds / _speed_up(place)
+            seconds += rounds * group.epochs * group.cost.seconds / place.share.threads
     for seed, given in plan.given.items():
         equivalents = given["metrics"]["epoch_equivalents"]
         total += equivalents
@@ -77,8 +78,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _speed_up(place: Place) -> float:
-    """How much faster than one thread a trial runs, at best."""
-    return float(place.share.threads)

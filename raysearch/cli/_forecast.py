@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from raysearch.cli import _timing
 from raysearch.cli._plan import Place, Plan
 from raysearch.cli._schema import TrainingSettings
-from raysearch.cli._timing import Build, Cost, timed
+from raysearch.cli._words import plural
 from raysearch.methods import TrialSearch
 from raysearch.training import validation_cost
 
@@ -35,7 +35,7 @@ class Group:
     count: int
     epochs: int
     place: Place | None
-    cost: Cost | None
+    cost: _timing.Cost | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Forecast:
     def groups(self) -> Iterator[Group]:
         """The trials, stage by stage."""
         plan, settings = self.plan, self.plan.configuration.settings
-        for stage, trials, group, build in (
+        for stage, trials, training, build in (
             ("shared", plan.shared, settings.search, _timing.search),
             ("search", plan.search, settings.search, _timing.search),
             ("evaluation", plan.evaluation, settings.evaluation, _timing.evaluation),
@@ -66,34 +66,34 @@ class Forecast:
             elif stage == "search" and plan.members is not None:
                 yield self._members()
             elif trials:
-                cost = self._cost(group, build)
+                cost = self._cost(training, build)
                 if cost is not None and stage == "search":
                     cost = _with_warmup(cost, plan)
                 held = "evaluation" if stage == "evaluation" else "search"
                 place = self.places[held] if self.places else None
                 names = [trial.name for trial in trials]
-                yield Group(stage, names, len(trials), group.epochs, place, cost)
+                yield Group(stage, names, len(trials), training.epochs, place, cost)
 
     def _proposed(self, trials: type[TrialSearch]) -> Group:
         """The trials of searches that propose them."""
         plan, places = self.plan, self.places
         values, settings = plan.configuration.values, plan.configuration.settings
-        group = settings.finetune or settings.search
+        training = settings.finetune or settings.search
         place = places[plan.trials_group] if places else None
         parallel = plan.parallel(place.at_once if place else 1)
         search = trials(plan.search[0].seed, values["method"], plan.training(parallel))
         known = place is not None or plan.asked_parallel is not None
         each = search.describe() if known else "as many trials at a time as fit"
         names = [f"{trial.name}: {each}" for trial in plan.search]
-        cost = self._cost(group, _timing.search) if known else None
+        cost = self._cost(training, _timing.search) if known else None
         if cost is not None:
             # `cost` is that of an epoch of plain training with a policy
-            epochs = search.trainings * group.epochs
+            epochs = search.trainings * training.epochs
             more = search.equivalents(plan.setting("cpu").task(plan.search[0].seed)) / epochs
             overhead = TRIAL_SECONDS * search.proposals / epochs
-            cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
+            cost = _timing.Cost(cost.equivalents * more, cost.seconds * more + overhead)
         count = len(plan.search) * search.trainings
-        return Group("search", names, count, group.epochs, place, cost)
+        return Group("search", names, count, training.epochs, place, cost)
 
     def _members(self) -> Group:
         """The members of populations, which validate at the end of every interval."""
@@ -105,24 +105,19 @@ class Forecast:
             splits = plan.setting("cpu").task(plan.search[0].seed).search_splits()
             more = 1 + validation_cost(*splits) / one.interval
             overhead = INTERVAL_SECONDS / one.interval
-            cost = Cost(cost.equivalents * more, cost.seconds * more + overhead)
+            cost = _timing.Cost(cost.equivalents * more, cost.seconds * more + overhead)
         names = [f"{trial.name}: {plural(one.size, 'member')}" for trial in plan.search]
         place = places["search"] if places else None
         if place is not None:  # populations run one after the other
             place = replace(place, at_once=min(place.at_once, one.size))
         return Group("search", names, one.size * len(plan.search), settings.epochs, place, cost)
 
-    def _cost(self, settings: TrainingSettings, build: Build) -> Cost | None:
-        return timed(self.plan, settings, build, self.patience)
+    def _cost(self, settings: TrainingSettings, build: _timing.Build) -> _timing.Cost | None:
+        return _timing.timed(self.plan, settings, build, self.patience)
 
 
-def _with_warmup(cost: Cost, plan: Plan) -> Cost:
+def _with_warmup(cost: _timing.Cost, plan: Plan) -> _timing.Cost:
     """The mean over a search's epochs where the first only train the classifier."""
     share = float(plan.configuration.values["method"].get("warmup", 0.0))
     mean = share + (1 - share) * cost.equivalents
-    return Cost(mean, cost.seconds * mean / cost.equivalents)
-
-
-def plural(count: int, what: str) -> str:
-    """A number of things, in words."""
-    return f"{count} {what}" + ("s" if count != 1 else "")
+    return _timing.Cost(mean, cost.seconds * mean / cost.equivalents)

@@ -19,6 +19,7 @@ from raysearch.cli._rehearse import rehearse
 from raysearch.cli._results import Found, report, settle
 from raysearch.cli._signals import ending_in_peace, stop_on_sigterm
 from raysearch.cli._stages import Searched
+from raysearch.cli._words import plural
 from raysearch.console import Display
 from raysearch.data import Dataset
 from raysearch.errors import RaysearchError
@@ -64,7 +65,7 @@ def _make_member(
     places = None if wish.address else place_trials(configuration, local_capacity(wish))
     plan = make_plan(configuration, folder if folder.exists() else None, dataset)
     needed = rehearse(plan, places)
-    return Member(folder.name, plan, needed, list(Forecast(plan, places, 0.0).groups()))
+    return Member(folder.name, plan, needed, list(Forecast(plan, places, patience=0.0).groups()))
 
 
 def describe(members: Sequence[Member]) -> str:
@@ -77,8 +78,8 @@ def describe(members: Sequence[Member]) -> str:
                 trainings = member.size(group.stage) * group.count
                 total += trainings
                 cost = f"as much as {trainings:.1f} trainings"
-            trials = f"{group.count} trial{'s' if group.count != 1 else ''}"
-            lines.append(f"{member.name}: {group.stage}, {trials} of {group.epochs} epochs, {cost}")
+            trials = f"{plural(group.count, 'trial')} of {plural(group.epochs, 'epoch')}"
+            lines.append(f"{member.name}: {group.stage}, {trials}, {cost}")
     return "\n".join([*lines, f"as much as {total:.1f} trainings in all (arithmetic)"])
 
 

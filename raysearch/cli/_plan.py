@@ -1,4 +1,4 @@
-"""What a run will do: its trials, what each holds, and what it needs before it starts."""
+"""What a run will do: its trials, and what each holds."""
 
 from __future__ import annotations
 

@@ -12,11 +12,15 @@ from raysearch.methods import PreparedTrialSearch, TrialSearch
 from raysearch.tune import Work
 
 
-def rehearse(plan: Plan, places: Mapping[str, Place] | None = None) -> int:
+def rehearse(plan: Plan, places: Mapping[str, Place] | None) -> int:
     """Build one search and one training on the driver's CPU, and drop them again.
 
     What they do not take (a method's setting, images too small for a network, too few images of
     a class) is found here rather than in a trial.
+
+    Args:
+        plan: the run's.
+        places: what its trials hold; None when a running cluster decides.
 
     Returns:
         Bytes that the run needs on disk, roughly.

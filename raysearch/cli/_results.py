@@ -27,14 +27,12 @@ class Found:
     """What a run's searches found.
 
     Attributes:
-        trials: the searches that have ended.
-        shared: the trainings with which they began; see `Searched`.
+        searched: the trials that searched.
         policies: each one's own policy, by its seed.
         learned: the run's policy.
     """
 
-    trials: Sequence[Outcome[TrialInfo]]
-    shared: Sequence[Outcome[TrialInfo]]
+    searched: Searched
     policies: dict[int, Policy]
     learned: Policy
 
@@ -45,7 +43,7 @@ def settle(folder: RunFolder, plan: Plan, searched: Searched) -> Found:
     keep_networks(folder.path / "networks", searched.trials)
     learned = plan.known() or _merge(list(policies.values()))
     learned.save(folder.path / "policy.json")
-    return Found(searched.trials, searched.shared, policies, learned)
+    return Found(searched, policies, learned)
 
 
 def _merge(policies: Sequence[Policy]) -> Policy:
@@ -64,7 +62,7 @@ def report(
     uniform = plan.uniform()
     shared, searches, evaluations = (
         [_result(outcome) for outcome in outcomes]
-        for outcomes in (found.shared, found.trials, evaluated)
+        for outcomes in (found.searched.shared, found.searched.trials, evaluated)
     )
     if tracker is not None:
         tracker.complete([*shared, *searches, *evaluations])

@@ -26,7 +26,7 @@ from raysearch.tune import (
     run_stage,
 )
 
-Found = list[Outcome[TrialInfo]]
+Outcomes = list[Outcome[TrialInfo]]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Searched:
         shared: what trained the checkpoints with which they begin, where that is the run's.
     """
 
-    trials: Found
-    shared: Found = field(default_factory=list)
+    trials: Outcomes
+    shared: Outcomes = field(default_factory=list)
 
 
 def search(
@@ -49,7 +49,12 @@ def search(
     places: Mapping[str, Place],
     observers: Sequence[Observer],
 ) -> Searched:
-    """The search of every seed, by a trial each, by many or by a population; what it found."""
+    """The search of every seed, by a trial each, by many or by a population; what it found.
+
+    Raises:
+        RaysearchError: a trial cannot go on, or what was kept of a search is damaged.
+        Interrupted: on SIGUSR1; another call goes on.
+    """
     if plan.members is not None:
         return Searched(_populations(folder, plan, device, places["search"], observers))
     cls, place = plan.trial_search, places["search"]
@@ -85,7 +90,7 @@ def _populations(
     device: str,
     place: Place,
     observers: Sequence[Observer],
-) -> Found:
+) -> Outcomes:
     """Searches by populations."""
     with _clock(folder, "search"):
         return run_populations(
@@ -107,7 +112,7 @@ def run_trials(
     job: Job,
     at_once: int,
     observers: Sequence[Observer],
-) -> Found:
+) -> Outcomes:
     """A stage whose trials are known beforehand."""
     trials = {"shared": plan.shared, "search": plan.search, "evaluation": plan.evaluation}[stage]
     if not trials:
@@ -127,7 +132,7 @@ def run_trials(
 
 
 def _prepare(
-    folder: RunFolder, plan: Plan, found: Found
+    folder: RunFolder, plan: Plan, found: Outcomes
 ) -> tuple[dict[int, Mapping[str, Any]], dict[str, Progress]]:
     """What the workers start from, by seed; what it cost, by the search trials' ids."""
     progress = {outcome.trial.seed: outcome.progress for outcome in found}
@@ -146,7 +151,7 @@ def _prepare(
     return prepared, {trial.id: progress.get(trial.seed, nothing) for trial in plan.search}
 
 
-def keep_networks(folder: Path, found: Found) -> dict[int, Path]:
+def keep_networks(folder: Path, found: Outcomes) -> dict[int, Path]:
     """What the trials trained, where that is a result, as files by seed."""
     kept: dict[int, Path] = {}
     for outcome in found:

@@ -56,9 +56,9 @@ def member(plan: Plan, batch_size: int) -> Work:
     search = {**job.search, "batch_size": batch_size, "epochs": 4}
     job = replace(job, search=search, method={**job.method, "interval": 3})
     trial = plan.search[0]
-    member, population = job(trial.seed, 0), plan.populations[trial.id]
-    member.follow(population.explore(population.start(0), 0, 0))
-    return member
+    first, population = job(trial.seed, 0), plan.populations[trial.id]
+    first.follow(population.explore(population.start(0), 0, 0))
+    return first
 
 
 def evaluation(plan: Plan, batch_size: int) -> Work:

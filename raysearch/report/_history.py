@@ -14,8 +14,9 @@ from raysearch.tracking import TrialResult
 def history_parquet(results: Sequence[TrialResult]) -> bytes:
     """All trials' epochs as a Parquet file.
 
-    Columns: `trial`, `stage`, `name`, `policy` (null for a search), `seed`, `epoch` (from 1),
-    and one float64 column per metric, null where a trial does not have it.
+    Columns: `trial`, `stage` (shared, search or evaluation), `name`, `policy` (null but in
+    evaluations), `seed`, `epoch` (from 1), and one float64 column per metric, null where a trial
+    does not have it. The costs of a search hold those of the shared training that it began with.
     """
     rows = [(result.trial, record) for result in results for record in result.history]
     metrics = dict.fromkeys(key for _, record in rows for key in record if key != "epoch")

@@ -50,13 +50,13 @@ def report_html(
         summary=summary,
         policies=ordered(errors),
         best=min(errors, key=lambda name: errors[name]["mean"]) if errors else None,
-        verdicts=[
+        verdicts=guessing(list(errors.values()), summary["guess_error"], summary["images"])
+        + [
             verdict(name, figures, row)
             for row, key in ((summary["row"], "differences"), ("joint", "joint_differences"))
             for name, figures in summary[key].items()
         ]
         + unpaired(summary)
-        + guessing(list(errors.values()), summary.get("guess_error"))
         + idle(summary),
         differences=[
             (short(summary["row"]), summary["differences"]),

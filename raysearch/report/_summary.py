@@ -52,8 +52,9 @@ def summarise(
     each baseline and the learned policy. `std` is the sample standard deviation and None for a
     single run, `device_seconds` are wall seconds times the share of the device held, over trials,
     and `epoch_equivalents` count one plain training epoch on the search split as 1.
-    `relative_cost` is the whole cost of each row, searches included, over that of one training
-    with the policy `plain_training`.
+    `guess_error` is that of always naming the most frequent class, in percent. `relative_cost` is
+    the whole cost of each row, searches included, over that of one training with the policy
+    `plain_training`.
     """
     errors = errors_by_row(search, evaluations)
     plain, relative = relative_costs(search, evaluations, errors)

@@ -145,7 +145,7 @@ def _joint(summary: Mapping[str, Any]) -> RenderableType:
 def _verdicts(summary: Mapping[str, Any]) -> Iterator[str]:
     """In words: against the best of the others, against TrivialAugment and the learned policy."""
     errors = summary["errors"]
-    yield from guessing(list(errors.values()), summary.get("guess_error"))
+    yield from guessing(list(errors.values()), summary["guess_error"], summary["images"])
     yield from idle(summary)
     for row, key in ((summary["row"], "differences"), ("joint", "joint_differences")):
         found = summary[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ UNITS = {  # of the parameters of transformations; 0 always changes nothing
     "hue": "half turns",
 }
 
-GUESSING = 0.9  # of the error of guessing, above which nothing much has been learned
+GUESSING = 3.0  # standard errors below guessing, from which something has been learned
 NOTHING = 0.005  # operations an image, below which a policy applies nothing
 
 
@@ -149,23 +150,31 @@ def idle(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def guessing(errors: Sequence[Mapping[str, Any]], guess: float | None) -> list[str]:
-    """That no training has learned much, in words.
+def guessing(
+    errors: Sequence[Mapping[str, Any]], guess: float | None, images: Mapping[str, int] | None
+) -> list[str]:
+    """That no training can be told from guessing, in words.
 
     Args:
         errors: of all policies, in percent.
         guess: the error of always naming the most frequent class; None where it is not known.
+        images: how many there are, `test` among them; likewise.
 
-    >>> guessing([{"mean": 88.0, "runs": [88.0]}], 50.0)[0].partition(":")[0]
-    'Nothing here is much better than guessing'
+    >>> guessing([{"mean": 88.0, "runs": [88.0]}], 90.0, {"test": 400})[0].partition(":")[0]
+    'Nothing here can be told from guessing'
+    >>> guessing([{"mean": 88.0, "runs": [88.0]}], 99.0, {"test": 10000})
+    []
     """
     means = [error["mean"] for error in errors if error["runs"]]
-    if not guess or not means or min(means) < GUESSING * guess:
+    if guess is None or images is None or not means:
+        return []
+    noise = math.sqrt(guess * (100 - guess) / images["test"])
+    if min(means) < guess - GUESSING * noise:
         return []
     return [
-        f"Nothing here is much better than guessing: the lowest error is {min(means):.2f} %, that "
-        f"of always naming the most frequent class {guess:.2f} %. Such errors say nothing about "
-        "policies; more epochs, another learning rate or a look at the labels come first."
+        f"Nothing here can be told from guessing: the lowest error is {min(means):.2f} %, that of "
+        f"always naming the most frequent class {guess:.2f} %. Differences between policies mean "
+        "nothing then; more epochs, another learning rate or a look at the labels come first."
     ]
 
 

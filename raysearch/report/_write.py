@@ -61,7 +61,7 @@ def write_report(
         tracking: `Tracker.location()`, when the run is tracked.
         images: how many there are: `train`, `val` (0 where the data have none of their own),
             `test`, and `skipped` as unreadable.
-        guess_error: of always naming the most frequent class, in percent; None is not known.
+        guess_error: of always naming the most frequent class, in percent; None: not known.
         shared: the trainings with which the searches began, whose costs are in theirs.
         predefined: fields of `Predefined`, what goes with the learned policy; None is the
             configuration's `data.predefined`.

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from raysearch.tune._checkpoints import (
     Progress,
-    newest_checkpoint,
-    read_progress,
-    read_state,
-    write_checkpoint,
 )
 from raysearch.tune._cluster import Capacity, Wish, cluster, local_capacity, trial_share
 from raysearch.tune._jobs import EvaluationJob, MemberJob, SearchJob, Setting, WorkerJob
 from raysearch.tune._members import MembersJob
-from raysearch.tune._observe import TrialError, TrialLike, Watcher
+from raysearch.tune._observe import TrialError
 from raysearch.tune._pbt import run_populations
 from raysearch.tune._proposals import RoundsJob
 from raysearch.tune._rounds import run_rounds
 from raysearch.tune._stage import Interrupted, Outcome, forget_trials, run_stage, unfinished
-from raysearch.tune._trainable import Job, Share, Work, WorkTrainable
+from raysearch.tune._trainable import Job, Share, Work
 
 __all__ = [
     "Capacity",
@@ -33,22 +29,15 @@ __all__ = [
     "Setting",
     "Share",
     "TrialError",
-    "TrialLike",
-    "Watcher",
     "Wish",
     "Work",
-    "WorkTrainable",
     "WorkerJob",
     "cluster",
     "forget_trials",
     "local_capacity",
-    "newest_checkpoint",
-    "read_progress",
-    "read_state",
     "run_populations",
     "run_rounds",
     "run_stage",
     "trial_share",
     "unfinished",
-    "write_checkpoint",
 ]

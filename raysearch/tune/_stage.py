@@ -54,7 +54,6 @@ def run_stage(
     max_failures: int,
     at_once: int | None = None,
     watchers: Sequence[Watcher[T]] = (),
-    trainable: type[tune.Trainable] = WorkTrainable,
 ) -> list[Outcome[T]]:
     """Run what is left of a stage's trials and return all of them in the order given.
 
@@ -71,7 +70,6 @@ def run_stage(
         at_once: trials that may run at the same time, where the cluster has room for more than
             the run may take; None is as many as fit.
         watchers: told what happens, on the driver.
-        trainable: what a trial is; its `setup` is given the jobs by the trials' ids.
 
     Raises:
         TrialError: a trial cannot go on; the message names it and its last good checkpoint.
@@ -99,7 +97,7 @@ def run_stage(
         fit(
             stage,
             folder,
-            trainable,
+            WorkTrainable,
             {"jobs": jobs},
             {t.id: jobs[t.id].share for t in left},
             tune.TuneConfig(

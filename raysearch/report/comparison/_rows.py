@@ -85,6 +85,7 @@ def compare(
     for row in rows:
         _relate(row, rows, plain)
     first, front = entries[0].summary, _front(rows)
+    guesses = (entry.summary.get("guess_error") for entry in entries)
     by_name = {row["name"]: _by_seed(row) for row in rows}
     return {
         "name": name,
@@ -104,7 +105,7 @@ def compare(
         ],
         "failed": dict(failed or {}),
         "images": first["images"],
-        "guess_error": first.get("guess_error"),  # not in summaries of earlier versions
+        "guess_error": next((guess for guess in guesses if guess is not None), None),
         "settings": {key: first["configuration"][key] for key in COMMON},
         "tracking": first["tracking"],
     }

@@ -78,5 +78,6 @@ def remarks(comparison: Mapping[str, Any]) -> list[str]:
     for name, reason in comparison["failed"].items():
         method = METHODS.get(name) or label(name)
         lines.append(f"{method} could not go on and is left out: {reason}.")
-    lines += guessing([row["error"] for row in comparison["rows"]], comparison["guess_error"])
+    errors = [row["error"] for row in comparison["rows"]]
+    lines += guessing(errors, comparison["guess_error"], comparison["images"])
     return lines
