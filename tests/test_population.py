@@ -259,6 +259,7 @@ def test_the_worst_copy_weights_and_policy_of_the_best_and_explore(
     assert kept == {"epoch-00006"}  # what the state before the last one names
 
 
+@pytest.mark.slow
 def test_seeds_have_populations_of_their_own(running: Capacity, tmp_path: Path) -> None:
     notes = Notes()
     outcomes = search(tmp_path, Build(tmp_path), notes, seeds=2)
@@ -285,6 +286,7 @@ def test_a_killed_member_goes_on_from_the_last_synchronisation(
     assert again <= 2 * INTERVAL
 
 
+@pytest.mark.slow
 def test_a_kept_process_that_died_idle_costs_a_retry(running: Capacity, tmp_path: Path) -> None:
     build = Build(tmp_path, seconds=0.05)
 
@@ -350,6 +352,7 @@ def test_a_stopped_driver_goes_on_from_the_last_synchronisation(
     assert policy_of(once_more) == policy_of(outcome)
 
 
+@pytest.mark.slow
 def test_of_a_damaged_state_the_one_before_is_used_and_this_is_said(
     running: Capacity, tmp_path: Path
 ) -> None:

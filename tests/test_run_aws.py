@@ -25,8 +25,8 @@ ARGUMENTS = [
     *SMALL,
     "method=aws",
     "seeds=1",
-    "search.epochs=30",
-    "method.updates=8",
+    "search.epochs=20",
+    "method.updates=6",
     "finetune.parallel=4",
     "device=cpu",
 ]
@@ -53,14 +53,14 @@ def test_the_run_leaves_a_policy_over_pairs_and_what_it_cost(undisturbed: Path) 
     result = figures_of(undisturbed)
     assert result["policy"]["kind"] == "pairs"
     assert len(result["policy"]["operations"]) == 36
-    trials = 8 * 4 * (3 * (0.8 + 1 / 3))  # epochs of whole batches, validated each
-    assert result["equivalents"] == pytest.approx(30 + trials, rel=0.3)
+    trials = 6 * 4 * (3 * (0.8 + 1 / 3))  # epochs of whole batches, validated each
+    assert result["equivalents"] == pytest.approx(20 + trials, rel=0.3)
     assert (undisturbed / "shared" / "seed-0.pt").is_file()
     assert not (undisturbed / "trials").exists()
     history = pandas.read_parquet(undisturbed / "history.parquet")
     assert history["stage"].value_counts()[["shared", "search"]].to_dict() == {
-        "shared": 30,
-        "search": 8,
+        "shared": 20,
+        "search": 6,
     }
 
 
@@ -73,7 +73,7 @@ def test_killed_workers_and_drivers_change_nothing(
     stopping.append(process)
     wait_for(lambda: epochs_done(run, "shared") >= 3, process)
     kill_tree(process)
-    assert epochs_done(run, "shared") < 30
+    assert epochs_done(run, "shared") < 20
 
     process = module_cli.start("--resume", "disturbed", "--num-cpus", "2")
     stopping.append(process)
@@ -107,7 +107,7 @@ def test_a_shared_checkpoint_is_used_again(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search.epochs=9"], "it was made with search.epochs 30, not 9"),
+        (["search.epochs=9"], "it was made with search.epochs 20, not 9"),
         (["model=resnet18"], "it was made with model small_cnn, not resnet18"),
         (["seeds=[1]"], "seed-1.pt"),
         (["data.split_seed=4"], "it was made with training images"),

@@ -43,6 +43,7 @@ def test_every_method_is_a_run_and_all_are_on_one_page(compared: CommandLine) ->
     assert not (folder / "trials").exists()
 
 
+@pytest.mark.slow
 def test_a_method_finds_what_it_finds_alone(compared: CommandLine, ask: Ask) -> None:
     run = CommandLine(compared.folder)
     alone = ask(run, "method=dada", "evaluation.policies=[learned]", "name=alone", *QUICK)

@@ -70,6 +70,7 @@ def undisturbed(module_cli: CommandLine) -> Callable[[str], dict[str, Any]]:
 def test_killed_workers_and_drivers_change_nothing(
     undisturbed: Callable[[str], dict[str, Any]],
     module_cli: CommandLine,
+    ask: Ask,
     stopping: list[subprocess.Popen[str]],
     method: str,
 ) -> None:
@@ -89,7 +90,7 @@ def test_killed_workers_and_drivers_change_nothing(
     kill_tree(process)
     assert 0 < epochs_done(run, "search") < 30
 
-    finished = module_cli.run("--resume", str(run))
+    finished = ask(module_cli, "--resume", str(run))
     assert finished.returncode == 0, finished.stderr
     assert result_of(run) == expected
     assert bool(expected["networks"]) == (method == "bilevel")

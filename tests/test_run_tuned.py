@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from conftest import SMALL, Ask, CommandLine
 
 ARGUMENTS = [
@@ -15,6 +16,7 @@ ARGUMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_given_n_and_m_nothing_is_searched(cli: CommandLine, ask: Ask) -> None:
     done = ask(cli, *ARGUMENTS, "method.n=2", "method.m=9", "name=given")
     assert done.returncode == 0, done.stderr

@@ -125,30 +125,33 @@ def test_a_whole_run(folder: Path, memory: Any, capfd: pytest.CaptureFixture[str
     assert json.loads(memory.cat("/results/mine/run.json"))["status"] == "complete"
 
 
-def test_a_run_that_fails_is_copied_too(
-    folder: Path, memory: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object, **more: object) -> None:
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs compute something, and fail."""
+
+    def fail(run: _execute.Run, *rest: object) -> None:
+        run.folder.begin_stage("evaluation")
+        run.folder.end_stage()
         raise RuntimeError("no report today")
 
-    monkeypatch.setattr(_execute, "report", fail)
+    monkeypatch.setattr(_execute, "_stages", fail)
+
+
+@pytest.mark.usefixtures("failing")
+def test_a_run_that_fails_is_copied_too(folder: Path, memory: Any) -> None:
     assert main([*RUN, "storage=memory://results"]) == 1
     assert json.loads(memory.cat("/results/mine/run.json"))["status"] == "failed"
     assert b"no report today" in memory.cat("/results/mine/raysearch.log")
-    assert not [name for name in memory.find("/results") if "checkpoint" in name]
 
 
+@pytest.mark.usefixtures("failing")
 def test_another_ctrl_c_ends_the_copying_after_an_error(
     folder: Path, memory: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*arguments: object, **more: object) -> None:
-        raise RuntimeError("no report today")
-
     def endless(*arguments: object, **more: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
 
-    monkeypatch.setattr(_execute, "report", fail)
     monkeypatch.setattr(Storage, "check", lambda self, name: None)
     monkeypatch.setattr(type(memory), "put_file", endless)
     assert main([*RUN, "storage=memory://results"]) == 1
