@@ -45,7 +45,7 @@ def result_of(run: Path) -> dict[str, Any]:
 
 
 # Long enough to be caught in the act.
-ARGUMENTS = [*SMALL, "search.epochs=30", "evaluation.epochs=25", "--num-cpus", "2", "device=cpu"]
+ARGUMENTS = [*SMALL, "search.epochs=30", "evaluation.epochs=8", "--num-cpus", "2", "device=cpu"]
 
 
 METHODS = ["dada", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bilevel", "ddas"))]
@@ -107,7 +107,7 @@ def test_a_driver_killed_in_the_evaluation_changes_nothing(
     run = module_cli.folder / "runs" / "late"
     process = module_cli.start(*ARGUMENTS, "method=dada", "name=late")
     stopping.append(process)
-    wait_for(lambda: epochs_done(run, "evaluation") >= 3, process)
+    wait_for(lambda: epochs_done(run, "evaluation") >= 2, process)
     kill_tree(process)
     assert not (run / "summary.json").exists()
     finished = module_cli.run("--resume", "late")
