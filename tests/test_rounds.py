@@ -201,6 +201,7 @@ def test_a_killed_worker_repeats_its_trial(running: Capacity, tmp_path: Path) ->
     assert message.endswith("it is repeated (retry 1 of 2)")
 
 
+@pytest.mark.slow
 def test_a_kept_process_that_died_idle_costs_a_retry(running: Capacity, tmp_path: Path) -> None:
     def kill_idle(proposal: str, result: Mapping[str, Any]) -> None:
         if proposal == "0002-02":  # its worker has nothing to do until the round ends
@@ -211,6 +212,7 @@ def test_a_kept_process_that_died_idle_costs_a_retry(running: Capacity, tmp_path
     assert read_policy(outcome.policy) == expected()
 
 
+@pytest.mark.slow
 def test_a_trial_that_dies_too_often_ends_the_search(running: Capacity, tmp_path: Path) -> None:
     rule = Rule(die_at="0001-02")
     with pytest.raises(TrialError, match="trial 0001-02 failed after 2 retries"):
