@@ -18,6 +18,8 @@ from PIL import Image
 from rich.console import Console
 from scipy import stats
 
+from raysearch.cli._results import _samples
+from raysearch.data import TensorSplit
 from raysearch.errors import RaysearchError
 from raysearch.policy import Policy, SubPolicies, read_policy, trivial_augment
 from raysearch.report import _write, paired_difference, result_table, spread, write_report
@@ -356,3 +358,22 @@ def test_the_table_fits_eighty_columns_and_says_it_all(
     assert "not settled" in text
     strongest = max(summary["policy"]["operations"], key=summary["policy"]["operations"].get)
     assert strongest in text
+
+
+def test_the_report_says_how_to_use_the_policy_on_the_same_images(tmp_path: Path) -> None:
+    flips = {"flip": True, "vertical_flip": False, "padding": 2, "cutout": 0}
+    write(tmp_path, predefined=flips)
+    code = (tmp_path / "report.html").read_text().partition("v2.Compose([")[2].partition("])")[0]
+    lines = [line.strip().partition(",  ")[0].rstrip(",") for line in code.splitlines() if line]
+    assert lines[:4] == [
+        "v2.Resize(8), v2.CenterCrop(8)",
+        "v2.RandomHorizontalFlip()",
+        "v2.RandomCrop((8, 8), padding=2)",
+        "augment",
+    ]
+
+
+def test_pictures_show_every_class() -> None:
+    images = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1)
+    split = TensorSplit(images, torch.tensor([0] * 9 + [2, 1, 1]))
+    assert _samples(split).flatten().tolist() == [0, 9, 10, 1, 11, 2, 3, 4, 5, 6, 7, 8]

@@ -12,7 +12,9 @@ from conftest import ROOT, descendants
 
 from raysearch import __version__
 from raysearch.cli._compose import choices, compose, config_dir
+from raysearch.cli._execute import cautions
 from raysearch.cli._main import main
+from raysearch.cli._plan import make_plan
 
 
 @pytest.fixture
@@ -87,3 +89,11 @@ def test_the_configuration_lies_beside_the_package() -> None:
 def test_the_command_line_starts_without_pytorch(module: str) -> None:
     script = f"import sys, raysearch.cli.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(99, True), (100, False)])
+def test_trainings_of_a_step_an_epoch_are_warned_of(limit: int, warned: bool) -> None:
+    plan = make_plan(compose([f"data.limit={limit}", "evaluation.batch_size=50"]))
+    said = cautions(plan)
+    assert bool(said) == warned
+    assert all("an epoch of 99 images is one step" in line for line in said)

@@ -130,6 +130,8 @@ def _stages(run: Run, display: Display, tracker: Tracker | None) -> dict[str, An
     with cluster(run.wish, store, folder.path) as capacity, ending_in_peace():
         stop_on_sigterm()
         display.message(described(plan, capacity.device))
+        for said in cautions(plan):
+            display.warning(said)
         places = place_trials(run.configuration, capacity)
         folder.save_state(status="running", device=capacity.device)
         folder.trials.mkdir(exist_ok=True)
@@ -148,6 +150,19 @@ def described(plan: Plan, device: str) -> str:
         f"{data.name}: {images['train'] + images['val']} images to train on, {images['test']} to "
         f"test, {len(data.classes)} classes; {settings.model.name} on {device}"
     )
+
+
+def cautions(plan: Plan) -> list[str]:
+    """What a run can do and should not, in words: trainings with a step or none an epoch."""
+    settings, images = plan.configuration.settings.evaluation, len(plan.dataset.full_train())
+    if images >= 2 * settings.batch_size:
+        return []
+    return [
+        f"an epoch of {images} images is one step with evaluation.batch_size="
+        f"{settings.batch_size}, {settings.epochs} in a training: smaller batches "
+        f"(evaluation.batch_size={max(8, images // 8)} search.batch_size={max(8, images // 16)}) "
+        "learn more from so few"
+    ]
 
 
 def stored_bytes(plan: Plan, files: int, stages: int = 3) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raysearch.cli._compose import Configuration
-from raysearch.cli._execute import Run, described, shown, stored_bytes, tracked
+from raysearch.cli._execute import Run, cautions, described, shown, stored_bytes, tracked
 from raysearch.cli._folder import CONFIG, LOCK, LOG, TRIALS, check_space, create, resume
 from raysearch.cli._forecast import Forecast
 from raysearch.cli._plan import make_plan, place_trials
@@ -179,6 +179,8 @@ def _carry_out(
     with cluster(first.wish, store, folder) as capacity, ending_in_peace():
         stop_on_sigterm()
         display.message(described(members[0].plan, capacity.device))
+        for said in cautions(members[0].plan):
+            display.warning(said)
         (folder / TRIALS).mkdir(exist_ok=True)
         for run in runs.values():
             run.folder.save_state(status="running", device=capacity.device)

@@ -107,8 +107,14 @@ def _seconds(folder: RunFolder) -> dict[str, float]:
 
 
 def _samples(split: Split) -> Tensor:
-    """Some images of the train split, uint8 [N, C, H, W]."""
-    images, _ = next(split.batches(SAMPLES, device=torch.device("cpu"), generator=None))
+    """Some images of the train split, the first of each class first, uint8 [N, C, H, W]."""
+    by_class = split.labels.argsort(stable=True)
+    counts = split.labels.bincount()
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    rank = torch.empty_like(by_class)
+    rank[by_class] = torch.arange(len(by_class)) - starts
+    chosen = split.subset(rank.argsort(stable=True)[:SAMPLES])
+    images, _ = next(chosen.batches(SAMPLES, device=torch.device("cpu"), generator=None))
     return images
 
 

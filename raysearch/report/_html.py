@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -36,7 +37,10 @@ _SETTINGS = {"keep_trailing_newline": True, "trim_blocks": True, "lstrip_blocks"
 
 
 def report_html(
-    summary: Mapping[str, Any], policy: Policy, pictures: Mapping[str, bytes | None]
+    summary: Mapping[str, Any],
+    policy: Policy,
+    pictures: Mapping[str, bytes | None],
+    size: Sequence[int],
 ) -> bytes:
     """The report as one HTML file: no script, nothing loaded from anywhere.
 
@@ -44,6 +48,7 @@ def report_html(
         summary: see `write_report`.
         policy: the learned policy; its sub-policies are listed where it has any.
         pictures: PNG files `policy`, `augmented` and `curves`; None leaves one out.
+        size: height and width of the images in pixels.
     """
     errors = summary["errors"]
     html = template("report.html.j2").render(
@@ -69,6 +74,9 @@ def report_html(
         predefined=predefined_words(summary["predefined"]),
         sub_policies=_sub_policies(policy),
         description=policy.describe(WORDS) if summary["policy"]["operations"] else "",
+        height=size[0],
+        width=size[1],
+        folder=_train_folder(summary["configuration"]["data"].get("root")),
         pictures={name: data_url(png) for name, png in pictures.items() if png is not None},
         configuration=json.dumps(summary["configuration"], indent=2, ensure_ascii=False),
     )
@@ -99,6 +107,12 @@ def template(name: str) -> jinja2.Template:
 def data_url(png: bytes) -> str:
     """A picture as a part of a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _train_folder(root: str | None) -> str:
+    """The data set's folder of training images, or an example."""
+    train = Path(root or "photos") / "train"
+    return str(train if root is None or train.is_dir() else root)
 
 
 def _sub_policies(policy: Policy) -> list[dict[str, Any]]:

@@ -94,7 +94,9 @@ def write_report(
         "policy": policy_png(search, policy, summary["policy"]["uniform"]),
         "augmented": augmented_png(policy, samples),
     }
-    report = report_html(summary, policy, {**pictures, "curves": curves_png(search)})
+    report = report_html(
+        summary, policy, {**pictures, "curves": curves_png(search)}, samples.shape[2:]
+    )
     policies = {"policy.json": policy}
     policies |= {f"policies/seed-{seed}.json": own for seed, own in seed_policies.items()}
     files = {
