@@ -99,20 +99,23 @@ def test_killed_workers_and_drivers_change_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["dada", "bilevel", "ddas"])
 def test_a_driver_killed_in_the_evaluation_changes_nothing(
     undisturbed: Callable[[str], dict[str, Any]],
     module_cli: CommandLine,
     stopping: list[subprocess.Popen[str]],
+    method: str,
 ) -> None:
-    run = module_cli.folder / "runs" / "late"
-    process = module_cli.start(*ARGUMENTS, "method=dada", "name=late")
+    name = f"{method}-late"
+    run = module_cli.folder / "runs" / name
+    process = module_cli.start(*ARGUMENTS, f"method={method}", f"name={name}")
     stopping.append(process)
     wait_for(lambda: epochs_done(run, "evaluation") >= 2, process)
     kill_tree(process)
     assert not (run / "summary.json").exists()
-    finished = module_cli.run("--resume", "late")
+    finished = module_cli.run("--resume", name)
     assert finished.returncode == 0, finished.stderr
-    assert result_of(run) == undisturbed("dada")
+    assert result_of(run) == undisturbed(method)
 
 
 def test_a_complete_run_has_nothing_to_resume(

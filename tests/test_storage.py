@@ -132,6 +132,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(run: _execute.Run, *rest: object) -> None:
         run.folder.begin_stage("evaluation")
         run.folder.end_stage()
+        (run.folder.trials / "evaluation" / "checkpoint_0").mkdir(parents=True)
+        (run.folder.trials / "evaluation" / "checkpoint_0" / "state.pt").touch()
         raise RuntimeError("no report today")
 
     monkeypatch.setattr(_execute, "_stages", fail)
@@ -142,6 +144,8 @@ def test_a_run_that_fails_is_copied_too(folder: Path, memory: Any) -> None:
     assert main([*RUN, "storage=memory://results"]) == 1
     assert json.loads(memory.cat("/results/mine/run.json"))["status"] == "failed"
     assert b"no report today" in memory.cat("/results/mine/raysearch.log")
+    assert list((folder / "runs" / "mine").rglob("*checkpoint*"))
+    assert not [name for name in memory.find("/results") if "checkpoint" in name]
 
 
 @pytest.mark.usefixtures("failing")

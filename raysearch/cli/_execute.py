@@ -154,7 +154,8 @@ def described(plan: Plan, device: str) -> str:
 
 def cautions(plan: Plan) -> list[str]:
     """What a run can do and should not, in words: trainings with a step or none an epoch."""
-    settings, images = plan.configuration.settings.evaluation, len(plan.dataset.full_train())
+    settings, counts = plan.configuration.settings.evaluation, plan.dataset.counts
+    images = counts["train"] + counts["val"]
     if images >= 2 * settings.batch_size:
         return []
     return [

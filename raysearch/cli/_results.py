@@ -13,7 +13,7 @@ from torch import Tensor
 from raysearch.cli._folder import RunFolder
 from raysearch.cli._plan import Plan
 from raysearch.cli._stages import Searched, keep_networks
-from raysearch.data import Split
+from raysearch.data import Split, rank_in_class
 from raysearch.policy import Policy, read_policy
 from raysearch.report import write_report
 from raysearch.tracking import Tracker, TrialInfo, TrialResult
@@ -41,14 +41,10 @@ def settle(folder: RunFolder, plan: Plan, searched: Searched) -> Found:
     """Keep what searches found, as files in the run's folder."""
     policies = _keep_policies(folder.path, searched.trials)
     keep_networks(folder.path / "networks", searched.trials)
-    learned = plan.known() or _merge(list(policies.values()))
+    found = list(policies.values())
+    learned = plan.known() or type(found[0]).merge(found)
     learned.save(folder.path / "policy.json")
     return Found(searched, policies, learned)
-
-
-def _merge(policies: Sequence[Policy]) -> Policy:
-    """The equal mixture of the policies that the search seeds found."""
-    return type(policies[0]).merge(policies)
 
 
 def report(
@@ -108,12 +104,7 @@ def _seconds(folder: RunFolder) -> dict[str, float]:
 
 def _samples(split: Split) -> Tensor:
     """Some images of the train split, the first of each class first, uint8 [N, C, H, W]."""
-    by_class = split.labels.argsort(stable=True)
-    counts = split.labels.bincount()
-    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    rank = torch.empty_like(by_class)
-    rank[by_class] = torch.arange(len(by_class)) - starts
-    chosen = split.subset(rank.argsort(stable=True)[:SAMPLES])
+    chosen = split.subset(rank_in_class(split.labels).argsort(stable=True)[:SAMPLES])
     images, _ = next(chosen.batches(SAMPLES, device=torch.device("cpu"), generator=None))
     return images
 

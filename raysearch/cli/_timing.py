@@ -11,7 +11,7 @@ import torch
 
 from raysearch.cli._plan import Plan
 from raysearch.cli._schema import TrainingSettings
-from raysearch.data import Dataset, Split
+from raysearch.data import Dataset, Split, rank_in_class
 from raysearch.errors import RaysearchError
 from raysearch.methods import PreparedTrialSearch
 from raysearch.training import Training
@@ -129,6 +129,4 @@ def _part(dataset: Dataset, images: int, plan: Plan) -> Dataset:
 
 
 def _first_of_each(split: Split, count: int) -> Split:
-    classes = range(int(split.labels.max()) + 1)
-    chosen = [(split.labels == label).nonzero()[:count, 0] for label in classes]
-    return split.subset(torch.cat(chosen).sort().values)
+    return split.subset((rank_in_class(split.labels) < count).nonzero()[:, 0])

@@ -6,7 +6,7 @@ from raysearch.data._dataset import Dataset
 from raysearch.data._load import load_dataset
 from raysearch.data._settings import NAMES
 from raysearch.data._split import Batch, Split, TensorSplit
-from raysearch.data._stratify import stratified_split
+from raysearch.data._stratify import rank_in_class, stratified_split
 from raysearch.data._stream import StreamSplit
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "StreamSplit",
     "TensorSplit",
     "load_dataset",
+    "rank_in_class",
     "stratified_split",
 ]

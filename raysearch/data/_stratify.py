@@ -95,3 +95,19 @@ def _allocate(
     while take.sum() > size:
         take[np.where(take > least[1], quota - take, np.inf).argmin()] -= 1
     return take
+
+
+def rank_in_class(labels: Tensor) -> Tensor:
+    """How many images of the same class stand before each one.
+
+    Args:
+        labels: class indices, int64 [N].
+
+    Returns:
+        int64 [N], 0 for the first image of each class.
+    """
+    by_class, counts = labels.argsort(stable=True), labels.bincount()
+    rank = torch.empty_like(labels)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    rank[by_class] = torch.arange(len(labels)) - starts
+    return rank

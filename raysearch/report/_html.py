@@ -76,7 +76,7 @@ def report_html(
         description=policy.describe(WORDS) if summary["policy"]["operations"] else "",
         height=size[0],
         width=size[1],
-        folder=_train_folder(summary["configuration"]["data"].get("root")),
+        folder=_train_folder(summary["configuration"]["data"]),
         pictures={name: data_url(png) for name, png in pictures.items() if png is not None},
         configuration=json.dumps(summary["configuration"], indent=2, ensure_ascii=False),
     )
@@ -109,10 +109,12 @@ def data_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _train_folder(root: str | None) -> str:
-    """The data set's folder of training images, or an example."""
-    train = Path(root or "photos") / "train"
-    return str(train if root is None or train.is_dir() else root)
+def _train_folder(data: Mapping[str, Any]) -> str:
+    """The folder of training images where the data are one, or else an example."""
+    if data.get("name") != "folder":
+        return "photos/train"
+    train = Path(data["root"]) / "train"
+    return str(train if train.is_dir() else train.parent)
 
 
 def _sub_policies(policy: Policy) -> list[dict[str, Any]]:
