@@ -21,7 +21,7 @@ from raysearch.errors import RaysearchError, unknown
 from raysearch.methods import Member, PreparedTrialSearch
 from raysearch.policy import Policy, read_policy
 from raysearch.report import paired_difference
-from raysearch.training import Task
+from raysearch.training import Setup
 from raysearch.tune import MembersJob, Share, Wish, cluster, run_populations
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -124,7 +124,7 @@ class Searched:
 
 
 def search_through(
-    task: Task, search: Mapping[str, Any], method: Mapping[str, Any], finetune: Mapping[str, Any]
+    setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any], finetune: Mapping[str, Any]
 ) -> Searched:
     """Search with a method, in one trial or in many, one after the other.
 
@@ -132,17 +132,17 @@ def search_through(
     implementation of the algorithm.
 
     Args:
-        task, search, method: see `SearchMethod`.
+        setup, search, method: see `SearchMethod`.
         finetune: for methods of many trials; see `TrialSearch`.
     """
     members = methods.find_members(method["name"])
     if members is not None:
-        return _populate(task, search, method, members)
+        return _populate(setup, search, method, members)
     trials = methods.find_trials(method["name"])
     prepared: Mapping[str, Any] = {}
     before, history = 0.0, []
     if trials is None or issubclass(trials, PreparedTrialSearch):
-        first = methods.build(method["name"], task, search, method)
+        first = methods.build(method["name"], setup, search, method)
         while first.epoch < first.epochs:
             history.append(first.step())
         if trials is None:
@@ -150,8 +150,8 @@ def search_through(
         prepared = first.trained() or {}
         before = history[-1]["epoch_equivalents"]
     rows: list[dict[str, float]] = []
-    found = trials(task.seed, method, finetune)
-    methods.carry_out(found, trials.worker(task, method, finetune, prepared), rows.append)
+    found = trials(setup.seed, method, finetune)
+    methods.carry_out(found, trials.worker(setup, method, finetune, prepared), rows.append)
     history = [{**row, "epoch_equivalents": before + row["epoch_equivalents"]} for row in rows]
     return Searched(found.policy(), history, {})
 
@@ -168,30 +168,30 @@ class _Trial:
 
 @dataclass(frozen=True)
 class _Members:
-    """Builds the members of one task."""
+    """Builds the members of one setup."""
 
     cls: type[Member]
-    task: Task
+    setup: Setup
     search: Mapping[str, Any]
     method: Mapping[str, Any]
 
     def __call__(self, seed: int, member: int) -> Member:
-        return self.cls(self.task, self.search, self.method, member)
+        return self.cls(self.setup, self.search, self.method, member)
 
 
 def _populate(
-    task: Task, search: Mapping[str, Any], method: Mapping[str, Any], cls: type[Member]
+    setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any], cls: type[Member]
 ) -> Searched:
     """A search by a population, in a folder that is removed."""
-    trial = _Trial(method["name"], task.seed)
-    build = _Members(cls, task, search, method)
+    trial = _Trial(method["name"], setup.seed)
+    build = _Members(cls, setup, search, method)
     with (
         tempfile.TemporaryDirectory() as folder,
         cluster(Wish(device="cpu", cpus=1)) as capacity,
     ):
         [found] = run_populations(
             "search",
-            {trial.id: cls.population(task.seed, search, method)},
+            {trial.id: cls.population(setup.seed, search, method)},
             [trial],
             MembersJob(build, Share(1.0, 0.0, capacity.device)),
             folder=Path(folder),
@@ -213,7 +213,7 @@ def cifar10(limit: int | None = None) -> Dataset | None:
 def images_of(split: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """All images (uint8 [N, C, H, W]) and labels of a split."""
     batches = split.batches(4096, device=torch.device("cpu"), generator=None)
-    images, labels = zip(*batches, strict=True)
+    images, labels, _ = zip(*batches, strict=True)
     return torch.cat(images), torch.cat(labels)
 
 

@@ -32,7 +32,7 @@ DEFAULTS = {
     "data": "digits",
     "seeds": 5,
     "remove": 3,
-    "epochs": 0,  # 0: the task's own
+    "epochs": 0,  # 0: the setup's own
     "limit": 4000,
     "workers": os.cpu_count() or 1,
 }

@@ -8,7 +8,7 @@ retrained from scratch on all of them with each learned policy, with the uniform
 operations, and with the usual baselines, all on the same seeds, and tested once. A method whose
 search trains the network that is its result (bilevel, stn) searches on every seed, and that network
 has a row of its own.
-digits is the default run's task; cifar10 is CIFAR-10 limited to 4,000 training images, the small
+digits is the default run's setup; cifar10 is CIFAR-10 limited to 4,000 training images, the small
 CNN, flip and crop.
 """
 
@@ -43,14 +43,14 @@ from raysearch.errors import RaysearchError, unknown
 from raysearch.methods import SearchMethod
 from raysearch.policy import Policy
 from raysearch.report import spread
-from raysearch.training import Predefined, Task, Training, keep_freed_memory
+from raysearch.training import Predefined, Setup, Training, keep_freed_memory
 
 DEFAULTS = {
     "method": "dada,ddas,bilevel,aws",
     "data": "digits",
     "seeds": 5,
     "search_seeds": 2,
-    "epochs": 0,  # of every training; 0: the task's own
+    "epochs": 0,  # of every training; 0: the setup's own
     "search_epochs": 0,
     "limit": 4000,
     "policies": "none,predefined,trivial_augment,uniform",
@@ -72,9 +72,9 @@ class Setting:
     evaluation: Mapping[str, Any]
     predefined: Predefined
 
-    def task(self, seed: int, predefined: Predefined, val_fraction: float = 0.5) -> Task:
+    def setup(self, seed: int, predefined: Predefined, val_fraction: float = 0.5) -> Setup:
         """The small CNN on these data."""
-        return Task(self.data, "small_cnn", torch.device("cpu"), seed, predefined, val_fraction)
+        return Setup(self.data, "small_cnn", torch.device("cpu"), seed, predefined, val_fraction)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Found:
 
 
 def setting_of(values: Mapping[str, Any]) -> Setting:
-    """The task that was asked for."""
+    """The setup that was asked for."""
     if values["data"] == "cifar10":
         data = cifar10(values["limit"])
         if data is None:
@@ -113,7 +113,7 @@ def _yaml(name: str) -> dict[str, Any]:
 
 
 def own_setting(setting: Setting, method: str, values: Mapping[str, Any]) -> Setting:
-    """The task with what a method's configuration says of the search, unless it was asked for."""
+    """The setup with what a method's configuration says of the search, unless it was asked for."""
     own = _yaml(f"method/{method}.yaml").get("search", {})
     numbers = {key: value for key, value in own.items() if not isinstance(value, str)}
     if values["search_epochs"]:
@@ -139,12 +139,12 @@ def search(job: tuple[Setting, str, dict[str, Any], int]) -> Found:
     torch.set_num_threads(1)
     start = time.perf_counter()
     joint = is_joint(method["name"])
-    task = setting.task(seed, setting.predefined, val_fraction_of(name))
+    setup = setting.setup(seed, setting.predefined, val_fraction_of(name))
     sgd = setting.evaluation if joint else setting.search
-    found = search_through(task, sgd, method, trial_settings(name, method, sgd))
+    found = search_through(setup, sgd, method, trial_settings(name, method, sgd))
     seconds = time.perf_counter() - start
     # in epochs over all training images, whatever part of them the search trains on
-    share = len(task.search_splits()[0]) / len(setting.data.train)
+    share = len(setup.search_splits()[0]) / len(setting.data.train)
     cost = found.metrics["epoch_equivalents"] * share
     return Found(found.policy, found.test.get("test_error"), cost, seconds)
 
@@ -154,8 +154,8 @@ def train(job: tuple[Setting, Policy | None, Predefined | None, int]) -> tuple[f
     setting, policy, predefined, seed = job
     torch.set_num_threads(1)
     start = time.perf_counter()
-    task = setting.task(seed, predefined or Predefined())
-    training = Training(task, setting.evaluation, policy, predefined is not None)
+    setup = setting.setup(seed, predefined or Predefined())
+    training = Training(setup, setting.evaluation, policy, predefined is not None)
     while training.epoch < training.epochs:
         training.step()
     return training.test()["test_error"], time.perf_counter() - start

@@ -113,9 +113,9 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Learned
     train, (images, labels) = divide(data, case.seed)
     if case.planted:
         images = plant(images, case.kind, case.seed)
-    kind, task = KINDS[case.kind], task_of(data, train, (images, labels), case.seed)
+    kind, setup = KINDS[case.kind], task_of(data, train, (images, labels), case.seed)
     settings = {**settings, "transformations": kind.transformations}
-    found = methods.build(settings["name"], task, sgd(values), settings)
+    found = methods.build(settings["name"], setup, sgd(values), settings)
     start = time.perf_counter()
     spreads: list[float] = []
     while found.epoch < found.epochs:

@@ -43,7 +43,7 @@ DEFAULTS = {
     "policy": "uniform",  # uniform, trivial_augment or the path of a policy file
     "fractions": "0,0.25,0.5,0.75,1",  # of the epochs that have the policy
     "seeds": 5,
-    "epochs": 0,  # 0: the task's own
+    "epochs": 0,  # 0: the setup's own
     "limit": 4000,
     "plot": "",
     "workers": os.cpu_count() or 1,

@@ -46,7 +46,7 @@ from raysearch import ops
 from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.policy import SubPolicies
-from raysearch.training import Predefined, Task, Training, evaluate, keep_freed_memory
+from raysearch.training import Predefined, Setup, Training, evaluate, keep_freed_memory
 
 DEFAULTS = {
     "method": "dada",
@@ -134,10 +134,10 @@ def divide(data: Dataset, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tenso
     )
 
 
-def task_of(data: Dataset, train: Any, val: Any, seed: int) -> Task:
-    """A task with the planted validation split; no predefined augmentation in the way."""
+def task_of(data: Dataset, train: Any, val: Any, seed: int) -> Setup:
+    """A setup with the planted validation split; no predefined augmentation in the way."""
     fields = {**data.__dict__, "train": TensorSplit(*train), "val": TensorSplit(*val)}
-    return Task(Dataset(**fields), "small_cnn", torch.device("cpu"), seed, Predefined())
+    return Setup(Dataset(**fields), "small_cnn", torch.device("cpu"), seed, Predefined())
 
 
 def sgd(values: dict[str, Any]) -> dict[str, Any]:
@@ -152,10 +152,10 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
     torch.set_num_threads(1)
     train, (images, labels) = divide(data, case.seed)
     planted = plant(images, case.operation, values["magnitude"], case.seed)
-    task = task_of(data, train, (planted, labels), case.seed)
+    setup = task_of(data, train, (planted, labels), case.seed)
     start = time.perf_counter()
     trials = trial_settings(values["method"], settings, sgd(values))
-    found = search_through(task, sgd(values), settings, trials)
+    found = search_through(setup, sgd(values), settings, trials)
     shares = found.policy.at(1.0).marginals()  # a schedule's last phase
     return Found(
         case,
@@ -173,18 +173,18 @@ def probe(job: tuple[Dataset, dict[str, Any], str, int, Sequence[str]]) -> list[
     data, values, operation, seed, planted = job
     torch.set_num_threads(1)
     train, (images, labels) = divide(data, seed)
-    task = task_of(data, train, train, seed)
+    setup = task_of(data, train, train, seed)
     half = torch.full((1, 1), 0.5)
     policy = SubPolicies([(operation,)], torch.ones(1), half, half)
     # full_train() joins train and val: the same images twice, so half the epochs
     settings = {**sgd(values), "epochs": max(1, values["epochs"] // 2)}
-    training = Training(task, settings, policy, predefined=False)
+    training = Training(setup, settings, policy, predefined=False)
     while training.epoch < training.epochs:
         training.step()
     return [
         evaluate(
             training.model,
-            task,
+            setup,
             TensorSplit(plant(images, name, values["magnitude"], seed), labels),
         )[1]
         for name in planted

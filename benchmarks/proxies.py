@@ -50,7 +50,7 @@ from raysearch.methods._trials import Proposal
 from raysearch.methods.aws import AwsSettings, FineTuner
 from raysearch.policy import Pairs
 from raysearch.report import spread
-from raysearch.training import Task, Training, derive_seed, evaluate, keep_freed_memory
+from raysearch.training import Setup, Training, derive_seed, evaluate, keep_freed_memory
 
 DEFAULTS = {
     "data": "cifar10",
@@ -100,9 +100,9 @@ class Plan:
     shared: Mapping[str, Any]
     finetune: Mapping[str, Any]
 
-    def task(self, seed: int) -> Task:
+    def setup(self, seed: int) -> Setup:
         """The small CNN, with the seed's division of the images."""
-        return self.setting.task(seed, self.setting.predefined)
+        return self.setting.setup(seed, self.setting.predefined)
 
 
 def plan_of(values: Mapping[str, Any]) -> Plan:
@@ -178,7 +178,7 @@ def checkpoint(job: tuple[Plan, int, bool]) -> bytes:
     plan, seed, augmented = job
     torch.set_num_threads(1)
     policy = plan.method.uniform if augmented else None
-    training = SharedTraining(plan.task(seed), plan.shared, policy, {})
+    training = SharedTraining(plan.setup(seed), plan.shared, policy, {})
     while training.epoch < training.epochs:
         training.step()
     buffer = io.BytesIO()  # as tensors it would go through shared memory, one file a tensor
@@ -190,31 +190,31 @@ def measure(job: tuple[Plan, int, str, Pairs, bytes, bytes]) -> dict[str, tuple[
     """Accuracy (percent) of one policy and seed by the full training and each proxy; seconds."""
     plan, seed, name, policy, *checkpoints = job
     torch.set_num_threads(1)
-    task = plan.task(seed)
-    train, val = task.search_splits()
+    setup = plan.setup(seed)
+    train, val = setup.search_splits()
     shared, plain = (torch.load(io.BytesIO(one), weights_only=True) for one in checkpoints)
-    untrained = {"model": task.build_model().state_dict(), "optimizer": {"state": {}}}
+    untrained = {"model": setup.build_model().state_dict(), "optimizer": {"state": {}}}
     values = {
         "log_probabilities": policy.probabilities.log().float().numpy(),
         "seed": derive_seed(seed, "finetune", name),
     }
 
     def full() -> float:
-        training = Training(task, plan.full, policy, True, split=train)
+        training = Training(setup, plan.full, policy, True, split=train)
         while training.epoch < training.epochs:
             training.step()
-        return 100 - evaluate(training.model, task, val)[0]
+        return 100 - evaluate(training.model, setup, val)[0]
 
     def tuned(prepared: Mapping[str, Any]) -> float:
-        trial = FineTuner(task, plan.method, plan.finetune, prepared)
+        trial = FineTuner(setup, plan.method, plan.finetune, prepared)
         reward: float = trial(Proposal(name, 0, values))["reward"]
         return 100 * reward
 
     def as_it_is() -> float:
-        model = task.build_model()
+        model = setup.build_model()
         model.load_state_dict(plain["model"])
-        generator = task.generator("augmented validation", name, device=torch.device("cpu"))
-        return 100 - evaluate(model, task, val, before=lambda images: policy(images, generator))[0]
+        generator = setup.generator("augmented validation", name, device=torch.device("cpu"))
+        return 100 - evaluate(model, setup, val, before=lambda images: policy(images, generator))[0]
 
     return {
         FULL: _timed(full),

@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks._common import arguments, console, finish, method_settings, run
 from raysearch import methods
 from raysearch.data import Dataset, TensorSplit
-from raysearch.training import Predefined, Task, Training, keep_freed_memory
+from raysearch.training import Predefined, Setup, Training, keep_freed_memory
 
 DEFAULTS = {
     "method": "dada",
@@ -36,8 +36,8 @@ DEFAULTS = {
 BOUNDS = {"bilevel": 4.0}  # plain steps that a search step may cost; 3.0 for the others
 
 
-def random_task(model: str, batch: int, steps: int, size: int, device: torch.device) -> Task:
-    """A task of random colour images whose train and validation splits have `steps` batches."""
+def random_task(model: str, batch: int, steps: int, size: int, device: torch.device) -> Setup:
+    """A setup of random colour images whose train and validation splits have `steps` batches."""
     generator = torch.Generator().manual_seed(0)
 
     def split() -> TensorSplit:
@@ -56,7 +56,7 @@ def random_task(model: str, batch: int, steps: int, size: int, device: torch.dev
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
     )
-    return Task(data, model, device, 0, Predefined(flip=True, padding=4))
+    return Setup(data, model, device, 0, Predefined(flip=True, padding=4))
 
 
 def main() -> None:
@@ -65,14 +65,14 @@ def main() -> None:
     keep_freed_memory()
     device = torch.device(values["device"])
     rounds, steps, batch = values["rounds"], values["steps"], values["batch"]
-    task = random_task(values["model"], batch, steps, values["size"], device)
+    setup = random_task(values["model"], batch, steps, values["size"], device)
     sgd = {"epochs": 2 * rounds + 2, "batch_size": batch, "lr": 0.1}
     settings = method_settings(values)
     if "warmup" in settings:
         settings["warmup"] = 0.0
-    search = methods.build(settings["name"], task, sgd, settings)
-    own = len(getattr(search, "train", task.dataset.train)) // batch  # stn trains on all images
-    plain = Training(task, sgd, policy=None, predefined=True)
+    search = methods.build(settings["name"], setup, sgd, settings)
+    own = len(getattr(search, "train", setup.dataset.train)) // batch  # stn trains on all images
+    plain = Training(setup, sgd, policy=None, predefined=True)
     seconds: dict[str, list[float]] = {"plain step": [], "search step": []}
     peaks: dict[str, float] = {}
     metrics: dict[str, dict[str, float]] = {}

@@ -32,7 +32,15 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-class NonFiniteLossError(RaysearchError):
+class DivergedError(RaysearchError):
+    """A computation that came to nothing; for a search it is an answer, not the end."""
+
+
+class SearchFailedError(RaysearchError):
+    """Everything that a search tried has failed, so that it cannot go on."""
+
+
+class NonFiniteLossError(DivergedError):
     """The loss became NaN or infinite.
 
     Args:

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from raysearch.data import Dataset, TensorSplit
-from raysearch.training import Predefined, Task
+from raysearch.training import Predefined, Setup
 
 TOKEN = "RAY_AUTH_TOKEN"
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +39,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def dark_and_light() -> Task:
+def dark_and_light() -> Setup:
     """Eighty grey images of two classes that differ in brightness."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(80) % 2
@@ -57,7 +57,7 @@ def dark_and_light() -> Task:
         mean=(0.3,),
         std=(0.2,),
     )
-    return Task(data, "small_cnn", torch.device("cpu"), 0, Predefined(padding=1))
+    return Setup(data, "small_cnn", torch.device("cpu"), 0, Predefined(padding=1))
 
 
 def through_a_file(state: dict[str, Any]) -> Any:

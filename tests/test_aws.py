@@ -20,7 +20,7 @@ from raysearch.methods import Proposal, TrialSearch, carry_out
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings, surrogate
 from raysearch.methods.aws import Aws
 from raysearch.policy import Pairs
-from raysearch.training import Predefined, Task, Training
+from raysearch.training import Predefined, Setup, Training
 
 PPO_SETTINGS = PPOSettings(
     lr=0.1,
@@ -62,15 +62,15 @@ FINETUNE = {**SEARCH, "lr": 0.01, "parallel": 3}
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def setup() -> Setup:
     """A small one."""
     return dark_and_light()
 
 
 @pytest.fixture(scope="module")
-def shared(task: Task) -> dict[str, Any]:
+def shared(setup: Setup) -> dict[str, Any]:
     """A shared checkpoint, as a file has it."""
-    training = methods.build("aws", task, SEARCH, METHOD)
+    training = methods.build("aws", setup, SEARCH, METHOD)
     while training.epoch < training.epochs:
         training.step()
     checkpoint = training.trained()
@@ -277,60 +277,62 @@ class TestSearch:
 
 
 class TestFineTuning:
-    def proposal(self, task: Task, seed: int = 5, size: int = 3) -> Proposal:
+    def proposal(self, setup: Setup, seed: int = 5, size: int = 3) -> Proposal:
         uniform = np.full((size, size), -math.log(size * size), dtype=np.float32)
         return Proposal("0001-01", 0, {"log_probabilities": uniform, "seed": seed})
 
     def test_the_same_proposal_has_the_same_answer(
-        self, task: Task, shared: dict[str, Any]
+        self, setup: Setup, shared: dict[str, Any]
     ) -> None:
-        worker = Aws.worker(task, METHOD, FINETUNE, shared)
+        worker = Aws.worker(setup, METHOD, FINETUNE, shared)
         before = copy.deepcopy(shared)
-        first, other = worker(self.proposal(task)), worker(self.proposal(task, seed=6))
-        again = worker(self.proposal(task))
-        elsewhere = Aws.worker(task, METHOD, FINETUNE, before)(self.proposal(task))
+        first, other = worker(self.proposal(setup)), worker(self.proposal(setup, seed=6))
+        again = worker(self.proposal(setup))
+        elsewhere = Aws.worker(setup, METHOD, FINETUNE, before)(self.proposal(setup))
         for answer in (again, elsewhere):
             assert answer["reward"] == first["reward"]
             assert np.array_equal(answer["counts"], first["counts"])
         assert other["reward"] != first["reward"]
 
     def test_a_trial_draws_a_few_pairs_or_one_for_every_image(
-        self, task: Task, shared: dict[str, Any]
+        self, setup: Setup, shared: dict[str, Any]
     ) -> None:
-        few = Aws.worker(task, METHOD, FINETUNE, shared)(self.proposal(task))
+        few = Aws.worker(setup, METHOD, FINETUNE, shared)(self.proposal(setup))
         assert few["counts"].sum() == METHOD["draws"]
-        every = Aws.worker(task, {**METHOD, "draws": 0}, FINETUNE, shared)(self.proposal(task))
+        every = Aws.worker(setup, {**METHOD, "draws": 0}, FINETUNE, shared)(self.proposal(setup))
         assert every["counts"].sum() == 2 * 32  # epochs, images in whole batches
         assert every["counts"].shape == (9,)
 
     def test_the_reward_is_the_mean_of_the_best_epochs(
-        self, task: Task, shared: dict[str, Any]
+        self, setup: Setup, shared: dict[str, Any]
     ) -> None:
         settings = {**METHOD, "reward": "accuracy", "best": 1}
-        answer = Aws.worker(task, settings, {**FINETUNE, "epochs": 1}, shared)(self.proposal(task))
+        answer = Aws.worker(setup, settings, {**FINETUNE, "epochs": 1}, shared)(
+            self.proposal(setup)
+        )
         assert answer["reward"] == pytest.approx(1 - answer["val_error"] / 100)
         assert answer["epoch_equivalents"] == pytest.approx(32 / 40 + 1 / 3)
 
     def test_a_network_that_diverges_in_the_last_step_is_an_error(
-        self, task: Task, shared: dict[str, Any]
+        self, setup: Setup, shared: dict[str, Any]
     ) -> None:
         finetune = {**FINETUNE, "epochs": 1, "lr": 1e30, "batch_size": 40}
-        worker = Aws.worker(task, {**METHOD, "best": 1}, finetune, shared)
+        worker = Aws.worker(setup, {**METHOD, "best": 1}, finetune, shared)
         with pytest.raises(NonFiniteLossError, match="validation: the loss is not finite"):
-            worker(self.proposal(task))
+            worker(self.proposal(setup))
 
-    def test_a_whole_search_runs(self, task: Task, shared: dict[str, Any]) -> None:
+    def test_a_whole_search_runs(self, setup: Setup, shared: dict[str, Any]) -> None:
         for form in ("joint", "factored"):
             search = Aws(0, {**METHOD, "form": form}, FINETUNE)
-            carry_out(search, Aws.worker(task, METHOD, FINETUNE, shared))
+            carry_out(search, Aws.worker(setup, METHOD, FINETUNE, shared))
             assert search.metrics["kl_uniform"] > 0
 
 
 class TestWeightSharing:
-    def test_stage_one_is_restored_bit_for_bit(self, task: Task, shared: dict[str, Any]) -> None:
-        first = methods.build("aws", task, SEARCH, METHOD)
+    def test_stage_one_is_restored_bit_for_bit(self, setup: Setup, shared: dict[str, Any]) -> None:
+        first = methods.build("aws", setup, SEARCH, METHOD)
         first.step()
-        again = methods.build("aws", task, SEARCH, METHOD)
+        again = methods.build("aws", setup, SEARCH, METHOD)
         again.load_state_dict(through_a_file(first.state_dict()))
         again.step()
         checkpoint = again.trained()
@@ -339,12 +341,12 @@ class TestWeightSharing:
             assert torch.equal(tensor, checkpoint["model"][name])
         assert checkpoint["metrics"] == shared["metrics"]
 
-    def test_it_trains_on_the_searchs_part_of_the_images(self, task: Task) -> None:
-        training = methods.build("aws", task, {**SEARCH, "epochs": 1}, METHOD)
+    def test_it_trains_on_the_searchs_part_of_the_images(self, setup: Setup) -> None:
+        training = methods.build("aws", setup, {**SEARCH, "epochs": 1}, METHOD)
         assert training.step()["epoch_equivalents"] == pytest.approx(32 / 40 + 1 / 3)
 
-    def test_a_checkpoint_that_fits_is_taken(self, task: Task, shared: dict[str, Any]) -> None:
-        Aws.fits(shared, task, SEARCH, METHOD)
+    def test_a_checkpoint_that_fits_is_taken(self, setup: Setup, shared: dict[str, Any]) -> None:
+        Aws.fits(shared, setup, SEARCH, METHOD)
 
     @pytest.mark.parametrize(
         ("task_change", "search_change", "method_change", "message"),
@@ -359,7 +361,7 @@ class TestWeightSharing:
     )
     def test_one_that_does_not_fit_is_refused_with_the_reason(
         self,
-        task: Task,
+        setup: Setup,
         shared: dict[str, Any],
         task_change: dict[str, Any],
         search_change: dict[str, Any],
@@ -369,20 +371,20 @@ class TestWeightSharing:
         with pytest.raises(RaysearchError, match=message):
             Aws.fits(
                 shared,
-                replace(task, **task_change),
+                replace(setup, **task_change),
                 {**SEARCH, **search_change},
                 {**METHOD, **method_change},
             )
         with pytest.raises(RaysearchError, match="not a shared checkpoint"):
-            Aws.fits({"weights": 1}, task, SEARCH, METHOD)
+            Aws.fits({"weights": 1}, setup, SEARCH, METHOD)
         with pytest.raises(RaysearchError, match="not a shared checkpoint"):
-            Aws.fits([1], task, SEARCH, METHOD)  # type: ignore[arg-type]
+            Aws.fits([1], setup, SEARCH, METHOD)  # type: ignore[arg-type]
 
 
 class TestEnlargeBatch:
-    def test_each_image_is_there_several_times_augmented_anew(self, task: Task) -> None:
+    def test_each_image_is_there_several_times_augmented_anew(self, setup: Setup) -> None:
         seen: list[Tensor] = []
-        training = Training(task, {**SEARCH, "enlarge_batch": 3}, None, predefined=True)
+        training = Training(setup, {**SEARCH, "enlarge_batch": 3}, None, predefined=True)
         forward = training.model.forward
         training.model.forward = lambda x: (seen.append(x), forward(x))[1]  # type: ignore[method-assign]
         metrics = training.step()

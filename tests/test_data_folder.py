@@ -43,7 +43,7 @@ def refusal(root: Path, **options: Any) -> str:
 
 
 def shades(split: Any) -> list[int]:
-    images = [batch for batch, _ in split.batches(64, device=CPU, generator=None)]
+    images = [batch for batch, _, _ in split.batches(64, device=CPU, generator=None)]
     return sorted(torch.cat(images)[:, 0, 0, 0].tolist())
 
 
@@ -176,7 +176,7 @@ def test_stream_beyond_the_memory_limit_equals_resident(tmp_path: Path) -> None:
             train, _ = data.search_splits(seed, 0.3)
             generator = torch.Generator().manual_seed(seed)
             passes.append(list(train.batches(4, device=CPU, generator=generator)))
-        for (images, labels), (images_, labels_) in zip(*passes, strict=True):
+        for (images, labels, _), (images_, labels_, _) in zip(*passes, strict=True):
             assert torch.equal(images, images_)
             assert torch.equal(labels, labels_)
 
@@ -206,7 +206,7 @@ def test_broken_files_are_named_or_skipped(
     assert "3 files or rows were skipped" in caplog.text
     assert len(data.train) == 10
     assert len(data.test) == 4
-    assert sum(len(x) for x, _ in data.train.batches(4, device=CPU, generator=None)) == 10
+    assert sum(len(x) for x, _, _ in data.train.batches(4, device=CPU, generator=None)) == 10
 
 
 def test_damage_met_in_a_stream_names_the_file(tmp_path: Path) -> None:

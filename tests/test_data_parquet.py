@@ -71,7 +71,7 @@ def refusal(root: Path, **options: Any) -> str:
 def shades(split: Any, seed: int | None = None) -> list[int]:
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     batches = split.batches(7, device=CPU, generator=generator)
-    return torch.cat([images for images, _ in batches])[:, 0, 0, 0].tolist()
+    return torch.cat([images for images, _, _ in batches])[:, 0, 0, 0].tolist()
 
 
 def test_whole_files(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_stream_reads_images_and_labels_together(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", 40)
     write(tmp_path / "test.parquet", 4)
     stream = load(tmp_path, memory_limit_mb=0).search_splits(0, 0.5)[0]
-    for images, labels in stream.batches(8, device=CPU, generator=torch.Generator()):
+    for images, labels, _ in stream.batches(8, device=CPU, generator=torch.Generator()):
         assert torch.equal(images[:, 0, 0, 0] % 2, labels)
 
 
@@ -285,6 +285,6 @@ def test_cifar10() -> None:
     assert data.std == pytest.approx((0.247, 0.2435, 0.2616), abs=0.01)
     stream = load(root, limit=4000, test_limit=1000, memory_limit_mb=1)
     assert isinstance(stream.train, StreamSplit)
-    resident = [images for images, _ in data.train.batches(500, device=CPU, generator=None)]
-    streamed = [images for images, _ in stream.train.batches(500, device=CPU, generator=None)]
+    resident = [images for images, _, _ in data.train.batches(500, device=CPU, generator=None)]
+    streamed = [images for images, _, _ in stream.train.batches(500, device=CPU, generator=None)]
     assert np.array_equal(torch.cat(resident).numpy(), torch.cat(streamed).numpy())

@@ -13,9 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor
 
-from raysearch.data import Split, StreamSplit, TensorSplit, stratified_split
+from raysearch.data import Batch, Split, StreamSplit, TensorSplit, stratified_split
 from raysearch.data._decode import Decoder
 from raysearch.data._source import ArraySource, FileSource
 from raysearch.errors import RaysearchError
@@ -51,24 +50,26 @@ def split(request: pytest.FixtureRequest, tmp_path: Path) -> Split:
 
 def read(
     split: Split, batch_size: int = 8, seed: int | None = None, drop_last: bool = False
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[Batch]:
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     return list(split.batches(batch_size, device=CPU, generator=generator, drop_last=drop_last))
 
 
-def same(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
+def same(one: list[Batch], other: list[Batch]) -> bool:
     return len(one) == len(other) and all(
-        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(one, other, strict=True)
+        torch.equal(a, b)
+        for first, second in zip(one, other, strict=True)
+        for a, b in zip(first, second, strict=True)
     )
 
 
 def test_in_order(split: Split) -> None:
     batches = read(split)
-    assert [len(images) for images, _ in batches] == [8, 8, 8, 8, 5]
-    images = torch.cat([images for images, _ in batches])
+    assert [len(images) for images, _, _ in batches] == [8, 8, 8, 8, 5]
+    images = torch.cat([images for images, _, _ in batches])
     assert images.dtype == torch.uint8
     assert torch.equal(images, torch.from_numpy(pixels()))
-    assert torch.equal(torch.cat([label for _, label in batches]), torch.from_numpy(labels()))
+    assert torch.equal(torch.cat([label for _, label, _ in batches]), torch.from_numpy(labels()))
 
 
 def test_shuffled_is_a_permutation_that_the_generator_decides(split: Split) -> None:
@@ -76,9 +77,9 @@ def test_shuffled_is_a_permutation_that_the_generator_decides(split: Split) -> N
     assert same(first, again)
     assert not same(first, other)
     order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))
-    images = torch.cat([images for images, _ in first])
+    images = torch.cat([images for images, _, _ in first])
     assert torch.equal(images, torch.from_numpy(pixels())[order])
-    assert torch.equal(torch.cat([y for _, y in first]), torch.from_numpy(labels())[order])
+    assert torch.equal(torch.cat([y for _, y, _ in first]), torch.from_numpy(labels())[order])
 
 
 def test_a_generator_goes_on_from_pass_to_pass(split: Split) -> None:
@@ -94,8 +95,8 @@ def test_the_global_generator_is_left_alone(split: Split) -> None:
 
 
 def test_drop_last(split: Split) -> None:
-    assert [len(x) for x, _ in read(split, drop_last=True)] == [8, 8, 8, 8]
-    assert [len(x) for x, _ in read(split, 37, drop_last=True)] == [37]
+    assert [len(x) for x, _, _ in read(split, drop_last=True)] == [8, 8, 8, 8]
+    assert [len(x) for x, _, _ in read(split, 37, drop_last=True)] == [37]
     assert read(split, 38, drop_last=True) == []
 
 
@@ -115,7 +116,7 @@ def test_pickled_split_is_the_same_split(split: Split) -> None:
 
 def test_batches_are_the_callers_own(split: Split) -> None:
     before = read(split)
-    for images, label in read(split):
+    for images, label, _ in read(split):
         images.fill_(7)
         label.fill_(1)
     assert same(read(split), before)
@@ -140,9 +141,7 @@ def test_stream_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
 
 
 def test_stream_can_be_left_in_the_middle(tmp_path: Path) -> None:
-    passing: Iterator[tuple[Tensor, Tensor]] = stream_split(tmp_path, 1).batches(
-        4, device=CPU, generator=None
-    )
+    passing: Iterator[Batch] = stream_split(tmp_path, 1).batches(4, device=CPU, generator=None)
     next(passing)
     passing.close()  # type: ignore[attr-defined]
 

@@ -22,7 +22,7 @@ from raysearch.methods._ddas_settings import DdasSettings
 from raysearch.methods._reward_scale import RewardScale
 from raysearch.methods.ddas import Arms, Ddas, divergence, log_probability, weights
 from raysearch.policy import Candidates, Schedule, from_json
-from raysearch.training import Predefined, Task
+from raysearch.training import Predefined, Setup
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
 SETTINGS: dict[str, Any] = yaml.safe_load((CONFIGS / "ddas.yaml").read_text())["method"]
@@ -31,7 +31,7 @@ N, B, ZETA = 3, 5, 0.7  # candidates, images, the classifier's learning rate
 
 
 @pytest.fixture
-def task() -> Task:
+def setup() -> Setup:
     generator = torch.Generator().manual_seed(0)
 
     def split(n: int) -> TensorSplit:
@@ -49,12 +49,12 @@ def task() -> Task:
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
     )
-    return Task(data, "small_cnn", torch.device("cpu"), 3, Predefined(flip=True, padding=1))
+    return Setup(data, "small_cnn", torch.device("cpu"), 3, Predefined(flip=True, padding=1))
 
 
-def build(task: Task, sgd: dict[str, Any] = SGD, **changes: Any) -> Ddas:
+def build(setup: Setup, sgd: dict[str, Any] = SGD, **changes: Any) -> Ddas:
     """A search of the default settings, but without warm-up."""
-    method = methods.build("ddas", task, sgd, {**SETTINGS, "warmup": 0.0, **changes})
+    method = methods.build("ddas", setup, sgd, {**SETTINGS, "warmup": 0.0, **changes})
     assert isinstance(method, Ddas)
     return method
 
@@ -174,8 +174,8 @@ def test_weights_of_a_batch_are_the_policy_over_its_sample() -> None:
     torch.testing.assert_close(weights(problem.tau, problem.a, arms), expected)
 
 
-def test_sampled_gradients_average_to_the_enumerated_one(task: Task) -> None:
-    search = build(task, operations=["Rotate", "Invert"], levels=[0.3, 0.6], exploration=0.4)
+def test_sampled_gradients_average_to_the_enumerated_one(setup: Setup) -> None:
+    search = build(setup, operations=["Rotate", "Invert"], levels=[0.3, 0.6], exploration=0.4)
     search.tau.fill_(0.4)
     search.a.copy_(torch.tensor([0.5, -0.3, 0.2]))
     tau, a = search.tau.clone().requires_grad_(), search.a.clone().requires_grad_()
@@ -205,8 +205,8 @@ def test_sampled_gradients_average_to_the_enumerated_one(task: Task) -> None:
     assert bool((error < 0.1 * truth.abs().max()).all())
 
 
-def test_the_released_codes_rewards_are_relative_to_the_unaugmented(task: Task) -> None:
-    search = build(task, sampling="batch", candidates=2)
+def test_the_released_codes_rewards_are_relative_to_the_unaugmented(setup: Setup) -> None:
+    search = build(setup, sampling="batch", candidates=2)
     arms = Arms(torch.tensor([False, True, True]), torch.zeros(3, 2, dtype=torch.int64))
     rewards = torch.tensor([[1.0, 3.0], [3.0, 3.0], [-1.0, -1.0]])  # means 2, 3, -1
     cost = search._costs(arms, rewards.flatten())
@@ -237,10 +237,10 @@ def test_the_reward_scale_uses_no_help_from_the_image_itself() -> None:
 # --- the search -----------------------------------------------------------------------------------
 
 
-def digits(planted: str | None) -> Task:
+def digits(planted: str | None) -> Setup:
     """Digits that validate as they are, or carried through one operation."""
     data = load_dataset({"name": "digits", "test_fraction": 0.01, "size": 8})
-    images, labels = next(data.train.batches(5000, device=torch.device("cpu"), generator=None))
+    images, labels, _ = next(data.train.batches(5000, device=torch.device("cpu"), generator=None))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     train, val = order.chunk(2)
     seen = images[val]
@@ -252,7 +252,7 @@ def digits(planted: str | None) -> Task:
         "train": TensorSplit(images[train], labels[train]),
         "val": TensorSplit(seen, labels[val]),
     }
-    return Task(Dataset(**{**data.__dict__, **splits}), "small_cnn", torch.device("cpu"), 0)
+    return Setup(Dataset(**{**data.__dict__, **splits}), "small_cnn", torch.device("cpu"), 0)
 
 
 LONG = {"epochs": 10, "batch_size": 128, "lr": 0.1}
@@ -276,13 +276,13 @@ def test_t_rises_and_the_planted_operation_leads(planted: str) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"sampling": "batch", "candidates": 2}, {"warmup": 0.25}])
-def test_a_restored_search_continues_bit_for_bit(task: Task, changes: dict[str, Any]) -> None:
-    whole = build(task, **changes)
+def test_a_restored_search_continues_bit_for_bit(setup: Setup, changes: dict[str, Any]) -> None:
+    whole = build(setup, **changes)
     metrics = [whole.step() for _ in range(whole.epochs)]
-    first = build(task, **changes)
+    first = build(setup, **changes)
     first.step()
     first.step()
-    second = build(task, **changes)
+    second = build(setup, **changes)
     torch.rand(7)
     second.load_state_dict(through_a_file(first.state_dict()))
     assert second.policy() == first.policy()
@@ -293,8 +293,8 @@ def test_a_restored_search_continues_bit_for_bit(task: Task, changes: dict[str, 
         assert torch.equal(tensor, whole.model.state_dict()[name])
 
 
-def test_the_policy_is_a_schedule_of_the_searchs_epochs(task: Task) -> None:
-    search = build(task)
+def test_the_policy_is_a_schedule_of_the_searchs_epochs(setup: Setup) -> None:
+    search = build(setup)
     assert search.policy().at(0.0) == Ddas.uniform(SETTINGS)
     shares = []
     for _ in range(2):
@@ -308,8 +308,8 @@ def test_the_policy_is_a_schedule_of_the_searchs_epochs(task: Task) -> None:
     assert from_json(policy.to_json()) == policy
 
 
-def test_metrics_say_how_far_the_policy_moved(task: Task) -> None:
-    metrics = build(task).step()
+def test_metrics_say_how_far_the_policy_moved(setup: Setup) -> None:
+    metrics = build(setup).step()
     shares = [value for key, value in metrics.items() if key.startswith("share/")]
     assert len(shares) == 20
     assert sum(shares) == pytest.approx(1)
@@ -328,33 +328,33 @@ def test_what_is_equally_likely_at_the_start() -> None:
     assert candidates.probabilities.tolist() == pytest.approx([1 / 3] * 3)
 
 
-def test_cost_is_arithmetic_in_plain_epochs(task: Task) -> None:
-    assert build(task).step()["epoch_equivalents"] == pytest.approx(7 / 3, rel=0.03)
+def test_cost_is_arithmetic_in_plain_epochs(setup: Setup) -> None:
+    assert build(setup).step()["epoch_equivalents"] == pytest.approx(7 / 3, rel=0.03)
     # three rows per image: 3·3 passes of train gradients, 3 of validation, 3·1 of differences
-    rows = build(task, sampling="batch", candidates=2).step()["epoch_equivalents"]
+    rows = build(setup, sampling="batch", candidates=2).step()["epoch_equivalents"]
     assert rows == pytest.approx(15 / 3, rel=0.03)
-    warm = build(task, sampling="batch", warmup=0.5)
+    warm = build(setup, sampling="batch", warmup=0.5)
     assert warm.step()["epoch_equivalents"] == 1
 
 
-def test_a_batch_smaller_than_one_is_searched(task: Task) -> None:
+def test_a_batch_smaller_than_one_is_searched(setup: Setup) -> None:
     big = {**SGD, "batch_size": 500}
     for sampling in ("image", "batch"):
-        assert build(task, big, sampling=sampling).step()["train_loss"] > 0
+        assert build(setup, big, sampling=sampling).step()["train_loss"] > 0
 
 
-def test_a_batch_of_one_image_is_searched(task: Task) -> None:
+def test_a_batch_of_one_image_is_searched(setup: Setup) -> None:
     one = {**SGD, "batch_size": 1, "epochs": 1}
     for sampling in ("image", "batch"):
-        search = build(task, one, sampling=sampling, operations=["Invert", "Rotate"])
+        search = build(setup, one, sampling=sampling, operations=["Invert", "Rotate"])
         assert 0 < search.step()["augment"] < 1
 
 
-def test_the_papers_configuration_takes_a_step(task: Task) -> None:
+def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
     values = compose(["method=ddas_paper"]).values
     assert values["model"]["name"] == "wrn40x2"
     method = values["method"]
-    search = methods.build("ddas", task, {**values["search"], "epochs": 1}, method)
+    search = methods.build("ddas", setup, {**values["search"], "epochs": 1}, method)
     assert isinstance(search, Ddas)
     assert len(search.a) == 12 * 4 + 8
     assert search.step()["train_loss"] > 0

@@ -214,7 +214,7 @@ def test_damaged_parquet_files(data: Any, tmp_path_factory: pytest.TempPathFacto
                 {"name": "parquet", "root": str(path.parent), "workers": 0, **options}
             )
             batches = found.train.batches(4, device=torch.device("cpu"), generator=None)
-            count = sum(len(labels) for _, labels in batches)
+            count = sum(len(labels) for _, labels, _ in batches)
         except RaysearchError as error:
             one_line(error, path)
         else:

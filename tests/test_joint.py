@@ -24,7 +24,7 @@ from raysearch.methods.bilevel import Bilevel
 from raysearch.methods.stn import Stn
 from raysearch.ops import differentiable
 from raysearch.policy import Schedule, from_json
-from raysearch.training import Predefined, Task, evaluate, load_network
+from raysearch.training import Predefined, Setup, evaluate, load_network
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
 BILEVEL: dict[str, Any] = yaml.safe_load((CONFIGS / "bilevel.yaml").read_text())["method"]
@@ -41,7 +41,7 @@ def split(n: int, seed: int, channels: int = 3) -> TensorSplit:
     return TensorSplit(images, labels)
 
 
-def make_task(channels: int = 3, model: str = "small_cnn", **fields: Any) -> Task:
+def make_task(channels: int = 3, model: str = "small_cnn", **fields: Any) -> Setup:
     data = Dataset(
         name="stripes",
         classes=tuple("abcd"),
@@ -54,7 +54,7 @@ def make_task(channels: int = 3, model: str = "small_cnn", **fields: Any) -> Tas
         std=(0.25,) * channels,
     )
     predefined = Predefined(flip=True, padding=1, cutout=2)
-    return Task(replace(data, **fields), model, torch.device("cpu"), 3, predefined, 0.25)
+    return Setup(replace(data, **fields), model, torch.device("cpu"), 3, predefined, 0.25)
 
 
 def build(**changes: Any) -> Bilevel:
@@ -107,14 +107,14 @@ def expected_gradient(search: Bilevel, count: int) -> list[Tensor]:
     The images, noise and dropout are those of the search's own first steps.
     """
     validation = in_float64(search)
-    task, sgd, generators = search.task, search.sgd, search.task.generators(0)
+    setup, sgd, generators = search.setup, search.sgd, search.setup.generators(0)
     w = {n: p.detach().clone().requires_grad_() for n, p in search.network.parameters().items()}
     m = {n: torch.zeros_like(p) for n, p in w.items()}
     batches = search._train_batches()
     for step in range(count):
-        images, labels = next(batches)
-        images = task.before(images, generators.images)
-        augmented = task.normalise(search.augmenter.augment(images, generators.policy))
+        images, labels, _ = next(batches)
+        images = setup.before(images, generators.images)
+        augmented = setup.normalise(search.augmenter.augment(images, generators.policy))
         loss = F.cross_entropy(functional_call(search.model, w, (augmented,)), labels)
         found = torch.autograd.grad(loss, list(w.values()), create_graph=True)
         lr = sgd.lr_at(0, step, search.steps)
@@ -136,7 +136,7 @@ def test_the_augmenter_follows_the_exact_derivative(count: int) -> None:
     validation, batches = in_float64(search), search._train_batches()
     torch.manual_seed(0)
     for step in range(count):
-        images, labels = next(batches)
+        images, labels, _ = next(batches)
         lr = search.sgd.lr_at(0, step, search.steps)
         taken = search.take_step(images, labels, validation, step, lr)
         search._update(taken.gradient, lr)
@@ -154,9 +154,9 @@ def test_every_epoch_divides_the_images_anew() -> None:
         seen.append(search.train.labels.clone())
         assert len(search.train) == 72
         assert len(search.val) == 24
-    images = [next(search.train.batches(72, device=search.task.device, generator=None))[0]]
+    images = [next(search.train.batches(72, device=search.setup.device, generator=None))[0]]
     search.step()
-    images.append(next(search.train.batches(72, device=search.task.device, generator=None))[0])
+    images.append(next(search.train.batches(72, device=search.setup.device, generator=None))[0])
     assert not torch.equal(images[0], images[1])
     own = methods.build("bilevel", make_task(val=split(24, 2)), SGD, BILEVEL)
     assert isinstance(own, Bilevel)
@@ -196,8 +196,8 @@ def test_the_policy_is_the_schedule_of_what_was_drawn() -> None:
         assert metrics[f"mean/{name}"] == mean
         assert metrics[f"spread/{name}"] == spread
     assert from_json(policy.to_json()) == policy
-    images = search.task.dataset.test.batches(40, device=search.task.device, generator=None)
-    before, _ = next(images)
+    images = search.setup.dataset.test.batches(40, device=search.setup.device, generator=None)
+    before, _, _ = next(images)
     assert policy(before, torch.Generator().manual_seed(0), 0.5).shape == before.shape
 
 
@@ -212,7 +212,7 @@ def test_long_searches_are_put_together_in_few_phases() -> None:
 
 def test_only_mirroring_is_predefined() -> None:
     search = build()
-    assert search.task.predefined == Predefined(flip=True)
+    assert search.setup.predefined == Predefined(flip=True)
     assert Bilevel.predefined(Predefined(True, True, 4, 16), (32, 32)) == Predefined(True, True)
 
 
@@ -237,8 +237,8 @@ def test_augmenters_are_those_of_the_paper(size: str, transformations: str) -> N
 
 def test_grey_images_have_no_hue() -> None:
     assert parameter_names("affine+colour", 1)[-2:] == ("brightness", "contrast")
-    task = make_task(channels=1)
-    metrics = methods.build("bilevel", task, SGD, BILEVEL).step()
+    setup = make_task(channels=1)
+    metrics = methods.build("bilevel", setup, SGD, BILEVEL).step()
     assert "mean/contrast" in metrics
     assert "mean/hue" not in metrics
 
@@ -252,7 +252,7 @@ def test_stn_transforms_test_images_too() -> None:
     with torch.no_grad():
         last.weight.zero_()
         last.bias.zero_()  # transforms nothing
-    plain, _ = evaluate(search.model, search.task, search.task.dataset.test)
+    plain, _ = evaluate(search.model, search.setup, search.setup.dataset.test)
     assert search.test()["test_error"] == plain < 50
     with torch.no_grad():
         last.bias += 3.0  # moves everything out of sight
@@ -311,8 +311,8 @@ def test_the_network_is_kept_with_its_normalisation(tmp_path: Path) -> None:
         search.step()
     torch.save(search.trained(), tmp_path / "network.pt")
     network = load_network(tmp_path / "network.pt")
-    images, labels = next(
-        search.task.dataset.test.batches(40, device=search.task.device, generator=None)
+    images, labels, _ = next(
+        search.setup.dataset.test.batches(40, device=search.setup.device, generator=None)
     )
     error = 100 * float((network(images).argmax(1) != labels).float().mean())
     assert error == pytest.approx(search.test()["test_error"])

@@ -16,7 +16,7 @@ from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._dada_settings import DadaSettings
 from raysearch.methods.dada import Dada
 from raysearch.policy import SubPolicies, trivial_augment
-from raysearch.training import FlopCounter, Predefined, Task, Training, plain_step_flops
+from raysearch.training import FlopCounter, Predefined, Setup, Training, plain_step_flops
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
 SETTINGS: dict[str, Any] = yaml.safe_load((CONFIGS / "dada.yaml").read_text())["method"]
@@ -33,7 +33,7 @@ def split(n: int, seed: int) -> TensorSplit:
 
 
 @pytest.fixture
-def task() -> Task:
+def setup() -> Setup:
     data = Dataset(
         name="stripes",
         classes=tuple("abcd"),
@@ -45,13 +45,13 @@ def task() -> Task:
         mean=(0.25,),
         std=(0.25,),
     )
-    return Task(
+    return Setup(
         data, "small_cnn", torch.device("cpu"), 3, Predefined(flip=True, padding=1, cutout=2)
     )
 
 
-def build(task: Task, **changes: Any) -> Dada:
-    method = methods.build("dada", task, SGD, {**SETTINGS, **changes})
+def build(setup: Setup, **changes: Any) -> Dada:
+    method = methods.build("dada", setup, SGD, {**SETTINGS, **changes})
     assert isinstance(method, Dada)
     return method
 
@@ -68,13 +68,13 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_restored_search_continues_bit_for_bit(task: Task, variant: str) -> None:
-    whole = build(task, **VARIANTS[variant])
+def test_a_restored_search_continues_bit_for_bit(setup: Setup, variant: str) -> None:
+    whole = build(setup, **VARIANTS[variant])
     metrics = [whole.step() for _ in range(whole.epochs)]
-    first = build(task, **VARIANTS[variant])
+    first = build(setup, **VARIANTS[variant])
     first.step()
     first.step()
-    second = build(task, **VARIANTS[variant])
+    second = build(setup, **VARIANTS[variant])
     torch.rand(7)  # the global generator is nobody's business
     second.load_state_dict(through_a_file(first.state_dict()))
     later = [second.step() for _ in range(2)]
@@ -85,9 +85,9 @@ def test_a_restored_search_continues_bit_for_bit(task: Task, variant: str) -> No
         assert torch.equal(tensor, whole.model.state_dict()[name])
 
 
-def test_seeds_matter_and_nothing_else(task: Task) -> None:
+def test_seeds_matter_and_nothing_else(setup: Setup) -> None:
     def policy(seed: int) -> SubPolicies:
-        search = build(Task(**{**task.__dict__, "seed": seed}))
+        search = build(Setup(**{**setup.__dict__, "seed": seed}))
         search.step()
         return search.policy()
 
@@ -95,8 +95,8 @@ def test_seeds_matter_and_nothing_else(task: Task) -> None:
     assert policy(1) != policy(2)
 
 
-def test_metrics_say_what_the_interface_promises(task: Task) -> None:
-    metrics = build(task).step()
+def test_metrics_say_what_the_interface_promises(setup: Setup) -> None:
+    metrics = build(setup).step()
     assert {"train_loss", "val_loss", "val_error", "lr", "entropy", "kl_uniform"} <= set(metrics)
     shares = [value for key, value in metrics.items() if key.startswith("share/")]
     assert len(shares) == 15
@@ -105,9 +105,9 @@ def test_metrics_say_what_the_interface_promises(task: Task) -> None:
     assert 0 <= metrics["val_error"] <= 100
 
 
-def test_cost_is_arithmetic_in_plain_epochs(task: Task) -> None:
+def test_cost_is_arithmetic_in_plain_epochs(setup: Setup) -> None:
     per_epoch = {
-        variant: build(task, **changes).step()["epoch_equivalents"]
+        variant: build(setup, **changes).step()["epoch_equivalents"]
         for variant, changes in VARIANTS.items()
     }
     # 3 + 3 passes of gradients, then a pass or two of differences, doubled by magnitudes
@@ -118,32 +118,32 @@ def test_cost_is_arithmetic_in_plain_epochs(task: Task) -> None:
     assert per_epoch["warmup"] == 1
 
 
-def test_plain_step_flops_are_those_of_a_step(task: Task) -> None:
-    training = Training(task, SGD, None, predefined=False)
+def test_plain_step_flops_are_those_of_a_step(setup: Setup) -> None:
+    training = Training(setup, SGD, None, predefined=False)
     with FlopCounter() as count:
         training.step()
     steps = 96 // 16
-    assert count.total == steps * plain_step_flops(task, 16)
+    assert count.total == steps * plain_step_flops(setup, 16)
 
 
-def test_per_batch_sampling_gives_all_images_one_sub_policy(task: Task) -> None:
-    images, _ = next(task.dataset.train.batches(16, device=task.device, generator=None))
+def test_per_batch_sampling_gives_all_images_one_sub_policy(setup: Setup) -> None:
+    images, _, _ = next(setup.dataset.train.batches(16, device=setup.device, generator=None))
     for sampling, count in (("image", 16), ("batch", 1)):
-        search = build(task, sampling=sampling)
+        search = build(setup, sampling=sampling)
         _, choices = search.sample(images, torch.Generator().manual_seed(0))
         assert len(choices.chosen) == count
 
 
-def test_the_prior_holds_the_policy_where_it_started(task: Task) -> None:
+def test_the_prior_holds_the_policy_where_it_started(setup: Setup) -> None:
     def moved(**changes: Any) -> float:
-        search = build(task, lr=0.1, **changes)
+        search = build(setup, lr=0.1, **changes)
         return [search.step()["kl_uniform"] for _ in range(4)][-1]
 
     assert moved(prior_strength=30.0) < 0.3 * moved(prior_strength=0.0)
 
 
-def test_the_prior_gradient_is_that_of_the_joint_divergence(task: Task) -> None:
-    search = build(task, prior_strength=1.0)
+def test_the_prior_gradient_is_that_of_the_joint_divergence(setup: Setup) -> None:
+    search = build(setup, prior_strength=1.0)
     generator = torch.Generator().manual_seed(0)
     search.alpha += 0.5 * torch.randn(search.alpha.shape, generator=generator)
     search.beta += 0.5 * torch.randn(search.beta.shape, generator=generator)
@@ -157,26 +157,26 @@ def test_the_prior_gradient_is_that_of_the_joint_divergence(task: Task) -> None:
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-7)
 
 
-def test_keep_leaves_the_heaviest(task: Task) -> None:
-    search = build(task, keep=25)
+def test_keep_leaves_the_heaviest(setup: Setup) -> None:
+    search = build(setup, keep=25)
     search.step()
     assert len(search.policy()) == 25
 
 
-def test_a_loss_that_is_not_finite_names_the_step(task: Task) -> None:
+def test_a_loss_that_is_not_finite_names_the_step(setup: Setup) -> None:
     def until_it_fails(training: Any) -> None:
         for _ in range(4):
             training.step()
 
     hot = {**SGD, "lr": 1e12}
     with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
-        until_it_fails(methods.build("dada", task, hot, SETTINGS))
+        until_it_fails(methods.build("dada", setup, hot, SETTINGS))
     eager = {**SETTINGS, "magnitude_interval": 1}
     small = {**hot, "batch_size": 4}  # many steps follow the first one that is not finite
     with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
-        until_it_fails(methods.build("dada", task, small, eager))
+        until_it_fails(methods.build("dada", setup, small, eager))
     with pytest.raises(NonFiniteLossError, match="training"):
-        until_it_fails(Training(task, hot, None, predefined=True))
+        until_it_fails(Training(setup, hot, None, predefined=True))
 
 
 @pytest.mark.parametrize(
@@ -207,19 +207,19 @@ def test_unknown_methods_are_named() -> None:
 
 
 @pytest.mark.parametrize("policy", [None, trivial_augment()])
-def test_a_restored_training_continues_bit_for_bit(task: Task, policy: Any) -> None:
-    whole = Training(task, SGD, policy, predefined=True)
+def test_a_restored_training_continues_bit_for_bit(setup: Setup, policy: Any) -> None:
+    whole = Training(setup, SGD, policy, predefined=True)
     metrics = [whole.step() for _ in range(4)]
-    first = Training(task, SGD, policy, predefined=True)
+    first = Training(setup, SGD, policy, predefined=True)
     first.step()
-    second = Training(task, SGD, policy, predefined=True)
+    second = Training(setup, SGD, policy, predefined=True)
     second.load_state_dict(through_a_file(first.state_dict()))
     assert [second.step() for _ in range(3)] == metrics[1:]
     assert second.test() == whole.test()
 
 
-def test_training_learns_and_counts_its_epochs(task: Task) -> None:
-    training = Training(task, {**SGD, "epochs": 8}, None, predefined=False)
+def test_training_learns_and_counts_its_epochs(setup: Setup) -> None:
+    training = Training(setup, {**SGD, "epochs": 8}, None, predefined=False)
     metrics = [training.step() for _ in range(8)]
     assert metrics[-1]["train_loss"] < 0.3 * metrics[0]["train_loss"]
     # the final training has twice the images of the search's half
@@ -227,18 +227,18 @@ def test_training_learns_and_counts_its_epochs(task: Task) -> None:
     assert training.test()["test_error"] < 20
 
 
-def test_fewer_images_than_a_batch_are_one_batch(task: Task) -> None:
-    training = Training(task, {**SGD, "batch_size": 500}, None, predefined=False)
+def test_fewer_images_than_a_batch_are_one_batch(setup: Setup) -> None:
+    training = Training(setup, {**SGD, "batch_size": 500}, None, predefined=False)
     assert training.step()["train_loss"] > 0
-    search = methods.build("dada", task, {**SGD, "batch_size": 500}, SETTINGS)
+    search = methods.build("dada", setup, {**SGD, "batch_size": 500}, SETTINGS)
     assert search.step()["train_loss"] > 0
 
 
-def test_normalisation_is_the_same_on_bytes_and_on_levels(task: Task) -> None:
-    images = task.dataset.test.images  # type: ignore[attr-defined]
+def test_normalisation_is_the_same_on_bytes_and_on_levels(setup: Setup) -> None:
+    images = setup.dataset.test.images  # type: ignore[attr-defined]
     levels = (images / 255).requires_grad_()
-    normalised = task.normalise(levels)
-    torch.testing.assert_close(task.normalise(images), normalised, rtol=1e-5, atol=1e-5)
+    normalised = setup.normalise(levels)
+    torch.testing.assert_close(setup.normalise(images), normalised, rtol=1e-5, atol=1e-5)
     (gradient,) = torch.autograd.grad(normalised.sum(), levels)
     torch.testing.assert_close(gradient, torch.full_like(gradient, 4.0))
 

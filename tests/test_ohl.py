@@ -23,7 +23,7 @@ from raysearch.methods._ppo import PairDistribution, surrogate
 from raysearch.methods._trials import file_of
 from raysearch.methods.ohl import PHASES, Ohl, OhlSettings, Replica, normalised
 from raysearch.policy import Pairs, Policy, Schedule, read_policy
-from raysearch.training import Task, Training
+from raysearch.training import Setup, Training
 
 METHOD: dict[str, Any] = {
     "name": "ohl",
@@ -43,15 +43,15 @@ TRAINING = {**SEARCH, "epochs": 5, "parallel": 3}  # rounds of 2, 2 and 1 epochs
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def setup() -> Setup:
     """A small one."""
     return dark_and_light()
 
 
 @pytest.fixture(scope="module")
-def worker(task: Task) -> Replica:
+def worker(setup: Setup) -> Replica:
     """For all tests: it is told everything."""
-    return Ohl.worker(task, METHOD, TRAINING, {})
+    return Ohl.worker(setup, METHOD, TRAINING, {})
 
 
 def one_round(search: Ohl, worker: Any, folder: Path, order: int = 1) -> list[Proposal]:
@@ -200,15 +200,17 @@ class TestReplicas:
         given = {"log_probabilities": uniform, "seed": 5, "order": 6, "start": ""}
         return Proposal("0001-01", 0, {**given, **values})
 
-    def test_the_rounds_are_one_training(self, task: Task, worker: Replica, tmp_path: Path) -> None:
+    def test_the_rounds_are_one_training(
+        self, setup: Setup, worker: Replica, tmp_path: Path
+    ) -> None:
         """Weights, momentum and the cosine go on from round to round."""
-        plain = Training(task, TRAINING, None, True, split=task.search_splits()[0])
+        plain = Training(setup, TRAINING, None, True, split=setup.search_splits()[0])
         start, rates = "", []
         for name, seed in (("0001-01", 5), ("0002-03", 7), ("0003-02", 9)):
             proposal = replace(self.proposal(seed=seed, order=seed, start=start), id=name)
             answer = worker(proposal, tmp_path)
             rates.append(answer["lr"])
-            plain.task = replace(task, seed=seed)
+            plain.setup = replace(setup, seed=seed)
             plain.policy = TrialPairs.of(OhlSettings.of(METHOD).uniform, proposal, 4)
             for _ in range(1 if name == "0003-02" else 2):
                 metrics = plain.step()
@@ -221,25 +223,25 @@ class TestReplicas:
         assert rates == sorted(rates, reverse=True)
 
     def test_the_same_proposal_has_the_same_answer_and_leaves_the_same(
-        self, task: Task, worker: Replica, tmp_path: Path
+        self, setup: Setup, worker: Replica, tmp_path: Path
     ) -> None:
         first = worker(self.proposal(), tmp_path)
         kept = torch.load(file_of(tmp_path, "0001-01"), weights_only=True)
         other = worker(replace(self.proposal(seed=6), id="0001-02"), tmp_path)
-        again = Ohl.worker(task, METHOD, TRAINING, {})(self.proposal(), tmp_path)
+        again = Ohl.worker(setup, METHOD, TRAINING, {})(self.proposal(), tmp_path)
         assert again["reward"] == first["reward"] != other["reward"]
         assert np.array_equal(again["counts"], first["counts"])
         repeated = torch.load(file_of(tmp_path, "0001-01"), weights_only=True)
         assert all(torch.equal(kept["model"][k], repeated["model"][k]) for k in kept["model"])
         assert len(list(tmp_path.iterdir())) == 2  # nothing half-written
 
-    def test_what_differs_between_replicas(self, task: Task, tmp_path: Path) -> None:
+    def test_what_differs_between_replicas(self, setup: Setup, tmp_path: Path) -> None:
         def loss(worker: Replica, **values: int) -> float:
             return float(worker(self.proposal(**values), tmp_path)["val_loss"])
 
-        few = Ohl.worker(task, METHOD, TRAINING, {})
+        few = Ohl.worker(setup, METHOD, TRAINING, {})
         assert loss(few) != loss(few, order=7)
-        every = Ohl.worker(task, {**METHOD, "draws": 0}, TRAINING, {})
+        every = Ohl.worker(setup, {**METHOD, "draws": 0}, TRAINING, {})
         assert loss(every) == loss(every, order=7) != loss(every, seed=8)
         assert every(self.proposal(), tmp_path)["counts"].sum() == 2 * 32
         for same, orders in ((True, 1), (False, 3)):
@@ -248,13 +250,13 @@ class TestReplicas:
             assert len({p.values["order"] for p in asked if p}) == orders
             assert len({p.values["seed"] for p in asked if p}) == 3
 
-    def test_cost_and_reward(self, task: Task, worker: Replica, tmp_path: Path) -> None:
+    def test_cost_and_reward(self, setup: Setup, worker: Replica, tmp_path: Path) -> None:
         answer = worker(self.proposal(), tmp_path)
         assert answer["epoch_equivalents"] == pytest.approx(2 * 32 / 40 + 1 / 3)
         assert answer["reward"] == -answer["val_loss"]
         last = worker(replace(self.proposal(start="0001-01"), id="0002-01"), tmp_path)
         assert last["epoch_equivalents"] == pytest.approx(2 * 32 / 40 + 1 / 3)
-        accuracy = Ohl.worker(task, {**METHOD, "reward": "accuracy"}, TRAINING, {})
+        accuracy = Ohl.worker(setup, {**METHOD, "reward": "accuracy"}, TRAINING, {})
         answer = accuracy(self.proposal(), tmp_path)
         assert answer["reward"] == pytest.approx(1 - answer["val_error"] / 100)
 
@@ -263,9 +265,9 @@ class TestReplicas:
             worker(self.proposal(start="0001-02"), tmp_path)
         assert "\n" not in str(error.value)
 
-    def test_a_network_that_diverges_leaves_nothing(self, task: Task, tmp_path: Path) -> None:
+    def test_a_network_that_diverges_leaves_nothing(self, setup: Setup, tmp_path: Path) -> None:
         method = {**METHOD, "updates": 5}
-        wild = Ohl.worker(task, method, {**TRAINING, "lr": 1e30, "batch_size": 40}, {})
+        wild = Ohl.worker(setup, method, {**TRAINING, "lr": 1e30, "batch_size": 40}, {})
         with pytest.raises(NonFiniteLossError, match="validation: the loss is not finite"):
             wild(self.proposal(), tmp_path)
         assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from raysearch.data import load_dataset
 from raysearch.errors import RaysearchError
 from raysearch.methods.pba import Pba, PbaPopulation, PbaSettings, explore
 from raysearch.policy import Mixture, RandomOrder, Schedule, from_json, read_policy, trivial_augment
-from raysearch.training import Predefined, Task, Training, derive_seed
+from raysearch.training import Predefined, Setup, Training, derive_seed
 
 SEARCH = {
     "epochs": 7,
@@ -51,9 +51,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def setup() -> Setup:
     data = load_dataset({"name": "digits", "limit": 200})
-    return Task(data, "small_cnn", torch.device("cpu"), 3, Predefined(padding=1))
+    return Setup(data, "small_cnn", torch.device("cpu"), 3, Predefined(padding=1))
 
 
 # The policy.
@@ -231,8 +231,8 @@ def test_the_rules_depend_on_seed_epoch_and_member_alone() -> None:
 # Members.
 
 
-def test_a_member_is_validated_at_intervals_and_at_the_end(task: Task) -> None:
-    member = Pba(task, SEARCH, METHOD)
+def test_a_member_is_validated_at_intervals_and_at_the_end(setup: Setup) -> None:
+    member = Pba(setup, SEARCH, METHOD)
     rows = [member.step() for _ in range(7)]
     assert [i + 1 for i, row in enumerate(rows) if "score" in row] == [3, 6, 7]
     assert rows[2]["score"] == -rows[2]["val_loss"]
@@ -241,22 +241,22 @@ def test_a_member_is_validated_at_intervals_and_at_the_end(task: Task) -> None:
         [(i + 1) * used + (i + 1) // 3 * validation + (i == 6) * validation for i in range(7)]
     )
     assert rows[0]["entropy"] == rows[0]["kl_uniform"] == rows[0]["share/Rotate"] == 0
-    accuracy = Pba(task, SEARCH, {**METHOD, "score": "accuracy"})
+    accuracy = Pba(setup, SEARCH, {**METHOD, "score": "accuracy"})
     scored = [accuracy.step() for _ in range(3)][-1]
     assert scored["score"] == pytest.approx(1 - scored["val_error"] / 100)
     assert {**scored, "score": 0} == {**rows[2], "score": 0}
 
 
-def test_at_the_start_nothing_is_augmented(task: Task) -> None:
-    member = Pba(task, SEARCH, METHOD, 2)
-    own = replace(member.training.task, seed=derive_seed(task.seed, "member", 2))
-    plain = Training(own, SEARCH, None, True, split=task.search_splits()[0])
+def test_at_the_start_nothing_is_augmented(setup: Setup) -> None:
+    member = Pba(setup, SEARCH, METHOD, 2)
+    own = replace(member.training.setup, seed=derive_seed(setup.seed, "member", 2))
+    plain = Training(own, SEARCH, None, True, split=setup.search_splits()[0])
     assert member.step()["train_loss"] == plain.step()["train_loss"]
-    assert member.step()["train_loss"] != Pba(task, SEARCH, METHOD, 1).step()["train_loss"]
+    assert member.step()["train_loss"] != Pba(setup, SEARCH, METHOD, 1).step()["train_loss"]
 
 
-def test_the_metrics_say_how_far_the_policy_is(task: Task) -> None:
-    member = Pba(task, SEARCH, METHOD)
+def test_the_metrics_say_how_far_the_policy_is(setup: Setup) -> None:
+    member = Pba(setup, SEARCH, METHOD)
     member.follow([[10] * 6, [5] * 6])
     row = member.step()
     assert row["entropy"] == pytest.approx(math.log(3))
@@ -272,13 +272,13 @@ def test_the_metrics_say_how_far_the_policy_is(task: Task) -> None:
     assert uniform.magnitudes.tolist() == pytest.approx([1 / 3, 2 / 3] * 3)
 
 
-def test_a_restored_member_continues_bit_for_bit(task: Task) -> None:
-    whole, first = Pba(task, SEARCH, METHOD, 1), Pba(task, SEARCH, METHOD, 1)
+def test_a_restored_member_continues_bit_for_bit(setup: Setup) -> None:
+    whole, first = Pba(setup, SEARCH, METHOD, 1), Pba(setup, SEARCH, METHOD, 1)
     for member in (whole, first):
         member.step()
         member.follow(LEVELS)
         member.step()
-    second = Pba(task, SEARCH, METHOD, 1)
+    second = Pba(setup, SEARCH, METHOD, 1)
     second.load_state_dict(through_a_file(first.state_dict()))
     assert second.epoch == 2
     assert [second.step() for _ in range(5)] == [whole.step() for _ in range(5)]
@@ -289,8 +289,8 @@ def test_a_restored_member_continues_bit_for_bit(task: Task) -> None:
         assert torch.equal(one, other)
 
 
-def test_a_copy_has_weights_and_lineage_and_goes_on_by_itself(task: Task) -> None:
-    top, low = Pba(task, SEARCH, METHOD, 0), Pba(task, SEARCH, METHOD, 3)
+def test_a_copy_has_weights_and_lineage_and_goes_on_by_itself(setup: Setup) -> None:
+    top, low = Pba(setup, SEARCH, METHOD, 0), Pba(setup, SEARCH, METHOD, 3)
     top.follow(LEVELS)
     for _ in range(3):
         top.step()
@@ -310,11 +310,11 @@ def test_a_copy_has_weights_and_lineage_and_goes_on_by_itself(task: Task) -> Non
     assert top.step()["train_loss"] != low.training.step()["train_loss"]  # draws of their own
 
 
-def test_the_papers_configuration_takes_a_step(task: Task) -> None:
+def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
     values = compose(["method=pba_paper", "data=digits"]).values
     rules = Pba.population(0, values["search"], values["method"])
     assert (rules.size, rules.interval, rules.epochs) == (16, 3, 200)
-    member = Pba(task, values["search"], values["method"])
+    member = Pba(setup, values["search"], values["method"])
     assert member.step()["train_loss"] > 0
     assert len(member.policy().at(0).operations) == 30  # type: ignore[attr-defined]
     assert values["method"]["score"] == "accuracy"
@@ -337,9 +337,9 @@ def test_the_papers_configuration_takes_a_step(task: Task) -> None:
         ({"interval": 7}, "members copy none in search.epochs=7"),
     ],
 )
-def test_wrong_settings_are_one_line(task: Task, change: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_one_line(setup: Setup, change: dict[str, Any], message: str) -> None:
     with pytest.raises(RaysearchError, match=message) as error:
-        Pba(task, SEARCH, {**METHOD, **change})
+        Pba(setup, SEARCH, {**METHOD, **change})
     assert "\n" not in str(error.value)
 
 

@@ -25,7 +25,7 @@ from raysearch.methods._trials import file_of
 from raysearch.methods.aws import Aws
 from raysearch.methods.ohl import Ohl
 from raysearch.policy import Pairs, read_policy
-from raysearch.training import Task
+from raysearch.training import Setup
 from raysearch.tune import (
     Capacity,
     Progress,
@@ -307,12 +307,12 @@ def test_its_state_is_saved_with_the_experiment_too(running: Capacity, tmp_path:
 class Replicas:
     """Builds OHL's workers; one dies after it has left its file, before it answers."""
 
-    task: Task
+    setup: Setup
     die_at: str = ""
     mark: str = ""
 
     def __call__(self, seed: int) -> Any:
-        replica = Ohl.worker(self.task, OHL, TRAINING, {})
+        replica = Ohl.worker(self.setup, OHL, TRAINING, {})
 
         def worker(proposal: Proposal, folder: Path) -> dict[str, Any]:
             answer = replica(proposal, folder)
@@ -352,8 +352,8 @@ class TestFiles:
             if proposal.startswith("0003"):
                 raise Stop
 
-        task, notes = dark_and_light(), Notes()
-        build = Replicas(task, die_at="0002-02", mark=str(tmp_path / "mark"))
+        setup, notes = dark_and_light(), Notes()
+        build = Replicas(setup, die_at="0002-02", mark=str(tmp_path / "mark"))
         with pytest.raises(Stop):
             self.run(tmp_path, build, notes, answered=stop)
         assert [message.partition(" died")[0] for message in notes.messages] == [
@@ -361,7 +361,7 @@ class TestFiles:
         ]
         [outcome] = self.run(tmp_path, build, notes)
         alone = Ohl(0, OHL, TRAINING)
-        carry_out(alone, Ohl.worker(task, OHL, TRAINING, {}))
+        carry_out(alone, Ohl.worker(setup, OHL, TRAINING, {}))
         assert read_policy(outcome.policy) == alone.policy()
         assert outcome.progress.metrics["reward"] == alone.metrics["reward"]
 

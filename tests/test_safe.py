@@ -339,7 +339,7 @@ def photos(tmp_path: Path) -> Path:
 def shades(data: Dataset) -> list[int]:
     found = []
     for split in (data.train, data.test):
-        for images, _ in split.batches(64, device=torch.device("cpu"), generator=None):
+        for images, _, _ in split.batches(64, device=torch.device("cpu"), generator=None):
             found += images[:, 0, 0, 0].tolist()
     return sorted(found)
 

@@ -28,7 +28,7 @@ from raysearch.methods.randaugment import RandAugment
 from raysearch.methods.validated_magnitude import RANGES, ValidatedMagnitude
 from raysearch.policy import RandomOperations, SubPolicies, Transformations, rand_augment
 from raysearch.states import load
-from raysearch.training import Predefined, Task, Training
+from raysearch.training import Predefined, Setup, Training
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
 SPACE = {"x": FloatDistribution(0, 1), "kind": CategoricalDistribution(("a", "b"))}
@@ -58,7 +58,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def task() -> Task:
+def setup() -> Setup:
     data = Dataset(
         name="stripes",
         classes=tuple("abcd"),
@@ -70,7 +70,7 @@ def task() -> Task:
         mean=(0.25,),
         std=(0.25,),
     )
-    return Task(data, "small_cnn", torch.device("cpu"), 3)
+    return Setup(data, "small_cnn", torch.device("cpu"), 3)
 
 
 def search_of(name: str, seed: int = 3) -> TrialSearch:
@@ -79,10 +79,10 @@ def search_of(name: str, seed: int = 3) -> TrialSearch:
     return cls(seed, METHODS[name], TRAINING)
 
 
-def worker_of(name: str, task: Task) -> Any:
+def worker_of(name: str, setup: Setup) -> Any:
     cls = methods.find_trials(name)
     assert cls is not None
-    return cls.worker(task, METHODS[name], TRAINING, {})
+    return cls.worker(setup, METHODS[name], TRAINING, {})
 
 
 def value(params: Mapping[str, Any]) -> float:
@@ -194,9 +194,9 @@ def drive(
 
 @pytest.mark.parametrize("name", METHODS)
 class TestEveryOne:
-    def test_metrics_are_those_of_every_search(self, name: str, task: Task) -> None:
+    def test_metrics_are_those_of_every_search(self, name: str, setup: Setup) -> None:
         search, rows = search_of(name), []
-        carry_out(search, worker_of(name, task), rows.append)
+        carry_out(search, worker_of(name, setup), rows.append)
         assert len(rows) == search.rounds
         expected = {"train_loss", "val_loss", "val_error", "lr", "epoch_equivalents"}
         assert expected <= set(rows[-1])
@@ -204,35 +204,35 @@ class TestEveryOne:
         assert rows[-1]["epoch_equivalents"] > rows[0]["epoch_equivalents"] > 0
 
     def test_the_order_of_answers_changes_nothing(
-        self, name: str, task: Task, tmp_path: Path
+        self, name: str, setup: Setup, tmp_path: Path
     ) -> None:
         forward, backward = search_of(name), search_of(name)
-        drive(forward, worker_of(name, task), tmp_path / "1")
-        drive(backward, worker_of(name, task), tmp_path / "2", order=-1)
+        drive(forward, worker_of(name, setup), tmp_path / "1")
+        drive(backward, worker_of(name, setup), tmp_path / "2", order=-1)
         assert forward.policy() == backward.policy()
         assert forward.metrics == backward.metrics
         assert not list(tmp_path.glob("*/*.pt"))  # nothing is left behind
 
     @pytest.mark.parametrize("most", [1, 2, 3, 5, 7])
     def test_restored_anywhere_it_ends_the_same(
-        self, name: str, task: Task, tmp_path: Path, most: int
+        self, name: str, setup: Setup, tmp_path: Path, most: int
     ) -> None:
-        worker, whole = worker_of(name, task), search_of(name)
+        worker, whole = worker_of(name, setup), search_of(name)
         drive(whole, worker, tmp_path / "whole")
         first = search_of(name)
         drive(first, worker, tmp_path / "parts", most=most)
         again = methods.find_trials(name)(3, METHODS[name], {**TRAINING, "parallel": 5})  # type: ignore[misc]
         again.load_state_dict(through_a_file(first.state_dict()))
-        drive(again, worker_of(name, task), tmp_path / "parts")
+        drive(again, worker_of(name, setup), tmp_path / "parts")
         assert again.policy() == whole.policy()
         assert again.metrics == whole.metrics
 
 
 class TestTuned:
-    def test_the_policy_is_that_of_the_studys_best(self, task: Task, tmp_path: Path) -> None:
+    def test_the_policy_is_that_of_the_studys_best(self, setup: Setup, tmp_path: Path) -> None:
         search = search_of("validated_magnitude")
         search.keep_record(tmp_path)
-        carry_out(search, worker_of("validated_magnitude", task))
+        carry_out(search, worker_of("validated_magnitude", setup))
         study = optuna.load_study(study_name="seed 3", storage=f"sqlite:///{tmp_path}/optuna.db")
         assert isinstance(search, Tuned)
         best = ValidatedMagnitude.policy_of(search.settings, study.best_params)  # type: ignore[arg-type]
@@ -242,15 +242,15 @@ class TestTuned:
         costs = [trial.user_attrs["epoch_equivalents"] for trial in study.trials]
         assert search.metrics["epoch_equivalents"] == pytest.approx(sum(costs))  # pruned ones too
 
-    def test_a_training_that_was_killed_goes_on(self, task: Task, tmp_path: Path) -> None:
+    def test_a_training_that_was_killed_goes_on(self, setup: Setup, tmp_path: Path) -> None:
         search = search_of("randaugment")
         proposal = search.ask()
         assert proposal is not None
-        worker = worker_of("randaugment", task)
+        worker = worker_of("randaugment", setup)
         undisturbed = worker(proposal, tmp_path)
         final = load(file_of(tmp_path, proposal.id))
         file_of(tmp_path, proposal.id).unlink()
-        short = Trainer(task, worker.settings, {**TRAINING, "epochs": 6}, worker._policy_of)
+        short = Trainer(setup, worker.settings, {**TRAINING, "epochs": 6}, worker._policy_of)
         kept = validated_until(short, proposal, tmp_path, 2)
         assert kept["training"]["epoch"] == 2
         again = worker(proposal, tmp_path)
@@ -317,10 +317,10 @@ class TestFastAutoAugment:
             stratified_folds(labels[:4], 5, seed=1)
 
     def test_trying_policies_leaves_the_classifier_as_it_is(
-        self, task: Task, tmp_path: Path
+        self, setup: Setup, tmp_path: Path
     ) -> None:
         search = search_of("fast_autoaugment")
-        worker = worker_of("fast_autoaugment", task)
+        worker = worker_of("fast_autoaugment", setup)
         drive(search, worker, tmp_path, most=3)  # the networks
         before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")}
         assert len(before) == 3
@@ -333,19 +333,19 @@ class TestFastAutoAugment:
                 assert torch.equal(weights, kept[key])
 
     def test_networks_are_trained_without_their_fold_and_without_augmentation(
-        self, task: Task, tmp_path: Path
+        self, setup: Setup, tmp_path: Path
     ) -> None:
-        search, moved = search_of("fast_autoaugment"), replace(task, predefined=Predefined(True))
+        search, moved = search_of("fast_autoaugment"), replace(setup, predefined=Predefined(True))
         proposal = search.ask()
         assert proposal is not None
-        plain = worker_of("fast_autoaugment", task)(proposal, made(tmp_path / "a"))
+        plain = worker_of("fast_autoaugment", setup)(proposal, made(tmp_path / "a"))
         assert worker_of("fast_autoaugment", moved)(proposal, made(tmp_path / "b")) == plain
 
-    def test_the_best_of_all_folds_are_merged(self, task: Task, tmp_path: Path) -> None:
+    def test_the_best_of_all_folds_are_merged(self, setup: Setup, tmp_path: Path) -> None:
         search = search_of("fast_autoaugment")
         assert isinstance(search, FastAutoAugment)
         search.keep_record(tmp_path)
-        carry_out(search, worker_of("fast_autoaugment", task))
+        carry_out(search, worker_of("fast_autoaugment", setup))
         policy = search.policy()
         assert isinstance(policy, SubPolicies)
         assert len(policy) == 3 * 2 * 2 * 2  # folds, repeats, kept, sub-policies
@@ -360,8 +360,8 @@ class TestFastAutoAugment:
             expected += [trial.params for trial in best]
         assert policy == search.settings.policy(expected)
 
-    def test_a_network_that_is_gone_is_one_line(self, task: Task, tmp_path: Path) -> None:
-        search, worker = search_of("fast_autoaugment"), worker_of("fast_autoaugment", task)
+    def test_a_network_that_is_gone_is_one_line(self, setup: Setup, tmp_path: Path) -> None:
+        search, worker = search_of("fast_autoaugment"), worker_of("fast_autoaugment", setup)
         drive(search, worker, tmp_path, most=3)
         for path in tmp_path.glob("*.pt"):
             path.unlink()

@@ -89,7 +89,7 @@ class Forecast:
         if cost is not None:
             # `cost` is that of an epoch of plain training with a policy
             epochs = search.trainings * training.epochs
-            more = search.equivalents(plan.setting("cpu").task(plan.search[0].seed)) / epochs
+            more = search.equivalents(plan.setting("cpu").setup(plan.search[0].seed)) / epochs
             overhead = TRIAL_SECONDS * search.proposals / epochs
             cost = _timing.Cost(cost.equivalents * more, cost.seconds * more + overhead)
         count = len(plan.search) * search.trainings
@@ -102,7 +102,7 @@ class Forecast:
         one = populations[plan.search[0].id]
         cost = self._cost(settings, _timing.member)
         if cost is not None:
-            splits = plan.setting("cpu").task(plan.search[0].seed).search_splits()
+            splits = plan.setting("cpu").setup(plan.search[0].seed).search_splits()
             more = 1 + validation_cost(*splits) / one.interval
             overhead = INTERVAL_SECONDS / one.interval
             cost = _timing.Cost(cost.equivalents * more, cost.seconds * more + overhead)

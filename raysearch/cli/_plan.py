@@ -239,9 +239,9 @@ def _given_checkpoints(
             raise RaysearchError(
                 f"method.shared_checkpoint={path}: not a checkpoint ({type(error).__name__})"
             ) from None
-        task = plan.setting("cpu").task(trial.seed)
+        setup = plan.setting("cpu").setup(trial.seed)
         try:
-            trials.fits(checkpoint, task, values["search"], values["method"])
+            trials.fits(checkpoint, setup, values["search"], values["method"])
         except RaysearchError as error:
             raise RaysearchError(f"method.shared_checkpoint={path}: {error}") from None
         found[trial.seed] = checkpoint

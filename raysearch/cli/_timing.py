@@ -41,9 +41,9 @@ def search(plan: Plan, batch_size: int) -> Work:
     """What a search trains: itself, what it begins with, or one of its many trials."""
     trials = plan.trial_search
     if trials is not None and not issubclass(trials, PreparedTrialSearch):
-        task = plan.setting("cpu").task(plan.search[0].seed)
+        setup = plan.setting("cpu").setup(plan.search[0].seed)
         sgd = {**plan.training(1), "batch_size": batch_size}
-        return Training(task, sgd, plan.uniform(), True, split=task.search_splits()[0])
+        return Training(setup, sgd, plan.uniform(), True, split=setup.search_splits()[0])
     job = plan.search_job("cpu")
     method = {**job.method, **({"warmup": 0.0} if "warmup" in job.method else {})}
     job = replace(job, search={**job.search, "batch_size": batch_size}, method=method)

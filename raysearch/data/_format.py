@@ -96,7 +96,7 @@ def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
         batches = split.subset(torch.from_numpy(some)).batches(
             64, device=torch.device("cpu"), generator=None
         )
-        pixels = torch.cat([images for images, _ in batches]).numpy()
+        pixels = torch.cat([images for images, _, _ in batches]).numpy()
     mean: list[float] = []
     std: list[float] = []
     for channel in range(pixels.shape[1]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,19 @@ from torch import Tensor
 
 from raysearch.errors import RaysearchError
 
-Batch = tuple[Tensor, Tensor]
+
+class Batch(NamedTuple):
+    """Some images of a split.
+
+    Attributes:
+        images: uint8 [B, C, H, W].
+        targets: what is to be predicted; class indices, int64 [B].
+        indices: which images of the split they are, int64 [B].
+    """
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
 
 
 def as_tensor(array: npt.NDArray[Any]) -> Tensor:
@@ -56,7 +68,7 @@ class Split(ABC):
             drop_last: leave out a last batch of fewer than `batch_size` images.
 
         Yields:
-            Images, uint8 [B, C, H, W], and labels, int64 [B]; both the caller's to change.
+            Batches on the device; their tensors are the caller's to change.
         """
 
     @abstractmethod
@@ -95,7 +107,7 @@ class TensorSplit(Split):
             raise ValueError(f"{len(pixels)} images, but labels of shape {targets.shape}")
         self._images = np.ascontiguousarray(pixels)
         self._labels = np.ascontiguousarray(targets, dtype=np.int64)
-        self._resident: dict[torch.device, Batch] = {}
+        self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
     def images(self) -> Tensor:
@@ -122,7 +134,7 @@ class TensorSplit(Split):
         for index in torch.split(order.to(device), check_batch_size(batch_size)):
             if drop_last and len(index) < batch_size:
                 return
-            yield images.index_select(0, index), labels.index_select(0, index)
+            yield Batch(images.index_select(0, index), labels.index_select(0, index), index)
 
     def subset(self, indices: Tensor) -> TensorSplit:
         index = indices.cpu().numpy()
@@ -136,7 +148,7 @@ class TensorSplit(Split):
             np.concatenate((self._labels, other._labels)),
         )
 
-    def _on(self, device: torch.device) -> Batch:
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._resident:
             images, labels = self.images, self.labels
             self._resident[device] = (images.to(device), labels.to(device))

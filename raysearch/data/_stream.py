@@ -69,7 +69,8 @@ class StreamSplit(Split):
             if drop_last and len(batch.indices) < batch_size:
                 return
             labels = torch.from_numpy(self._labels[batch.indices])
-            yield batch.pixels.to(device, non_blocking=True), labels.to(device)
+            indices = torch.from_numpy(batch.indices).to(device)
+            yield Batch(batch.pixels.to(device, non_blocking=True), labels.to(device), indices)
 
     def decode(
         self, batch_size: int, *, device: torch.device, generator: torch.Generator | None = None

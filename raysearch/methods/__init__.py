@@ -20,7 +20,7 @@ from raysearch.methods._trials import (
     tidy,
     unneeded,
 )
-from raysearch.training import Task
+from raysearch.training import Setup
 
 __all__ = [
     "FIXED",
@@ -87,7 +87,7 @@ def find_members(name: str) -> type[Member] | None:
 
 
 def build(
-    name: str, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]
+    name: str, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]
 ) -> SearchMethod:
     """What searches in one trial: the method of that name, or else what it begins with.
 
@@ -95,13 +95,13 @@ def build(
 
     Args:
         name: the method's.
-        task, search, method: see `SearchMethod`.
+        setup, search, method: see `SearchMethod`.
 
     Raises:
         RaysearchError: no such method, or settings that it does not take.
     """
     cls = find(name)
     if issubclass(cls, PreparedTrialSearch):
-        return cls.preparation(task, search, method)
+        return cls.preparation(setup, search, method)
     assert issubclass(cls, SearchMethod)
-    return cls(task, search, method)
+    return cls(setup, search, method)

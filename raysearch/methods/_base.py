@@ -8,7 +8,7 @@ from typing import Any
 
 from raysearch import ops
 from raysearch.policy import Policy, SubPolicies
-from raysearch.training import Predefined, Task
+from raysearch.training import Predefined, Setup
 
 
 class Method:
@@ -62,11 +62,11 @@ class SearchMethod(Method, ABC):
     epoch: int = 0
 
     @abstractmethod
-    def __init__(self, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+    def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         """Build the search.
 
         Args:
-            task: data, network, device and seed.
+            setup: data, network, device and seed.
             search: the `search` group of the configuration: how the classifier is trained.
             method: the `method` group: the method's own settings.
         """
@@ -109,4 +109,4 @@ class SearchMethod(Method, ABC):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from the `state_dict` of a search with the same task and settings."""
+        """Continue from the `state_dict` of a search with the same setup and settings."""

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from raysearch.data import Batch as Loaded
 from raysearch.hypergrad import Network, Parameters
 from raysearch.methods._base import SearchMethod
 from raysearch.training import (
     FlopCounter,
+    Setup,
     SGDSettings,
-    Task,
     autocast,
     finite_mean,
     plain_step_flops,
@@ -51,7 +52,7 @@ class ClassifierSearch(SearchMethod):
     A subclass says in `take_step` what a step does and keeps its own state.
 
     Args:
-        task: data, network, device and seed.
+        setup: data, network, device and seed.
         search: the fields of `SGDSettings` for the classifier.
 
     Attributes:
@@ -60,18 +61,18 @@ class ClassifierSearch(SearchMethod):
         steps: of the current epoch.
     """
 
-    def __init__(self, task: Task, search: Mapping[str, Any]) -> None:
-        self.task = task
+    def __init__(self, setup: Setup, search: Mapping[str, Any]) -> None:
+        self.setup = setup
         self.sgd = SGDSettings.of(search)
         self.epochs = self.sgd.epochs
-        self.train, self.val = task.search_splits()
+        self.train, self.val = setup.search_splits()
         self.steps = self.sgd.steps(len(self.train))
         self._unit = len(self.train) / self.sgd.batch_size  # batches, of plain training
-        self.generators = task.generators(0)
-        self.model = task.build_model()
+        self.generators = setup.generators(0)
+        self.model = setup.build_model()
         self.network = Network(self.model)
         self.optimizer = self.sgd.optimizer(self.model)
-        self.plain_flops = plain_step_flops(task, self.sgd.batch_size)
+        self.plain_flops = plain_step_flops(setup, self.sgd.batch_size)
         self._flops_of: dict[str, int] = {}  # by kind of step, counted the first time
         self._flops = 0
         self._last_val: dict[str, float] = {}  # not known before anything is validated
@@ -83,7 +84,7 @@ class ClassifierSearch(SearchMethod):
         """One step, but for the classifier's own update.
 
         Args:
-            images: uint8 [B, C, H, W] on the task's device, as they are.
+            images: uint8 [B, C, H, W] on the setup's device, as they are.
             labels: int64 [B].
             validation: normalised validation batches without end.
             step: in this epoch, from 0.
@@ -102,13 +103,13 @@ class ClassifierSearch(SearchMethod):
         """One epoch; see `SearchMethod.step`."""
         self.begin_epoch()
         self.steps = self.sgd.steps(len(self.train))
-        self.generators = self.task.generators(self.epoch)
+        self.generators = self.setup.generators(self.epoch)
         validation = self._validation_batches()
         losses: list[Tensor] = []
         validated: list[tuple[Tensor, Tensor]] = []
         self.model.train()
-        with seeded(self.task.seed, "dropout", self.epoch):
-            for step, (images, labels) in enumerate(self._train_batches()):
+        with seeded(self.setup.seed, "dropout", self.epoch):
+            for step, (images, labels, _) in enumerate(self._train_batches()):
                 lr = self.sgd.lr_at(self.epoch, step, self.steps)
                 taken = self.take_step(images, labels, validation, step, lr)
                 self._update(taken.gradient, lr)
@@ -132,11 +133,11 @@ class ClassifierSearch(SearchMethod):
             **searched,
         }
 
-    def _train_batches(self) -> Iterator[Batch]:
-        order = self.task.generator("order", self.epoch, device=torch.device("cpu"))
+    def _train_batches(self) -> Iterator[Loaded]:
+        order = self.setup.generator("order", self.epoch, device=torch.device("cpu"))
         yield from self.train.batches(
             self.sgd.batch_size,
-            device=self.task.device,
+            device=self.setup.device,
             generator=order,
             drop_last=len(self.train) >= self.sgd.batch_size,
         )
@@ -144,18 +145,18 @@ class ClassifierSearch(SearchMethod):
     def _validation_batches(self) -> Iterator[Batch]:
         """Normalised validation batches without end, in an order of this epoch's own."""
         for round_ in itertools.count():
-            order = self.task.generator("val", self.epoch, round_, device=torch.device("cpu"))
-            for images, labels in self.val.batches(
+            order = self.setup.generator("val", self.epoch, round_, device=torch.device("cpu"))
+            for images, labels, _ in self.val.batches(
                 self.sgd.batch_size,
-                device=self.task.device,
+                device=self.setup.device,
                 generator=order,
                 drop_last=len(self.val) >= self.sgd.batch_size,
             ):
-                yield self.task.normalise(images), labels
+                yield self.setup.normalise(images), labels
 
     def plain_step(self, images: Tensor, labels: Tensor) -> Taken:
         """Loss and gradient of normalised images at the classifier's weights, and no more."""
-        with autocast(self.task.device):
+        with autocast(self.setup.device):
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels)
         parameters = self.network.parameters()

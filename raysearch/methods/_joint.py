@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raysearch.errors import RaysearchError
+from raysearch.errors import DivergedError
 from raysearch.methods._augmenter import Augmenter, parameter_names
 from raysearch.methods._classifier import Batch, ClassifierSearch, Taken
 from raysearch.methods._joint_settings import JointSettings
 from raysearch.policy import Schedule, Transformations
-from raysearch.training import Predefined, Task, evaluate, network_document, seeded
+from raysearch.training import Predefined, Setup, evaluate, network_document, seeded
 
 DRAWS = 100  # of the augmenter that stand for it in a phase of the policy
 MEMORY = 0.95  # share that the mean square of the gradient's norm keeps from step to step
@@ -28,20 +28,20 @@ class Joint(ClassifierSearch):
     """A training whose augmentation is learned as it goes; the classifier is a result too.
 
     Args:
-        task: data, network, device and seed.
+        setup: data, network, device and seed.
         search: the fields of `SGDSettings` for the classifier.
         settings: the augmenter's.
     """
 
-    def __init__(self, task: Task, search: Mapping[str, Any], settings: JointSettings) -> None:
-        predefined = self.predefined(task.predefined, task.dataset.size)
-        super().__init__(replace(task, predefined=predefined), search)
-        names = parameter_names(settings.transformations, task.dataset.channels)
-        with seeded(task.seed, "augmenter"):
+    def __init__(self, setup: Setup, search: Mapping[str, Any], settings: JointSettings) -> None:
+        predefined = self.predefined(setup.predefined, setup.dataset.size)
+        super().__init__(replace(setup, predefined=predefined), search)
+        names = parameter_names(settings.transformations, setup.dataset.channels)
+        with seeded(setup.seed, "augmenter"):
             augmenter = Augmenter(names, settings.size, settings.gain)
-        self.augmenter = augmenter.to(task.device)
+        self.augmenter = augmenter.to(setup.device)
         self._joint = settings
-        self._square = torch.zeros((), device=task.device)  # running, of the gradient's norm
+        self._square = torch.zeros((), device=setup.device)  # running, of the gradient's norm
         self._moves = 0
         self._augmenter_optimizer = torch.optim.SGD(
             self.augmenter.parameters(),
@@ -81,13 +81,13 @@ class Joint(ClassifierSearch):
     ) -> Taken:
         """Augment, and then what the method does."""
         generators, self._step = self.generators, step
-        images = self.task.before(images, generators.images)
+        images = self.setup.before(images, generators.images)
         kind = self.step_kind(step)
 
         def work() -> Taken:
             with torch.set_grad_enabled(kind != "plain"):
                 augmented = self.augmenter.augment(images, generators.policy)
-            train = self.task.normalise(augmented), labels
+            train = self.setup.normalise(augmented), labels
             return self.joint_step(kind, train, validation, lr)
 
         self.augmenter.train()
@@ -121,7 +121,7 @@ class Joint(ClassifierSearch):
         """Draw what the augmenter now does: mean and spread of each parameter."""
         drawn = self._draw(self.epoch)
         if not bool((drawn.abs() < DIVERGED).all()):
-            raise RaysearchError(
+            raise DivergedError(
                 f"search: the augmenter diverged in epoch {self.epoch + 1}: use a smaller method.lr"
             )
         self._drawn.append(drawn)
@@ -134,9 +134,9 @@ class Joint(ClassifierSearch):
     @torch.no_grad()
     def _draw(self, epoch: int) -> Tensor:
         """Parameters of DRAWS images, [DRAWS, parameters], on the CPU."""
-        generator = self.task.generator("draws", epoch, device=torch.device("cpu"))
+        generator = self.setup.generator("draws", epoch, device=torch.device("cpu"))
         self.augmenter.train()  # with dropout, as the images of the training had it
-        with seeded(self.task.seed, "draws", epoch):
+        with seeded(self.setup.seed, "draws", epoch):
             drawn = self.augmenter.draw(DRAWS, generator)
         return torch.stack(list(drawn.values()), dim=1).cpu()
 
@@ -156,11 +156,11 @@ class Joint(ClassifierSearch):
 
     def trained(self) -> dict[str, Any]:
         """The jointly trained classifier."""
-        return network_document(self.model, self.task)
+        return network_document(self.model, self.setup)
 
     def test(self) -> dict[str, float]:
         """Test error (percent) and loss of the classifier."""
-        error, loss = evaluate(self.model, self.task, self.task.dataset.test)
+        error, loss = evaluate(self.model, self.setup, self.setup.dataset.test)
         return {"test_error": error, "test_loss": loss}
 
     def state_dict(self) -> dict[str, Any]:

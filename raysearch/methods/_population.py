@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from raysearch.methods._base import SearchMethod
-from raysearch.training import Task
+from raysearch.training import Setup
 
 Levels = list[list[int]]
 """A policy as a member is told: whole numbers in lists."""
@@ -62,7 +62,7 @@ class Member(SearchMethod):
     @abstractmethod
     def __init__(
         self,
-        task: Task,
+        setup: Setup,
         search: Mapping[str, Any],
         method: Mapping[str, Any],
         member: int = 0,

@@ -14,7 +14,7 @@ from raysearch.data import Split
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._base import SearchMethod
 from raysearch.policy import Policy
-from raysearch.training import Task, Training, evaluate, validation_cost
+from raysearch.training import Setup, Training, evaluate, validation_cost
 
 FORMAT = "raysearch-shared-checkpoint"
 
@@ -26,7 +26,7 @@ class SharedTraining(SearchMethod):
     optimiser's state, what it cost and what it was made with.
 
     Args:
-        task: data, network, device and seed.
+        setup: data, network, device and seed.
         search: the fields of `SGDSettings`.
         policy: augments the images; the uniform one minimises the expected divergence between
             the shared training and those that would have had a policy of their own (section 3.2).
@@ -35,12 +35,16 @@ class SharedTraining(SearchMethod):
     """
 
     def __init__(
-        self, task: Task, search: Mapping[str, Any], policy: Policy | None, made: Mapping[str, Any]
+        self,
+        setup: Setup,
+        search: Mapping[str, Any],
+        policy: Policy | None,
+        made: Mapping[str, Any],
     ) -> None:
-        train, self._val = task.search_splits()
+        train, self._val = setup.search_splits()
         self._validation = validation_cost(train, self._val)
         self._policy, self._search, self._made = policy, search, made
-        self.training = Training(task, search, policy, policy is not None, split=train)
+        self.training = Training(setup, search, policy, policy is not None, split=train)
         self.epochs = self.training.epochs
         self._final: dict[str, float] = {}
 
@@ -49,7 +53,7 @@ class SharedTraining(SearchMethod):
         metrics = self.training.step()
         self.epoch = self.training.epoch
         if self.epoch == self.epochs:
-            error, loss = validated(self.training.model, self.training.task, self._val, self.epoch)
+            error, loss = validated(self.training.model, self.training.setup, self._val, self.epoch)
             metrics |= {"val_error": error, "val_loss": loss}
             metrics["epoch_equivalents"] += self._validation
             self._final = metrics
@@ -65,7 +69,7 @@ class SharedTraining(SearchMethod):
         state = self.training.state_dict()
         return {
             "format": FORMAT,
-            "made": {**made_with(self.training.task, self._search), **self._made},
+            "made": {**made_with(self.training.setup, self._search), **self._made},
             "model": {name: tensor.cpu() for name, tensor in state["model"].items()},
             "optimizer": state["optimizer"],
             "metrics": dict(self._final),
@@ -81,31 +85,31 @@ class SharedTraining(SearchMethod):
         self.epoch = self.training.epoch
 
 
-def validated(model: nn.Module, task: Task, val: Split, epoch: int) -> tuple[float, float]:
+def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> tuple[float, float]:
     """Error (percent) and loss on the validation images after an epoch, counted from 1.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite; the last step of a training is not noticed
             otherwise.
     """
-    error, loss = evaluate(model, task, val)
+    error, loss = evaluate(model, setup, val)
     if not math.isfinite(loss):
         raise NonFiniteLossError("validation", epoch, 1)
     return error, loss
 
 
-def made_with(task: Task, search: Mapping[str, Any]) -> dict[str, Any]:
+def made_with(setup: Setup, search: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint was made with, by the names that a person knows it by."""
-    train, val = task.search_splits()
+    train, val = setup.search_splits()
     keys = ("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay")
     return {
-        "model": task.model,
-        "classes": list(task.dataset.classes),
-        "image size": list(task.dataset.size),
-        "channels": task.dataset.channels,
+        "model": setup.model,
+        "classes": list(setup.dataset.classes),
+        "image size": list(setup.dataset.size),
+        "channels": setup.dataset.channels,
         "training images": fingerprint(train),
         "validation images": fingerprint(val),
-        "predefined augmentation": vars(task.predefined).copy(),
+        "predefined augmentation": vars(setup.predefined).copy(),
         **{f"search.{key}": search[key] for key in keys},
     }
 
@@ -113,7 +117,7 @@ def made_with(task: Task, search: Mapping[str, Any]) -> dict[str, Any]:
 def fingerprint(split: Split) -> str:
     """How many images a split has, and a digest of its labels and first images."""
     digest = hashlib.sha256(split.labels.cpu().numpy().tobytes())
-    images, _ = next(iter(split.batches(64, device=torch.device("cpu"), generator=None)))
+    images, _, _ = next(iter(split.batches(64, device=torch.device("cpu"), generator=None)))
     digest.update(images.contiguous().numpy().tobytes())
     return f"{len(split)} ({digest.hexdigest()[:16]})"
 

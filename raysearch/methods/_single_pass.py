@@ -15,7 +15,7 @@ from raysearch.hypergrad import OneStep, one_step_rewards
 from raysearch.methods._classifier import Batch, ClassifierSearch, Taken
 from raysearch.methods._settings import RewardSettings
 from raysearch.policy import Policy
-from raysearch.training import Task
+from raysearch.training import Setup
 
 
 class SinglePass(ClassifierSearch):
@@ -25,14 +25,14 @@ class SinglePass(ClassifierSearch):
     and keeps the policy's own state, on the CPU.
 
     Args:
-        task: data, network, device and seed.
+        setup: data, network, device and seed.
         search: the fields of `SGDSettings` for the classifier.
         settings: the method's. In the epochs of warm-up, images augmented by the starting policy
             train the classifier, and no more; the policy's signal then comes from late training.
     """
 
-    def __init__(self, task: Task, search: Mapping[str, Any], settings: RewardSettings) -> None:
-        super().__init__(task, search)
+    def __init__(self, setup: Setup, search: Mapping[str, Any], settings: RewardSettings) -> None:
+        super().__init__(setup, search)
         self.warmup_epochs = min(self.epochs - 1, round(settings.warmup * self.epochs))
         self.steps_done = 0  # search steps, all epochs together
         self._difference, self._epsilon = settings.difference, settings.epsilon
@@ -46,7 +46,7 @@ class SinglePass(ClassifierSearch):
         """Augment a uint8 batch for a search step.
 
         Args:
-            images: uint8 [B, C, H, W] on the task's device.
+            images: uint8 [B, C, H, W] on the setup's device.
             generator: source of the policy's draws, on the CPU.
 
         Returns:
@@ -104,13 +104,13 @@ class SinglePass(ClassifierSearch):
         self, images: Tensor, labels: Tensor, validation: Iterator[Batch], step: int, lr: float
     ) -> Taken:
         """A search step, or a plain one on images augmented by the starting policy."""
-        task, generators = self.task, self.generators
+        setup, generators = self.setup, self.generators
         if self.epoch < self.warmup_epochs:
-            images = task.normalise(task.augment(images, self.current(), True, generators))
+            images = setup.normalise(setup.augment(images, self.current(), True, generators))
             return self.counted("plain", lambda: self.plain_step(images, labels))
-        images = task.before(images, generators.images)
+        images = setup.before(images, generators.images)
         rows, draw = self.sample(images, generators.policy)
-        rows = task.normalise(task.after(rows, generators.images))
+        rows = setup.normalise(setup.after(rows, generators.images))
         train = rows, labels.repeat(len(rows) // len(labels))
 
         def work() -> Taken:

@@ -16,7 +16,7 @@ import torch
 from raysearch.errors import RaysearchError
 from raysearch.methods._base import Method, SearchMethod
 from raysearch.policy import Policy
-from raysearch.training import Task
+from raysearch.training import Setup
 
 Values = Mapping[str, Any]
 SMALLEST_GROUP = 8
@@ -104,11 +104,11 @@ class TrialSearch(Method, ABC):
 
     @classmethod
     @abstractmethod
-    def worker(cls, task: Task, method: Values, training: Values, prepared: Values) -> Worker:
-        """Carries out the proposals of the search of the task's seed.
+    def worker(cls, setup: Setup, method: Values, training: Values, prepared: Values) -> Worker:
+        """Carries out the proposals of the search of the setup's seed.
 
         Args:
-            task: data, network, device and seed.
+            setup: data, network, device and seed.
             method, training: see the class.
             prepared: what the preparation left, of a `PreparedTrialSearch`; else empty.
         """
@@ -129,7 +129,7 @@ class TrialSearch(Method, ABC):
         return 0
 
     @abstractmethod
-    def equivalents(self, task: Task) -> float:
+    def equivalents(self, setup: Setup) -> float:
         """Arithmetic of all that it will ask for, in epoch-equivalents; at most, of trials that
         may be given up.
         """
@@ -285,12 +285,12 @@ class PreparedTrialSearch(TrialSearch):
 
     @classmethod
     @abstractmethod
-    def preparation(cls, task: Task, search: Values, method: Values) -> SearchMethod:
+    def preparation(cls, setup: Setup, search: Values, method: Values) -> SearchMethod:
         """That training, whose `trained()` goes to every worker."""
 
     @classmethod
     @abstractmethod
-    def fits(cls, prepared: Values, task: Task, search: Values, method: Values) -> None:
+    def fits(cls, prepared: Values, setup: Setup, search: Values, method: Values) -> None:
         """That what another run's preparation left can be used here.
 
         Raises:

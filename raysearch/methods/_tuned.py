@@ -18,7 +18,7 @@ from raysearch.methods._study import Pruning, Space, Study, Tried, Watch, packed
 from raysearch.methods._trials import Proposal, RoundSearch, Values, file_of, mean_of
 from raysearch.policy import Policy
 from raysearch.states import load, save_whole
-from raysearch.training import Task, Training, validation_cost
+from raysearch.training import Setup, Training, validation_cost
 
 
 @dataclass(frozen=True)
@@ -101,20 +101,20 @@ class Tuned(RoundSearch):
         return at_once
 
     @classmethod
-    def worker(cls, task: Task, method: Values, training: Values, prepared: Values) -> Trainer:
+    def worker(cls, setup: Setup, method: Values, training: Values, prepared: Values) -> Trainer:
         """Carries out whole trainings."""
         settings = cls.settings_of(method)
-        return Trainer(task, settings, training, partial(cls.policy_of, settings))
+        return Trainer(setup, settings, training, partial(cls.policy_of, settings))
 
     @property
     def files(self) -> int:
         """One for each training of a round."""
         return self._parallel
 
-    def equivalents(self, task: Task) -> float:
+    def equivalents(self, setup: Setup) -> float:
         """As if none were given up; validated after every interval, and at the end."""
         looks = -(-self._epochs // self.settings.interval)
-        each = self._epochs + looks * validation_cost(*task.search_splits())
+        each = self._epochs + looks * validation_cost(*setup.search_splits())
         return self.trainings * each
 
     def policy(self) -> Policy:
@@ -194,7 +194,7 @@ class Trainer:
     """The worker's part: a whole training for each proposal, unless it is given up.
 
     Args:
-        task: data, network, device and seed.
+        setup: data, network, device and seed.
         settings: the method's.
         training: the fields of `SGDSettings`.
         policy_of: from parameters to a policy.
@@ -202,14 +202,14 @@ class Trainer:
 
     def __init__(
         self,
-        task: Task,
+        setup: Setup,
         settings: TunedSettings,
         training: Values,
         policy_of: Callable[[Mapping[str, Any]], Policy],
     ) -> None:
-        self.task, self.settings = task, settings
+        self.setup, self.settings = setup, settings
         self._sgd, self._policy_of = training, policy_of
-        self._train, self._val = task.search_splits()
+        self._train, self._val = setup.search_splits()
         self._validation = validation_cost(self._train, self._val)
 
     def __call__(self, proposal: Proposal, folder: Path) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class Trainer:
             which were seen last; `train_loss`, `lr` and `epoch_equivalents`.
         """
         policy = self._policy_of(json.loads(proposal.values["params"]))
-        training = Training(self.task, self._sgd, policy, True, split=self._train)
+        training = Training(self.setup, self._sgd, policy, True, split=self._train)
         watch = Watch(self.settings.pruning, bytes(proposal.values["before"]))
         path = file_of(folder, proposal.id)
         kept = load(path) if path.exists() else {"training": None, "seen": {}, "metrics": {}}
@@ -235,7 +235,7 @@ class Trainer:
             metrics |= training.step()
             if training.epoch % self.settings.interval and training.epoch < training.epochs:
                 continue
-            error, loss = validated(training.model, self.task, self._val, training.epoch)
+            error, loss = validated(training.model, self.setup, self._val, training.epoch)
             metrics |= {"val_error": error, "val_loss": loss}
             seen[training.epoch] = error if self.settings.objective == "error" else loss
             gone = watch.hopeless(training.epoch, seen[training.epoch])

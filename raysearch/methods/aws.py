@@ -30,7 +30,7 @@ from raysearch.methods._shared import (
 )
 from raysearch.methods._trials import PreparedTrialSearch, Proposal, Values
 from raysearch.policy import Pairs
-from raysearch.training import Task, Training, derive_seed, validation_cost
+from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 
 @dataclass(frozen=True)
@@ -94,26 +94,26 @@ class Aws(PairSearch, PreparedTrialSearch):
         return AwsSettings.of(method).uniform
 
     @classmethod
-    def preparation(cls, task: Task, search: Values, method: Values) -> SharedTraining:
+    def preparation(cls, setup: Setup, search: Values, method: Values) -> SharedTraining:
         """Stage 1."""
         settings = AwsSettings.of(method)
         search = {**search, "label_smoothing": settings.label_smoothing}
-        return SharedTraining(task, search, settings.uniform, settings.made)
+        return SharedTraining(setup, search, settings.uniform, settings.made)
 
     @classmethod
-    def fits(cls, prepared: Values, task: Task, search: Values, method: Values) -> None:
+    def fits(cls, prepared: Values, setup: Setup, search: Values, method: Values) -> None:
         """See `PreparedTrialSearch.fits`."""
         settings = AwsSettings.of(method)
-        check_fits(prepared, {**made_with(task, search), **settings.made})
+        check_fits(prepared, {**made_with(setup, search), **settings.made})
 
     @classmethod
-    def worker(cls, task: Task, method: Values, finetune: Values, prepared: Values) -> FineTuner:
+    def worker(cls, setup: Setup, method: Values, finetune: Values, prepared: Values) -> FineTuner:
         """Fine-tunes the shared checkpoint."""
-        return FineTuner(task, AwsSettings.of(method), finetune, prepared)
+        return FineTuner(setup, AwsSettings.of(method), finetune, prepared)
 
-    def equivalents(self, task: Task) -> float:
+    def equivalents(self, setup: Setup) -> float:
         """The fine-tunings, each validated after every epoch."""
-        return self.trainings * self._epochs * (1 + validation_cost(*task.search_splits()))
+        return self.trainings * self._epochs * (1 + validation_cost(*setup.search_splits()))
 
     def policy(self) -> Pairs:
         """The distribution as it stands."""
@@ -132,21 +132,21 @@ class FineTuner:
     """The worker's part: a fine-tuning of the shared checkpoint for each proposal.
 
     Args:
-        task: data, network and device; its seed divides the images.
+        setup: data, network and device; its seed divides the images.
         settings: the method's.
         finetune: the fields of `SGDSettings`.
         prepared: the shared checkpoint.
     """
 
     def __init__(
-        self, task: Task, settings: AwsSettings, finetune: Values, prepared: Values
+        self, setup: Setup, settings: AwsSettings, finetune: Values, prepared: Values
     ) -> None:
-        self.task, self.settings = task, settings
+        self.setup, self.settings = setup, settings
         self._prepared = prepared
         self._uniform = settings.uniform
-        train, self._val = task.search_splits()
+        train, self._val = setup.search_splits()
         sgd = {**finetune, "label_smoothing": settings.label_smoothing}
-        self._training = Training(task, sgd, None, True, split=train)
+        self._training = Training(setup, sgd, None, True, split=train)
         self._validation = validation_cost(train, self._val)
         self._groups = self._training.optimizer.state_dict()["param_groups"]
 
@@ -160,7 +160,7 @@ class FineTuner:
         """
         policy = TrialPairs.of(self._uniform, proposal, self.settings.draws)
         training = self._training
-        training.task = replace(self.task, seed=proposal.values["seed"])
+        training.setup = replace(self.setup, seed=proposal.values["seed"])
         training.policy = policy
         # its own copy of the momentum, which a step changes; settings are the fine-tuning's
         state = copy.deepcopy(self._prepared["optimizer"]["state"])
@@ -170,7 +170,7 @@ class FineTuner:
         found: list[tuple[float, float]] = []
         while training.epoch < training.epochs:
             metrics = training.step()
-            found.append(validated(training.model, self.task, self._val, training.epoch))
+            found.append(validated(training.model, self.setup, self._val, training.epoch))
         errors, losses = zip(*found, strict=True)
         rewards = [self.settings.reward_of(*one) for one in found]
         best = sorted(rewards, reverse=True)[: self.settings.best]

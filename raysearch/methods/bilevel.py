@@ -29,15 +29,15 @@ from raysearch.hypergrad import SGDRule, TrainStep, image_gradients, train_step,
 from raysearch.methods._classifier import Batch, Taken
 from raysearch.methods._joint import Joint
 from raysearch.methods._joint_settings import BilevelSettings
-from raysearch.training import FlopCounter, Task, derive_seed, estimate_statistics
+from raysearch.training import FlopCounter, Setup, derive_seed, estimate_statistics
 
 
 class Bilevel(Joint):
     """The search; see the module's text and `SearchMethod`."""
 
-    def __init__(self, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+    def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings: BilevelSettings = BilevelSettings.of(method)
-        super().__init__(task, search, self.settings)
+        super().__init__(setup, search, self.settings)
         sgd = self.sgd
         self._rule = SGDRule(sgd.momentum, sgd.nesterov and sgd.momentum > 0, sgd.weight_decay)
         self._window: list[
@@ -47,8 +47,8 @@ class Bilevel(Joint):
     def begin_epoch(self) -> None:
         """Divide the images anew, if at all."""
         if self.settings.resplit:
-            seed = derive_seed(self.task.seed, "split", self.epoch)
-            splits = self.task.dataset.search_splits(seed, self.task.val_fraction)
+            seed = derive_seed(self.setup.seed, "split", self.epoch)
+            splits = self.setup.dataset.search_splits(seed, self.setup.val_fraction)
             self.train, self.val = splits
 
     def step_kind(self, step: int) -> str:
@@ -66,7 +66,7 @@ class Bilevel(Joint):
         """See `Joint.end_epoch`; after the last, the classifier is made ready for clean images."""
         if self.settings.clean_statistics and self.epoch + 1 == self.epochs:
             with FlopCounter() as counter:
-                estimate_statistics(self.model, self.task, self.train, self.sgd.batch_size)
+                estimate_statistics(self.model, self.setup, self.train, self.sgd.batch_size)
             self.add_flops(counter.total)
         return super().end_epoch()
 

@@ -46,19 +46,19 @@ from raysearch.methods._dada_settings import DadaSettings
 from raysearch.methods._reward_scale import RewardScale
 from raysearch.methods._single_pass import SinglePass
 from raysearch.policy import SubPolicies, random_draws
-from raysearch.training import Task, seeded
+from raysearch.training import Setup, seeded
 
 
 class Dada(SinglePass):
     """The search; see the module's text and `SearchMethod`."""
 
-    def __init__(self, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+    def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings = settings = DadaSettings.of(method)
-        super().__init__(task, search, settings)
+        super().__init__(setup, search, settings)
         self.pairs = list(itertools.combinations(settings.operations, 2))
         self._ids = torch.tensor([[ops.operation_id(n) for n in pair] for pair in self.pairs])
         shape = self._ids.shape
-        with seeded(task.seed, "policy"):
+        with seeded(setup.seed, "policy"):
             self.alpha = settings.alpha * torch.randn(len(self.pairs))
             self.control = ControlVariate(len(self.pairs), 2, settings.temperature)
         self.beta = torch.full(shape, settings.probability).logit()

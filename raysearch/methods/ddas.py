@@ -48,7 +48,7 @@ from raysearch.methods._ddas_settings import DdasSettings
 from raysearch.methods._reward_scale import RewardScale
 from raysearch.methods._single_pass import SinglePass
 from raysearch.policy import Candidates, Schedule
-from raysearch.training import Task
+from raysearch.training import Setup
 
 PAIR = 2  # candidates that an augmented image goes through
 
@@ -98,9 +98,9 @@ def divergence(tau: Tensor, a: Tensor, start: float, log_start: Tensor) -> Tenso
 class Ddas(SinglePass):
     """The search; see the module's text and `SearchMethod`."""
 
-    def __init__(self, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+    def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings = settings = DdasSettings.of(method)
-        super().__init__(task, search, settings)
+        super().__init__(setup, search, settings)
         self.start = self.uniform(method)
         self._log_start = self.start.probabilities.float().log()
         self.tau = torch.tensor(settings.augment).logit()

@@ -28,7 +28,7 @@ from raysearch.methods._study import Study, Tried
 from raysearch.methods._trials import Proposal, RoundSearch, Values, file_of, mean_of
 from raysearch.policy import SubPolicies
 from raysearch.states import load, save_whole
-from raysearch.training import Task, Training, derive_seed, evaluate, validation_cost
+from raysearch.training import Setup, Training, derive_seed, evaluate, validation_cost
 
 LENGTH = 2  # operations of a sub-policy
 SAVED = 10  # epochs between two savings of a network's training
@@ -146,9 +146,9 @@ class FastAutoAugment(RoundSearch):
         return math.ceil(at_once / FastAutoAugmentSettings.of(method).folds)
 
     @classmethod
-    def worker(cls, task: Task, method: Values, training: Values, prepared: Values) -> Matcher:
+    def worker(cls, setup: Setup, method: Values, training: Values, prepared: Values) -> Matcher:
         """Trains networks, and tries policies on them."""
-        return Matcher(task, FastAutoAugmentSettings.of(method), training)
+        return Matcher(setup, FastAutoAugmentSettings.of(method), training)
 
     @property
     def trainings(self) -> int:
@@ -166,10 +166,10 @@ class FastAutoAugment(RoundSearch):
         """The networks."""
         return self.settings.folds
 
-    def equivalents(self, task: Task) -> float:
+    def equivalents(self, setup: Setup) -> float:
         """The networks' trainings, and the policies' passes over what they are tried on."""
-        s, data = self.settings, task.dataset
-        images, unit = len(data.train), len(task.search_splits()[0])
+        s, data = self.settings, setup.dataset
+        images, unit = len(data.train), len(setup.search_splits()[0])
         tried_on = images / s.folds if data.val is None else len(data.val)
         trained = s.folds * self._epochs * images * (1 - 1 / s.folds)
         passes = s.folds + (self.proposals - s.folds) * s.draws
@@ -276,16 +276,16 @@ class Matcher:
     """The worker's part.
 
     Args:
-        task: data, network, device and seed.
+        setup: data, network, device and seed.
         settings: the method's.
         training: the fields of `SGDSettings`, for the networks.
     """
 
-    def __init__(self, task: Task, settings: FastAutoAugmentSettings, training: Values) -> None:
-        self.task, self.settings, self._sgd = task, settings, training
-        self._all = task.dataset.train  # all of it, where the data have no validation split
-        self._unit = task.search_splits()[0]
-        seed = derive_seed(task.seed, "folds")
+    def __init__(self, setup: Setup, settings: FastAutoAugmentSettings, training: Values) -> None:
+        self.setup, self.settings, self._sgd = setup, settings, training
+        self._all = setup.dataset.train  # all of it, where the data have no validation split
+        self._unit = setup.search_splits()[0]
+        seed = derive_seed(setup.seed, "folds")
         self._folds = stratified_folds(self._all.labels, settings.folds, seed)
         self._networks: dict[str, nn.Module] = {}
 
@@ -304,7 +304,7 @@ class Matcher:
         policy = self.settings.policy([json.loads(values["params"])])
         generator = torch.Generator().manual_seed(values["seed"])
         found = [
-            evaluate(model, self.task, held_out, before=lambda x: policy(x, generator))
+            evaluate(model, self.setup, held_out, before=lambda x: policy(x, generator))
             for _ in range(self.settings.draws)
         ]
         errors, losses = zip(*found, strict=True)
@@ -316,13 +316,13 @@ class Matcher:
 
     def _held_out(self, fold: int) -> Split:
         """What policies are tried on with the network that does not know it."""
-        val = self.task.dataset.val
+        val = self.setup.dataset.val
         return self._all.subset(self._folds[fold]) if val is None else val
 
     def _train(self, fold: int, held_out: Split, path: Path) -> dict[str, Any]:
         others = [own for i, own in enumerate(self._folds) if i != fold]
         split = self._all.subset(torch.cat(others).sort().values)
-        training = Training(self.task, self._sgd, None, False, split=split)
+        training = Training(self.setup, self._sgd, None, False, split=split)
         metrics: dict[str, float] = {}
         if path.exists():
             kept = load(path)
@@ -332,7 +332,7 @@ class Matcher:
             metrics = training.step()
             if training.epoch % SAVED == 0 or training.epoch == training.epochs:
                 save_whole(path, {"training": training.state_dict(), "metrics": metrics})
-        error, loss = validated(training.model, self.task, held_out, training.epoch)
+        error, loss = validated(training.model, self.setup, held_out, training.epoch)
         cost = metrics["epoch_equivalents"] + validation_cost(self._unit, held_out)
         return {**metrics, "val_error": error, "val_loss": loss, "epoch_equivalents": cost}
 
@@ -341,7 +341,7 @@ class Matcher:
         if path.stem not in self._networks:
             if not path.exists():
                 raise RaysearchError(f"{path} is missing: a network that the search trained")
-            model = self.task.build_model()
+            model = self.setup.build_model()
             model.load_state_dict(load(path)["training"]["model"])
             self._networks[path.stem] = model
         return self._networks[path.stem]

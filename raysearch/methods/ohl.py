@@ -34,7 +34,7 @@ from raysearch.methods._shared import validated
 from raysearch.methods._trials import Proposal, Values, file_of
 from raysearch.policy import Pairs, Schedule
 from raysearch.states import load, save_whole
-from raysearch.training import Task, Training, derive_seed, validation_cost
+from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 PHASES = 40  # of the policy at most; a longer search's rounds are put together
 PROBABILITIES = 400_000  # in all phases together: below 10 MB as a file
@@ -95,9 +95,9 @@ class Ohl(PairSearch):
         return OhlSettings.of(method).uniform
 
     @classmethod
-    def worker(cls, task: Task, method: Values, training: Values, prepared: Values) -> Replica:
+    def worker(cls, setup: Setup, method: Values, training: Values, prepared: Values) -> Replica:
         """Trains replicas."""
-        return Replica(task, OhlSettings.of(method), training)
+        return Replica(setup, OhlSettings.of(method), training)
 
     @property
     def trainings(self) -> int:
@@ -114,9 +114,9 @@ class Ohl(PairSearch):
         """The replicas of a round, and the one that they start from."""
         return self._group + 1
 
-    def equivalents(self, task: Task) -> float:
+    def equivalents(self, setup: Setup) -> float:
         """A training for each replica, validated at the end of every round."""
-        validation = validation_cost(*task.search_splits())
+        validation = validation_cost(*setup.search_splits())
         return self._group * (self._epochs + self.rounds * validation)
 
     def policy(self) -> Schedule:
@@ -166,17 +166,17 @@ class Replica:
     """The worker's part: a round's training of one replica for each proposal.
 
     Args:
-        task: data, network, device and seed.
+        setup: data, network, device and seed.
         settings: the method's.
         training: the fields of `SGDSettings`, of the training that all rounds make up together.
     """
 
-    def __init__(self, task: Task, settings: OhlSettings, training: Values) -> None:
-        self.task, self.settings = task, settings
+    def __init__(self, setup: Setup, settings: OhlSettings, training: Values) -> None:
+        self.setup, self.settings = setup, settings
         self._uniform = settings.uniform
-        train, self._val = task.search_splits()
+        train, self._val = setup.search_splits()
         sgd = {**training, "label_smoothing": settings.label_smoothing}
-        self._training = Training(task, sgd, None, True, split=train)
+        self._training = Training(setup, sgd, None, True, split=train)
         self._interval = settings.interval(self._training.epochs)
         self._validation = validation_cost(train, self._val)
         self._initial = copy.deepcopy(self._training.state_dict())
@@ -197,13 +197,13 @@ class Replica:
         training = self._training
         # with no draws of its own a replica is told apart by those of its images
         seed = proposal.values["order" if self.settings.draws else "seed"]
-        training.task, training.policy = replace(self.task, seed=seed), policy
+        training.setup, training.policy = replace(self.setup, seed=seed), policy
         training.load_state_dict(self._start(proposal.values["start"], folder))
         first = training.epoch
         last = min(first + self._interval, training.epochs)
         while training.epoch < last:
             metrics = training.step()
-        error, loss = validated(training.model, self.task, self._val, last)
+        error, loss = validated(training.model, self.setup, self._val, last)
         save_whole(file_of(folder, proposal.id), training.state_dict())
         trained = metrics["epoch_equivalents"] * (last - first) / last
         return {

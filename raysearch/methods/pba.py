@@ -30,7 +30,7 @@ from raysearch.methods._population import Levels, Member
 from raysearch.methods._settings import MethodSettings
 from raysearch.methods._shared import validated
 from raysearch.policy import RandomOrder, Schedule
-from raysearch.training import Task, Training, derive_seed, validation_cost
+from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 MAX_LEVEL = 127  # levels are kept in a byte
 
@@ -183,22 +183,22 @@ class Pba(Member):
 
     def __init__(
         self,
-        task: Task,
+        setup: Setup,
         search: Mapping[str, Any],
         method: Mapping[str, Any],
         member: int = 0,
     ) -> None:
         self.settings = PbaSettings.of(method)
         self.interval = self.settings.interval
-        train, self._val = task.search_splits()
+        train, self._val = setup.search_splits()
         self._validation = validation_cost(train, self._val)
         # the images are divided by the search's seed, all else follows from the member's own
-        data = replace(task.dataset, train=train, val=self._val)
-        own = replace(task, dataset=data, seed=derive_seed(task.seed, "member", member))
+        data = replace(setup.dataset, train=train, val=self._val)
+        own = replace(setup, dataset=data, seed=derive_seed(setup.seed, "member", member))
         self.training = Training(own, search, None, True, split=train)
         self.epochs = self.training.epochs
         self._lineage: list[Tensor] = []  # of every epoch, int8 [2, entries]
-        self.follow(self.population(task.seed, search, method).start(member))
+        self.follow(self.population(setup.seed, search, method).start(member))
 
     @classmethod
     def population(
@@ -231,7 +231,7 @@ class Pba(Member):
         self._lineage.append(self._levels)
         if self.epoch % self.interval == 0 or self.epoch == self.epochs:
             training = self.training
-            error, loss = validated(training.model, training.task, self._val, self.epoch)
+            error, loss = validated(training.model, training.setup, self._val, self.epoch)
             score = -loss if self.settings.score == "loss" else 1 - error / 100
             metrics |= {"val_error": error, "val_loss": loss, "score": score}
         validations = self.epoch // self.interval

@@ -16,15 +16,15 @@ from torch import Tensor
 from raysearch.methods._classifier import Batch, Taken
 from raysearch.methods._joint import Joint
 from raysearch.methods._joint_settings import JointSettings
-from raysearch.training import Task, evaluate
+from raysearch.training import Setup, evaluate
 
 
 class Stn(Joint):
     """The training; see the module's text and `SearchMethod`."""
 
-    def __init__(self, task: Task, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
-        super().__init__(task, search, JointSettings.of(method))
-        self.train = task.dataset.full_train()  # nothing is validated
+    def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+        super().__init__(setup, search, JointSettings.of(method))
+        self.train = setup.dataset.full_train()  # nothing is validated
 
     def joint_step(self, kind: str, train: Batch, validation: Iterator[Batch], lr: float) -> Taken:
         """One gradient of the training loss for w and φ alike."""
@@ -37,13 +37,13 @@ class Stn(Joint):
 
     def test(self) -> dict[str, float]:
         """Test error (percent) and loss on transformed test images, one draw for each."""
-        generator = self.task.generator("test", device=torch.device("cpu"))
+        generator = self.setup.generator("test", device=torch.device("cpu"))
         self.augmenter.eval()
 
         def transformed(images: Tensor) -> Tensor:
             return self.augmenter.augment(images, generator)
 
-        error, loss = evaluate(self.model, self.task, self.task.dataset.test, before=transformed)
+        error, loss = evaluate(self.model, self.setup, self.setup.dataset.test, before=transformed)
         return {"test_error": error, "test_loss": loss}
 
 

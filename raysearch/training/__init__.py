@@ -1,11 +1,11 @@
-"""The plain training loop, its settings, its cost, and the task that it works on."""
+"""The plain training loop, its settings, its cost, and the setup that it works on."""
 
 from __future__ import annotations
 
 from raysearch.training._cost import FlopCounter, plain_step_flops, validation_cost
 from raysearch.training._memory import keep_freed_memory
 from raysearch.training._network import TrainedNetwork, load_network, network_document
-from raysearch.training._task import Predefined, Task, derive_seed, seeded
+from raysearch.training._setup import Predefined, Setup, derive_seed, seeded
 from raysearch.training._training import (
     SGDSettings,
     Training,
@@ -19,7 +19,7 @@ __all__ = [
     "FlopCounter",
     "Predefined",
     "SGDSettings",
-    "Task",
+    "Setup",
     "TrainedNetwork",
     "Training",
     "autocast",

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 from raysearch import models
 from raysearch.data import Split
-from raysearch.training._task import Task
+from raysearch.training._setup import Setup
 
 
 class FlopCounter(TorchDispatchMode):
@@ -37,15 +37,15 @@ class FlopCounter(TorchDispatchMode):
         return out
 
 
-def plain_step_flops(task: Task, batch_size: int) -> int:
+def plain_step_flops(setup: Setup, batch_size: int) -> int:
     """Arithmetic of one plain training step on a batch: forward and backward.
 
     Done on PyTorch's meta device: nothing is computed.
     """
     with torch.device("meta"):
-        data = task.dataset
+        data = setup.dataset
         model = models.build(
-            task.model, classes=len(data.classes), channels=data.channels, size=data.size
+            setup.model, classes=len(data.classes), channels=data.channels, size=data.size
         )
         images = torch.empty(batch_size, data.channels, *data.size)
         labels = torch.empty(batch_size, dtype=torch.int64)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from raysearch import models
 from raysearch.errors import RaysearchError
 from raysearch.states import load
-from raysearch.training._task import Task
+from raysearch.training._setup import Setup
 
 KEYS = ("model", "classes", "channels", "size", "mean", "std", "weights")
 LARGEST = 8192  # pixels of a side
@@ -55,11 +55,11 @@ class TrainedNetwork(nn.Module):
         return logits
 
 
-def network_document(model: nn.Module, task: Task) -> dict[str, Any]:
+def network_document(model: nn.Module, setup: Setup) -> dict[str, Any]:
     """All that `TrainedNetwork` needs: tensors, numbers and words."""
-    data = task.dataset
+    data = setup.dataset
     return {
-        "model": task.model,
+        "model": setup.model,
         "classes": list(data.classes),
         "channels": data.channels,
         "size": list(data.size),

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from raysearch.data import Split
 from raysearch.errors import NonFiniteLossError
 from raysearch.policy import Policy
-from raysearch.training._task import Task, seeded
+from raysearch.training._setup import Setup, seeded
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Training:
     epochs; a restored training continues bit for bit on CPU.
 
     Args:
-        task: data, network, device, seed.
+        setup: data, network, device, seed.
         settings: the fields of `SGDSettings`; others are ignored.
         policy: augments every training image, or None.
         predefined: whether the predefined augmentation is used.
@@ -83,22 +83,22 @@ class Training:
 
     def __init__(
         self,
-        task: Task,
+        setup: Setup,
         settings: Mapping[str, Any],
         policy: Policy | None,
         predefined: bool,
         *,
         split: Split | None = None,
     ) -> None:
-        self.task = task
+        self.setup = setup
         self.settings = SGDSettings.of(settings)
         self.policy = policy
         self.predefined = predefined
         self.epochs = self.settings.epochs
         self.epoch = 0
-        self._split = split or task.dataset.full_train()
-        self._reference = len(task.search_splits()[0])  # the unit of epoch-equivalents
-        self.model = task.build_model()
+        self._split = split or setup.dataset.full_train()
+        self._reference = len(setup.search_splits()[0])  # the unit of epoch-equivalents
+        self.model = setup.build_model()
         self.optimizer = self.settings.optimizer(self.model)
 
     def step(self) -> dict[str, float]:
@@ -110,27 +110,27 @@ class Training:
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
         """
-        task, settings = self.task, self.settings
+        setup, settings = self.setup, self.settings
         steps, copies = settings.steps(len(self._split)), settings.enlarge_batch
         used = min(len(self._split), steps * settings.batch_size)  # the rest of a batch is left out
-        generators = task.generators(self.epoch)
+        generators = setup.generators(self.epoch)
         batches = self._split.batches(
             settings.batch_size,
-            device=task.device,
-            generator=task.generator("order", self.epoch, device=torch.device("cpu")),
+            device=setup.device,
+            generator=setup.generator("order", self.epoch, device=torch.device("cpu")),
             drop_last=len(self._split) >= settings.batch_size,
         )
         self.model.train()
         losses: list[Tensor] = []
-        with seeded(task.seed, "dropout", self.epoch):
-            for step, (images, labels) in enumerate(batches):
+        with seeded(setup.seed, "dropout", self.epoch):
+            for step, (images, labels, _) in enumerate(batches):
                 for group in self.optimizer.param_groups:
                     group["lr"] = settings.lr_at(self.epoch, step, steps)
                 progress = (self.epoch + step / steps) / self.epochs
                 if copies > 1:
                     images, labels = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
-                images = task.augment(images, self.policy, self.predefined, generators, progress)
-                losses.append(self._update(task.normalise(images), labels))
+                images = setup.augment(images, self.policy, self.predefined, generators, progress)
+                losses.append(self._update(setup.normalise(images), labels))
         loss = finite_mean(losses, "training", self.epoch)
         self.epoch += 1
         return {
@@ -152,7 +152,7 @@ class Training:
 
     def test(self) -> dict[str, float]:
         """Error (percent) and loss on the test split: `test_error`, `test_loss`."""
-        error, loss = evaluate(self.model, self.task, self.task.dataset.test)
+        error, loss = evaluate(self.model, self.setup, self.setup.dataset.test)
         return {"test_error": error, "test_loss": loss}
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state_dict` of a training with the same task and settings."""
+        """Continue from a `state_dict` of a training with the same setup and settings."""
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -191,7 +191,7 @@ def finite_mean(losses: list[Tensor], where: str, epoch: int) -> float:
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    task: Task,
+    setup: Setup,
     split: Split,
     batch_size: int = 512,
     *,
@@ -200,24 +200,24 @@ def evaluate(
     """Error in percent and mean cross-entropy of a network on a split, without augmentation.
 
     Args:
-        model, task, split, batch_size: what to evaluate, and on what.
+        model, setup, split, batch_size: what to evaluate, and on what.
         before: carried out on each batch before normalisation, for networks that are meant to be
             used with a transformation; from uint8 [B, C, H, W] to that or to [0, 1].
     """
     model.eval()
-    wrong = torch.zeros((), device=task.device)
-    loss = torch.zeros((), device=task.device)
-    for images, labels in split.batches(batch_size, device=task.device, generator=None):
+    wrong = torch.zeros((), device=setup.device)
+    loss = torch.zeros((), device=setup.device)
+    for images, labels, _ in split.batches(batch_size, device=setup.device, generator=None):
         images = images if before is None else before(images)
-        with autocast(task.device):
-            logits = model(task.normalise(images)).float()
+        with autocast(setup.device):
+            logits = model(setup.normalise(images)).float()
         wrong += (logits.argmax(1) != labels).sum()
         loss += F.cross_entropy(logits, labels, reduction="sum")
     return 100 * float(wrong) / len(split), float(loss) / len(split)
 
 
 @torch.no_grad()
-def estimate_statistics(model: nn.Module, task: Task, split: Split, batch_size: int) -> None:
+def estimate_statistics(model: nn.Module, setup: Setup, split: Split, batch_size: int) -> None:
     """Set batch normalisation's running statistics to their mean over a split, as it is.
 
     A network that was trained on images transformed by an augmenter has the statistics of these;
@@ -230,8 +230,10 @@ def estimate_statistics(model: nn.Module, task: Task, split: Split, batch_size: 
         norm.momentum = None  # the plain mean over batches
     model.train()
     whole = len(split) >= batch_size
-    for images, _ in split.batches(batch_size, device=task.device, generator=None, drop_last=whole):
-        with autocast(task.device):
-            model(task.normalise(images))
+    for images, _, _ in split.batches(
+        batch_size, device=setup.device, generator=None, drop_last=whole
+    ):
+        with autocast(setup.device):
+            model(setup.normalise(images))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

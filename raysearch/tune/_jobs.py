@@ -13,7 +13,7 @@ from raysearch import methods
 from raysearch.data import Dataset
 from raysearch.methods import Member, SearchMethod, Worker
 from raysearch.policy import Policy
-from raysearch.training import Predefined, Task, Training
+from raysearch.training import Predefined, Setup, Training
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Setting:
     predefined: Mapping[str, Any]
     val_fraction: float
 
-    def task(self, seed: int) -> Task:
-        """The task of the trial with this seed."""
-        return Task(
+    def setup(self, seed: int) -> Setup:
+        """The setup of the trial with this seed."""
+        return Setup(
             dataset=self.dataset,
             model=self.model,
             device=torch.device(self.device),
@@ -55,7 +55,9 @@ class SearchJob:
     method: Mapping[str, Any]
 
     def __call__(self, policy: str | None, seed: int) -> SearchMethod:
-        return methods.build(self.method["name"], self.setting.task(seed), self.search, self.method)
+        return methods.build(
+            self.method["name"], self.setting.setup(seed), self.search, self.method
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class MemberJob:
     def __call__(self, seed: int, member: int) -> Member:
         cls = methods.find_members(self.method["name"])
         assert cls is not None
-        return cls(self.setting.task(seed), self.search, self.method, member)
+        return cls(self.setting.setup(seed), self.search, self.method, member)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class WorkerJob:
         assert cls is not None
         if isinstance(prepared, ray.ObjectRef):  # every worker fetches but its own seed's
             prepared = ray.get(prepared)
-        return cls.worker(self.setting.task(seed), self.method, self.training, prepared)
+        return cls.worker(self.setting.setup(seed), self.method, self.training, prepared)
 
 
 @dataclass(frozen=True)
@@ -111,5 +113,5 @@ class EvaluationJob:
     def __call__(self, policy: str | None, seed: int) -> Training:
         assert policy is not None
         augmentation, predefined = self.policies[policy]
-        task = replace(self.setting.task(seed), predefined=predefined or Predefined())
-        return Training(task, self.evaluation, augmentation, predefined is not None)
+        setup = replace(self.setting.setup(seed), predefined=predefined or Predefined())
+        return Training(setup, self.evaluation, augmentation, predefined is not None)

@@ -64,7 +64,7 @@ class Generators:
 
 
 @dataclass(frozen=True)
-class Task:
+class Setup:
     """Data, network, device and seed: what a search or a training is given.
 
     Attributes:
