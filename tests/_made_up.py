@@ -38,7 +38,8 @@ class MadeUpWork:
             os._exit(1)
         self.epoch += 1
         self.total += self.values.get("add", 1.0)
-        return {"total": self.total, "epoch_equivalents": float(self.epoch)}
+        worker = {"worker": float(os.getpid())} if self.values.get("pid") else {}
+        return {"total": self.total, "epoch_equivalents": float(self.epoch), **worker}
 
     def answer(self) -> Answer:
         values = {"total": self.total, "epoch_equivalents": float(self.epochs)}

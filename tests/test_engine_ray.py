@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from _made_up import Told, in_rounds, once
 
-from raysearch.engine import Wish, cluster, run
+from raysearch.engine import Place, Share, Wish, cluster, run
 from raysearch.engine import _ray as private
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _ray_running() -> Iterator[None]:
-    here = str(Path(__file__).parent)
-    with mock.patch.dict(os.environ, PYTHONPATH=here), cluster(Wish("cpu", cpus=2)):
+    before = os.environ.get("PYTHONPATH", "")  # else as it is: a token is this process's for life
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    with cluster(Wish("cpu", cpus=2)):
         yield
+    os.environ["PYTHONPATH"] = before
 
 
 def test_all_kinds_in_one_run(tmp_path: Path) -> None:
@@ -57,6 +59,25 @@ def test_one_that_dies_too_often_ends_its_method(tmp_path: Path) -> None:
         max_failures=1,
     )
     assert "after" in str(found.failed["made_up"]) or "No such file" in str(found.failed["made_up"])
+
+
+def test_short_trials_use_all_processes_and_are_not_reported_one_by_one(tmp_path: Path) -> None:
+    """No process is started in vain, and an epoch of a millisecond is no result of Tune's."""
+    told = Told()
+    entries = [once(f"{i}", epochs=100, seconds=0.002, pid=True) for i in range(20)]
+    found = run(entries, 0.0, folder=tmp_path, max_failures=0, watchers=[told])
+    workers = [outcome.metrics["worker"] for outcome in found.outcomes.values()]
+    assert len(set(workers)) == 2
+    assert len(list((tmp_path / "0").rglob("checkpoint_*"))) == 0
+    assert sum(event.startswith("progress 0 ") for event in told.events) == 100
+
+
+def test_two_kinds_of_shares_take_turns(tmp_path: Path) -> None:
+    """Processes that hold something else make room."""
+    half = {"search": Place(Share(0.5, 0.0, "cpu"), 4)}
+    entries = [once("a"), replace(once("b"), places=half), once("c"), in_rounds("d", 2)]
+    found = run(entries, 0.0, folder=tmp_path, max_failures=0)
+    assert len(found.outcomes) == 4
 
 
 def test_private_names_of_ray_are_there() -> None:
