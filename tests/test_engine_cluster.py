@@ -156,10 +156,9 @@ def test_nothing_of_rays_is_freed_while_ray_ends(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(
-        ray, "init", lambda **options: seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    )
+    seen: list[str] = []
+    name = "CUDA_VISIBLE_DEVICES"
+    monkeypatch.setattr(ray, "init", lambda **options: seen.append(os.environ[name]))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     for before in (None, "3"):
         monkeypatch.delenv(name, raising=False)
