@@ -105,7 +105,7 @@ def test_subset_and_join(split: Split) -> None:
     joined = split.subset(index).join(split.subset(torch.tensor([0])))
     expected = torch.tensor([5, 3, 30, 0])
     assert len(joined) == 4
-    assert torch.equal(joined.labels, torch.from_numpy(labels())[expected])
+    assert torch.equal(joined.targets, torch.from_numpy(labels())[expected])
     assert torch.equal(read(joined)[0][0], torch.from_numpy(pixels())[expected])
 
 
@@ -180,7 +180,7 @@ def test_a_million_files_pickle_small_and_fast() -> None:
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="uint8"):
         TensorSplit(torch.zeros(2, 1, 3, 3), torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="labels of shape"):
+    with pytest.raises(ValueError, match="targets of shape"):
         TensorSplit(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
 
 
