@@ -58,7 +58,8 @@ def test_given_parts(tmp_path: Path) -> None:
     assert data.train.targets.tolist() == [0, 0, 1, 1, 1]
     assert data.test.targets.tolist() == [1, 1]
     assert data.search_splits(0, 0.5) == (data.train, data.val)
-    assert len(data.full_train()) == 7
+    assert data.full_train().indices.tolist() == list(range(7))  # train and val have one base
+    assert data.val.indices.tolist() == [5, 6]
     assert (data.channels, data.size, data.skipped) == (3, (8, 8), 0)
     assert data.mean == pytest.approx((0.8 / 255,) * 3)
 

@@ -182,7 +182,8 @@ def _from_columns(table: _Table) -> npt.NDArray[np.float32]:
             f"{table.line(row)}: {str(cells[row, column])[:100]!r} in column "
             f"{table.header[column + 1]!r} is not 0 or 1"
         )
-    return (cells == "1").astype(np.float32)
+    has: npt.NDArray[np.float32] = (cells == "1").astype(np.float32)
+    return has
 
 
 def _part(table: _Table, has: npt.NDArray[np.float32], home: str | None, skip: bool) -> Part:

@@ -50,7 +50,8 @@ def own_splits(
             raise _of_other_size(f"{name}, image 0", images.shape[2:], shape)
         if targets.shape[1:] != read["train"][1].shape[1:]:
             raise RaysearchError(f"{name}: its labels are of another kind than those of train")
-        read[name] = np.repeat(images, channels // images.shape[1], axis=1), targets
+        if images.shape[1] < channels:
+            read[name] = np.repeat(images, channels, axis=1), targets
     names = _class_names(classes, train, read["train"][1])
     for name, (_, targets) in read.items():
         _check_labels(name, targets, names)
