@@ -151,7 +151,7 @@ def test_every_epoch_divides_the_images_anew() -> None:
     seen = []
     for _ in range(2):
         search.step()
-        seen.append(search.train.labels.clone())
+        seen.append(search.train.targets.clone())
         assert len(search.train) == 72
         assert len(search.val) == 24
     images = [next(search.train.batches(72, device=search.setup.device, generator=None))[0]]

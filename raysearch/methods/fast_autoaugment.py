@@ -20,7 +20,7 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from torch import Tensor, nn
 
-from raysearch.data import Split
+from raysearch.data import Split, strata
 from raysearch.errors import RaysearchError
 from raysearch.methods._settings import MethodSettings
 from raysearch.methods._shared import validated
@@ -286,7 +286,7 @@ class Matcher:
         self._all = setup.dataset.train  # all of it, where the data have no validation split
         self._unit = setup.search_splits()[0]
         seed = derive_seed(setup.seed, "folds")
-        self._folds = stratified_folds(self._all.labels, settings.folds, seed)
+        self._folds = stratified_folds(strata(self._all.targets), settings.folds, seed)
         self._networks: dict[str, nn.Module] = {}
 
     def __call__(self, proposal: Proposal, folder: Path) -> dict[str, Any]:
