@@ -246,6 +246,14 @@ def test_multi_label_split_keeps_proportions() -> None:
     assert not torch.equal(part, stratified_split(targets, 1000, 1)[1])
 
 
+def test_a_class_of_one_image_is_trained_on_and_named(tmp_path: Path) -> None:
+    parquet(tmp_path / "train.parquet", [*LISTS, [3]])
+    data = load(tmp_path, "parquet")
+    assert data.notes[-1].endswith("a search does not validate on: '3'")
+    train, _ = data.search_splits(0, 0.5)
+    assert train.targets.any(0).all()
+
+
 def test_where_both_sides_cannot_have_every_class_the_rest_does() -> None:
     circle = torch.tensor([[1.0, 0, 1], [1, 1, 0], [0, 1, 1]])  # each class on two of three images
     rest, part = stratified_split(circle, 0.3, 0)

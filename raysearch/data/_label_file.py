@@ -51,12 +51,12 @@ def find_label_files(root: Path) -> dict[str, Path]:
     `root/labels.csv` is one of all images; else each part has `root/<part>/labels.csv` or
     `root/<part>.csv`, and train has one.
     """
-    if (root / NAME).is_file():
+    if os.path.isfile(root / NAME):
         return {"train": root / NAME}
     found: dict[str, Path] = {}
     for part in PARTS:
         for path in (root / part / NAME, root / f"{part}.csv"):
-            if path.is_file():
+            if os.path.isfile(path):
                 found.setdefault(part, path)
     return found if "train" in found else {}
 
@@ -121,7 +121,7 @@ def _read(path: Path) -> _Table:
                 table.rows.append([cell.strip() for cell in row])
     if len(header) < 2 or not all(header[1:]):
         raise RaysearchError(f"{path} has another layout: {_FORMS}")
-    if (path.parent / header[0]).is_file():
+    if os.path.isfile(path.parent / header[0]):
         raise RaysearchError(f"{path} has no header, its first line names an image: {_FORMS}")
     twice = [name for name in header[1:] if header.count(name) > 1]
     if twice:

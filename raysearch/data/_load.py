@@ -60,7 +60,7 @@ def load_dataset(
         decoder, why = _decoder(parts, chosen, device)
         splits, skipped = _read(parts, decoder, chosen, progress)
     skipped += sum(part.skipped for part in listing.parts.values())
-    notes = [*listing.notes, *why]
+    notes = [*listing.notes, *why, *_seen_once(splits, listing.classes)]
     if skipped:
         notes.append(f"{where}: {skipped} files or rows were skipped, they are no readable images")
     for note in notes:
@@ -83,6 +83,18 @@ def load_dataset(
     )
 
 
+def _seen_once(splits: dict[str, Split], classes: tuple[str, ...]) -> list[str]:
+    """What to know of multi-label classes that a search has no image of to validate on."""
+    targets = splits["train"].targets
+    if targets.ndim == 1 or "val" in splits:
+        return []
+    once = [classes[label] for label in (targets.sum(0) == 1).nonzero()[:, 0].tolist()]
+    if not once:
+        return []
+    names = ", ".join(repr(name) for name in once[:3]) + (", ..." if len(once) > 3 else "")
+    return [f"classes with one image in train, which a search does not validate on: {names}"]
+
+
 def _decoder(
     parts: dict[str, Part], settings: DataSettings, device: str
 ) -> tuple[Decoder, list[str]]:
@@ -94,7 +106,7 @@ def _decoder(
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:
         images = sum(len(part) for part in parts.values())
-        size, reason = choose_size(shapes, images, device, len(os.sched_getaffinity(0)))
+        size, reason = choose_size(shapes, images, device, _cores())
     elif size is None:
         size, reason = natural_size(shapes)
     notes = [
@@ -102,6 +114,11 @@ def _decoder(
         "another size"
     ]
     return Decoder(1 if shapes.grey else 3, size), notes if reason else []
+
+
+def _cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _list(settings: DataSettings) -> Listing:
