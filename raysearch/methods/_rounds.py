@@ -21,7 +21,8 @@ class RoundSearch(ABC):
     See `raysearch.protocol.Search`. A round's work may end in any order: the search moves when it
     has been told about all of it, and reads the answers in the order of asking.
 
-    Work that failed costs nobody knows how much; it counts as much as the dearest of its round.
+    What failed has cost nobody knows how much; it counts as much as the dearest of its round, or
+    of the last round in which any ended.
 
     Attributes:
         rounds: how many it has.
@@ -34,6 +35,7 @@ class RoundSearch(ABC):
     def __init__(self) -> None:
         self.round = 0
         self.equivalents = 0.0
+        self._dearest = 0.0  # of the last round in which any ended
         self._proposals: list[Proposal] = []  # of this round, once it has begun
         self._asked: set[str] = set()  # of them, and not told yet
         self._answers: dict[str, Values] = {}  # to them
@@ -58,6 +60,10 @@ class RoundSearch(ABC):
     def policy(self) -> Policy:
         """The policy as it stands."""
 
+    def goes_on(self) -> bool:
+        """Whether it can go on although all of the round that ends has failed."""
+        return False
+
     @property
     def finished(self) -> bool:
         """Whether nothing is left to ask for."""
@@ -77,8 +83,9 @@ class RoundSearch(ABC):
         """The first of the round's that is neither asked for nor answered."""
         if self.finished:
             return None
+        taken = self._asked | set(self._answers) | set(self._failed)
         for proposal in self.proposals:
-            if not {proposal.id} & (self._asked | set(self._answers) | set(self._failed)):
+            if proposal.id not in taken:
                 self._asked.add(proposal.id)
                 return proposal
         return None
@@ -98,11 +105,13 @@ class RoundSearch(ABC):
             return ()
         answers = [self._answers.get(proposal.id) for proposal in self.proposals]
         reasons, self._answers, self._failed = list(self._failed.values()), {}, {}
+        if all(one is None for one in answers) and not self.goes_on():
+            # a search that is continued tries the round once more
+            raise SearchFailedError(f"all {len(answers)} trials of a round failed: {reasons[0]}")
         costs = [None if one is None else float(one["epoch_equivalents"]) for one in answers]
         known = [cost for cost in costs if cost is not None]
-        if not known:  # a search that is continued tries the round once more
-            raise SearchFailedError(f"all {len(answers)} trials of a round failed: {reasons[0]}")
-        self.equivalents += sum(max(known) if cost is None else cost for cost in costs)
+        self._dearest = max(known, default=self._dearest)
+        self.equivalents += sum(self._dearest if cost is None else cost for cost in costs)
         rows = self.end_round(answers)
         self.round, self._proposals = self.round + 1, []
         return rows
@@ -122,6 +131,7 @@ class RoundSearch(ABC):
         return {
             "round": self.round,
             "equivalents": self.equivalents,
+            "dearest": self._dearest,
             "answers": dict(self._answers),
             "failed": dict(self._failed),
         }
@@ -129,6 +139,7 @@ class RoundSearch(ABC):
     def load_state_dict(self, state: Values) -> None:
         """Go on from `state_dict`."""
         self.round, self.equivalents = state["round"], state["equivalents"]
+        self._dearest = state["dearest"]
         self._answers, self._failed = dict(state["answers"]), dict(state["failed"])
         self._asked, self._proposals = set(), []
 
@@ -144,8 +155,10 @@ def trial_id(round_: int, index: int) -> str:
 
 
 def mean_of(answers: Sequence[Values | None], *keys: str) -> Metrics:
-    """The means of numbers that all answers of a round have; what failed has none."""
+    """The means of numbers that all answers of a round have; nothing where all of it failed."""
     known = [one for one in answers if one is not None]
+    if not known:
+        return {}
     return {key: sum(float(one[key]) for one in known) / len(known) for key in keys}
 
 

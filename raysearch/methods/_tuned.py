@@ -152,24 +152,25 @@ class TunedSearch(RoundSearch):
         """Tell the study about the round's trainings."""
         pairs = zip(self.proposals, answers, strict=True)
         self.study.tell([_tried(one.values["params"], answer) for one, answer in pairs])
-        best = ranked(self.study.tried)[0]
         given_up = sum(one.value is None and not one.failed for one in self.study.tried)
-        return [
-            self.row(
-                {
-                    **mean_of(answers, "train_loss", "val_loss", "val_error", "lr"),
-                    f"best_{self.settings.objective}": float(best.last or 0.0),
-                    "pruned": float(given_up),
-                    **{f"best/{key}": float(value) for key, value in best.params.items()},
-                    **self.figures(),
-                }
-            )
-        ]
+        means = mean_of(answers, "train_loss", "val_loss", "val_error", "lr")
+        return [self.row({**means, "pruned": float(given_up), **self.figures()})]
+
+    def goes_on(self) -> bool:
+        """So long as any training has ended, or the sampler has not yet begun to learn."""
+        tried = len(self.study.tried) + len(self.proposals)
+        few = tried < min(self.settings.trials, self.settings.startup_trials)
+        return few or not all(one.failed for one in self.study.tried)
 
     def figures(self) -> Metrics:
-        """What the policy does; see `SearchMethod.step`."""
+        """What the best training was made with and what its policy does, where there is one."""
+        best = ranked(self.study.tried)[0]
+        if best.last is None:
+            return {}
         policy = self.policy()
-        found = {f"share/{name}": share for name, share in policy.marginals().items()}
+        found = {f"best_{self.settings.objective}": float(best.last)}
+        found |= {f"best/{key}": float(value) for key, value in best.params.items()}
+        found |= {f"share/{name}": share for name, share in policy.marginals().items()}
         for name, (mean, std) in policy.parameters().items():
             found |= {f"mean/{name}": mean, f"std/{name}": std}
         return found

@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from raysearch.data import Split
-from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._base import Expected, Groups, Method
-from raysearch.methods._rounds import RoundSearch, mean_of, snapshot, trial_id
+from raysearch.methods._matching import Matcher
+from raysearch.methods._rounds import RoundSearch, mean_of, trial_id
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._shared import validated
 from raysearch.methods._study import Choice, GiveUp, Range, Space, Studies, Study, Tried, ranked
 from raysearch.policy import SubPolicies
-from raysearch.protocol import Answer, Metrics, Proposal, Values, Work
-from raysearch.training import Setup, Training, derive_seed, evaluate, validation_cost
+from raysearch.protocol import Metrics, Proposal, Values
+from raysearch.training import Setup, derive_seed
 
 LENGTH = 2  # operations of a sub-policy
 
@@ -121,7 +119,7 @@ class FastAutoAugment(Method):
     @classmethod
     def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Matcher:
         """See `Matcher`."""
-        return Matcher(setup, groups)
+        return Matcher(setup, FastAutoAugmentSettings.of(groups.method), groups.search)
 
     @classmethod
     def parallel(cls, at_once: int, groups: Groups) -> int:
@@ -262,173 +260,6 @@ class FastAutoAugmentSearch(RoundSearch):
         self._folds = list(state["folds"])
         for study, kept in zip(self.studies.values(), state["studies"], strict=True):
             study.load_state_dict(kept)
-
-
-class Matcher:
-    """Makes the folds' trainings, and tries of policies; keeps the networks that these need.
-
-    Args:
-        setup: data, network, device and seed.
-        groups: the settings.
-    """
-
-    def __init__(self, setup: Setup, groups: Groups) -> None:
-        self.setup, self._search = setup, groups.search
-        self.settings = FastAutoAugmentSettings.of(groups.method)
-        self._all = setup.dataset.train  # all of it, where the data have no validation split
-        self._unit = setup.search_splits()[0]
-        seed = derive_seed(setup.seed, "folds")
-        self._folds = stratified_folds(self._all.labels, self.settings.folds, seed)
-        self._networks: dict[str, nn.Module] = {}
-
-    def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> Work:
-        """A training without a fold, or a try of a policy on it."""
-        fold = proposal.values["fold"]
-        held_out = self._held_out(fold)
-        cost = validation_cost(self._unit, held_out)
-        if "params" not in proposal.values:
-            others = [own for i, own in enumerate(self._folds) if i != fold]
-            split = self._all.subset(torch.cat(others).sort().values)
-            training = Training(self.setup, self._search, None, False, split=split)
-            return FoldTraining(training, held_out, cost)
-        [network] = proposal.needs
-        if network not in self._networks:
-            model = self.setup.build_model()
-            model.load_state_dict(files[network]["model"])
-            self._networks[network] = model
-        return Try(self, self._networks[network], held_out, cost, proposal.values)
-
-    def _held_out(self, fold: int) -> Split:
-        """What policies are tried on with the network that does not know it."""
-        val = self.setup.dataset.val
-        return self._all.subset(self._folds[fold]) if val is None else val
-
-
-class FoldTraining:
-    """The training of a fold's network, validated on the fold at the end, as work.
-
-    Args:
-        training: on the other folds, without augmentation.
-        held_out: the fold.
-        cost: of a pass over it, in epoch-equivalents.
-    """
-
-    def __init__(self, training: Training, held_out: Split, cost: float) -> None:
-        self.training, self._held_out, self._cost = training, held_out, cost
-        self.epochs = training.epochs
-        self._metrics: Metrics = {}
-
-    @property
-    def epoch(self) -> int:
-        """How many epochs are done."""
-        return self.training.epoch
-
-    def step(self) -> Metrics:
-        """One epoch; validated after the last."""
-        training, metrics = self.training, self.training.step()
-        if training.epoch == training.epochs:
-            error, loss = validated(training.model, training.setup, self._held_out, self.epoch)
-            cost = metrics["epoch_equivalents"] + self._cost
-            metrics |= {"val_error": error, "val_loss": loss, "epoch_equivalents": cost}
-        self._metrics = metrics
-        return dict(metrics)
-
-    def answer(self) -> Answer:
-        """The metrics of the last epoch; the network is the file."""
-        return Answer(
-            dict(self._metrics), file={"model": snapshot(self.training.model.state_dict())}
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The training's, and the last metrics."""
-        return {"training": self.training.state_dict(), "metrics": dict(self._metrics)}
-
-    def load_state_dict(self, state: Values) -> None:
-        """Continue from `state_dict`."""
-        self.training.load_state_dict(state["training"])
-        self._metrics = dict(state["metrics"])
-
-
-class Try:
-    """A policy tried on held-out images, which it augments: work of one step.
-
-    Args:
-        matcher: the setup, and the settings.
-        model: the network; does not change.
-        held_out: the images.
-        cost: of a pass over them, in epoch-equivalents.
-        values: the proposal's: `params` of the policy, and a `seed`.
-    """
-
-    epochs = 1
-
-    def __init__(
-        self, matcher: Matcher, model: nn.Module, held_out: Split, cost: float, values: Values
-    ) -> None:
-        self._matcher, self._model, self._held_out = matcher, model, held_out
-        self._cost, self._values = cost, values
-        self._metrics: Metrics = {}
-
-    @property
-    def epoch(self) -> int:
-        """1 when it is done."""
-        return int(bool(self._metrics))
-
-    def step(self) -> Metrics:
-        """All draws; `val_error` (percent) and `val_loss`, their means, and the cost."""
-        settings, setup = self._matcher.settings, self._matcher.setup
-        policy = settings.policy([self._values["params"]])
-        generator = torch.Generator().manual_seed(self._values["seed"])
-        found = [
-            evaluate(self._model, setup, self._held_out, before=lambda x: policy(x, generator))
-            for _ in range(settings.draws)
-        ]
-        errors, losses = zip(*found, strict=True)
-        loss = sum(losses) / len(losses)
-        if not math.isfinite(loss):
-            raise NonFiniteLossError("validation", 1, 1)
-        self._metrics = {
-            "val_error": sum(errors) / len(errors),
-            "val_loss": loss,
-            "epoch_equivalents": len(found) * self._cost,
-        }
-        return dict(self._metrics)
-
-    def answer(self) -> Answer:
-        """What the step returned."""
-        return Answer(dict(self._metrics))
-
-    def state_dict(self) -> dict[str, Any]:
-        """What was found."""
-        return {"metrics": dict(self._metrics)}
-
-    def load_state_dict(self, state: Values) -> None:
-        """Continue from `state_dict`."""
-        self._metrics = dict(state["metrics"])
-
-
-def stratified_folds(labels: Tensor, count: int, seed: int) -> list[Tensor]:
-    """Divide images into folds, each class spread evenly over them.
-
-    Args:
-        labels: int64 [N].
-        count: of folds.
-        seed: decides which images go where.
-
-    Returns:
-        Indices of each fold, int64, ascending.
-
-    Raises:
-        RaysearchError: there are fewer images than folds.
-    """
-    if len(labels) < count:
-        raise RaysearchError(f"method.folds={count}: there are only {len(labels)} images")
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    order = order[labels.cpu()[order].sort(stable=True).indices]  # by class, at random within it
-    fold = torch.empty_like(order)
-    fold[order] = torch.arange(len(order)) % count
-    return [(fold == i).nonzero()[:, 0] for i in range(count)]
 
 
 METHOD = FastAutoAugment
