@@ -423,13 +423,12 @@ class TestFastAutoAugment:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_search_costs_no_more_than_was_forecast(name: str, setup: Setup) -> None:
-    whole = {"batch_size": 4}  # of which all splits are made
-    search: Search = methods.find(name).search(3, groups(name, **whole), OptunaStudies())
-    found = carry_out(search, build=build_of(name, setup, **whole))
-    expected = methods.find(name).forecast(setup, groups(name, **whole))
+    short = {"epochs": 2, "batch_size": 8}  # of which the search's splits are made
+    search: Search = methods.find(name).search(3, groups(name, **short), OptunaStudies())
+    found = carry_out(search, build=build_of(name, setup, **short))
+    expected = methods.find(name).forecast(setup, groups(name, **short))
     assert len(found.asked) == expected.proposals
     cost = found.history[-1]["epoch_equivalents"]
-    if isinstance(search, TunedSearch) and found.history[-1]["pruned"]:
-        assert cost < expected.equivalents
-    else:
-        assert cost == pytest.approx(expected.equivalents, rel=0.05)
+    assert 0.85 * expected.equivalents < cost <= expected.equivalents * (1 + 1e-9)
+    if isinstance(search, TunedSearch):
+        assert cost == pytest.approx(expected.equivalents)

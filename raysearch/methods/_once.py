@@ -37,7 +37,8 @@ class Once:
         start: Policy | None = None,
     ) -> None:
         self._proposal = Proposal(id, 0, dict(values or {}), stage=stage)
-        self._policy = start
+        self._start = start
+        self._document: Any = None  # the policy that was found
         self._asked = False
         self.round = 0
         self.values: Values = {}
@@ -60,10 +61,10 @@ class Once:
         self.retract(id)
         self.round = 1
         if isinstance(answer, Failed):
-            self.failed, self._policy = answer.reason, None
+            self.failed = answer.reason
         else:
             self.values = dict(answer.values)
-            self._policy = answer.policy
+            self._document = None if answer.policy is None else answer.policy.to_json()
         return ()
 
     def retract(self, id: str) -> None:
@@ -85,24 +86,23 @@ class Once:
         """
         if self.failed is not None:
             raise SearchFailedError(self.failed)
-        if self._policy is None:
+        if self._document is not None:  # also where the search was not interrupted: it rounds
+            return from_json(self._document)
+        if self._start is None or self.finished:
             raise LookupError(f"{self._proposal.id}: there is no policy")
-        return self._policy
+        return self._start
 
     def state_dict(self) -> dict[str, Any]:
         """Whether there is an answer, and which."""
-        policy = self._policy.to_json() if self.finished and self._policy is not None else None
         return {
             "round": self.round,
             "values": dict(self.values),
             "failed": self.failed,
-            "policy": policy,
+            "policy": self._document,
         }
 
     def load_state_dict(self, state: Values) -> None:
         """Go on from `state_dict`."""
         self._asked, self.round = False, state["round"]
         self.values, self.failed = dict(state["values"]), state["failed"]
-        if self.finished:
-            document = state["policy"]
-            self._policy = None if document is None else from_json(document)
+        self._document = state["policy"]
