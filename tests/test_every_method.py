@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -292,6 +294,16 @@ def test_work_leaves_what_it_goes_on_from_as_it_is(name: str) -> None:
     assert isinstance(again, Answer)
     assert torch.equal(*(torch.tensor(one.values["epoch_equivalents"]) for one in (answer, again)))
     torch.testing.assert_close(found.files, before, rtol=0, atol=0)
+
+
+def test_methods_know_no_ray_and_no_optuna() -> None:
+    modules = [f"raysearch.methods.{name}" for name in NAMES]
+    code = (
+        f"import sys, importlib; [importlib.import_module(name) for name in {modules}]; "
+        "print(*{'ray', 'optuna', 'mlflow', 'hydra', 'sqlalchemy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
 
 
 def test_only_methods_that_search_have_searches() -> None:

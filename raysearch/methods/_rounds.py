@@ -107,7 +107,8 @@ class RoundSearch(ABC):
         reasons, self._answers, self._failed = list(self._failed.values()), {}, {}
         if all(one is None for one in answers) and not self.goes_on():
             # a search that is continued tries the round once more
-            raise SearchFailedError(f"all {len(answers)} trials of a round failed: {reasons[0]}")
+            several = f"all {len(answers)} trials of a round failed: " if len(answers) > 1 else ""
+            raise SearchFailedError(several + reasons[0])
         costs = [None if one is None else float(one["epoch_equivalents"]) for one in answers]
         known = [cost for cost in costs if cost is not None]
         self._dearest = max(known, default=self._dearest)
