@@ -37,6 +37,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
+from raysearch.methods._trials import Proposal
 from rich.table import Table
 from scipy import stats
 from torch import Tensor
@@ -46,7 +47,6 @@ from benchmarks.gain import Setting, setting_of
 from raysearch.data import load_dataset
 from raysearch.errors import RaysearchError
 from raysearch.methods._shared import SharedTraining
-from raysearch.methods._trials import Proposal
 from raysearch.methods.aws import AwsSettings, FineTuner
 from raysearch.policy import Pairs
 from raysearch.report import spread

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import _recorded
 import numpy as np
 import pytest
 import torch
+from _recorded import failing, pair_answer
 from conftest import dark_and_light, through_a_file
 from torch import Tensor
 
-from raysearch import methods
-from raysearch.errors import NonFiniteLossError, RaysearchError
-from raysearch.methods import Proposal, TrialSearch, carry_out
+from raysearch.engine._local import answer_to, carry_out
+from raysearch.errors import RaysearchError, SearchFailedError
+from raysearch.methods import Groups
+from raysearch.methods._pair_search import TrialPairs
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings, surrogate
-from raysearch.methods.aws import Aws
-from raysearch.policy import Pairs
+from raysearch.methods.aws import Aws, AwsSearch
+from raysearch.protocol import Answer, Failed, Proposal, Values
 from raysearch.training import Predefined, Setup, Training
 
 PPO_SETTINGS = PPOSettings(
@@ -58,7 +61,21 @@ SEARCH = {
     "nesterov": True,
     "weight_decay": 5e-4,
 }
-FINETUNE = {**SEARCH, "lr": 0.01, "parallel": 3}
+FINETUNE = {**SEARCH, "lr": 0.01}
+
+
+def groups(
+    method: Mapping[str, Any] | None = None,
+    search: Mapping[str, Any] | None = None,
+    finetune: Mapping[str, Any] | None = None,
+    parallel: int = 3,
+) -> Groups:
+    """The settings, some of them changed."""
+    changed = (METHOD | dict(method or {}), SEARCH | dict(search or {}))
+    return Groups(*changed, FINETUNE | dict(finetune or {}), parallel)
+
+
+GIVEN = {"shared_checkpoint": "elsewhere"}  # so that searches begin with fine-tunings
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +85,12 @@ def setup() -> Setup:
 
 
 @pytest.fixture(scope="module")
-def shared(setup: Setup) -> dict[str, Any]:
+def shared(setup: Setup) -> Values:
     """A shared checkpoint, as a file has it."""
-    training = methods.build("aws", setup, SEARCH, METHOD)
-    while training.epoch < training.epochs:
-        training.step()
-    checkpoint = training.trained()
-    assert checkpoint is not None
-    found: dict[str, Any] = through_a_file(checkpoint)
+    answer = answer_to(Proposal("shared", 0), Aws.build(setup, groups()))
+    assert isinstance(answer, Answer)
+    assert answer.file is not None
+    found: Values = through_a_file(dict(answer.file))
     return found
 
 
@@ -170,6 +185,15 @@ class TestPPO:
         ppo.update(counts, [4.0, 4.0])
         assert ppo.baseline == pytest.approx(0.9 * 2 + 0.1 * 4)
 
+    def test_a_trial_that_drew_nothing_only_counts(self) -> None:
+        distribution = PairDistribution(2, "joint")
+        log_p = distribution.log_probabilities().detach()
+        counts, advantage = torch.ones(1, 2, 2), torch.ones(2)
+        one, _ = surrogate(log_p, log_p, counts, advantage[:1], 0.2)
+        both = torch.cat([counts, torch.zeros(1, 2, 2)])
+        two, _ = surrogate(log_p, log_p, both, advantage, 0.2)
+        assert float(two) == pytest.approx(float(one) / 2)
+
     def test_the_learning_rate_warms_up(self) -> None:
         slow = PPO(PairDistribution(2, "joint"), replace(PPO_SETTINGS, warmup=10, inner_updates=1))
         fast = PPO(PairDistribution(2, "joint"), replace(PPO_SETTINGS, inner_updates=1))
@@ -180,84 +204,71 @@ class TestPPO:
         assert torch.allclose(ratio, torch.tensor(0.1), atol=1e-3)
 
 
-class Counted:
-    """A worker that answers by a rule, and counts what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def __call__(self, proposal: Proposal, folder: Path | None = None) -> dict[str, Any]:
-        self.asked.append(proposal.id)
-        p = np.exp(proposal.values["log_probabilities"].astype(np.float64)).flatten()
-        generator = np.random.default_rng(proposal.values["seed"])
-        counts = generator.multinomial(8, p / p.sum()).astype(np.int32)
-        value = float(counts[0])
-        shown = dict.fromkeys(("train_loss", "val_loss", "val_error", "lr"), 1.0)
-        return {**shown, "counts": counts, "reward": value, "epoch_equivalents": 2.0}
-
-
-def whole(search: TrialSearch) -> dict[str, Tensor]:
-    """What a search ended with."""
-    policy = search.policy()
-    assert isinstance(policy, Pairs)
-    return {"p": policy.probabilities}
-
-
 class TestSearch:
-    def test_a_round_waits_for_all_and_the_order_does_not_matter(self) -> None:
-        ends = []
-        for order in (1, -1):
-            search, worker = Aws(0, METHOD, FINETUNE), Counted()
-            rounds = 0
-            while not search.finished:
-                asked = [search.ask() for _ in range(4)]
-                assert asked[3] is None
-                proposals = [proposal for proposal in asked if proposal]
-                told = [search.tell(p.id, worker(p)) for p in proposals[::order]]
-                assert [metrics is None for metrics in told] == [True, True, False]
-                rounds += 1
-            assert rounds == search.round == 3
-            ends.append(whole(search)["p"])
-        assert torch.equal(*ends)
+    def test_the_shared_training_comes_first_and_has_no_row(self) -> None:
+        search = AwsSearch(0, groups())
+        assert (search.rounds, search.round) == (4, 0)
+        first = search.ask()
+        assert first is not None
+        assert (first.id, first.round, first.stage, first.needs) == ("shared", 0, "search", ())
+        assert search.ask() is None
+        assert search.tell("shared", pair_answer(first)) == ()
+        assert search.needed() == {"shared"}
+        second = search.ask()
+        assert second is not None
+        assert (second.id, second.round, second.needs) == ("0001-01", 1, ("shared",))
+        assert second.stage == "finetune"
+
+    def test_one_that_is_given_changes_nothing_else(self) -> None:
+        own, given = AwsSearch(0, groups()), AwsSearch(0, groups(GIVEN))
+        histories = [_recorded.carry_out(one, pair_answer).history for one in (own, given)]
+        assert histories[0] == histories[1]
+        assert own.policy() == given.policy()
+        build = lambda proposal, files: None  # noqa: E731  (is not asked)
+        with pytest.raises(RaysearchError, match="what shared has left is gone"):
+            carry_out(AwsSearch(0, groups(GIVEN)), build)
 
     def test_metrics_are_those_of_every_search(self) -> None:
-        search, seen = Aws(0, METHOD, FINETUNE), []
-        carry_out(search, Counted(), seen.append)
-        assert [m["epoch_equivalents"] for m in seen] == [6.0, 12.0, 18.0]
-        assert set(seen[0]) >= {"val_loss", "val_error", "train_loss", "lr", "reward", "kl"}
-        assert {f"share/{name}" for name in METHOD["operations"]} <= set(seen[0])
-        assert seen[0]["entropy"] + seen[0]["kl_uniform"] == pytest.approx(math.log(9))
+        search = AwsSearch(0, groups())
+        rows = _recorded.carry_out(search, pair_answer).history
+        assert [row["epoch"] for row in rows] == [1, 2, 3]
+        assert [row["epoch_equivalents"] for row in rows] == [16.0, 22.0, 28.0]
+        assert set(rows[0]) >= {"val_loss", "val_error", "train_loss", "lr", "reward", "kl"}
+        assert {f"share/{name}" for name in METHOD["operations"]} <= set(rows[0])
+        assert rows[0]["entropy"] + rows[0]["kl_uniform"] == pytest.approx(math.log(9))
+        assert not search.needed()
 
-    @pytest.mark.parametrize("stop", range(9))
-    def test_restored_anywhere_it_ends_the_same(self, stop: int) -> None:
-        undisturbed = Aws(0, METHOD, FINETUNE)
-        carry_out(undisturbed, Counted())
-        search, worker = Aws(0, METHOD, FINETUNE), Counted()
-        for _ in range(stop):
-            proposal = search.ask()
-            assert proposal is not None
-            search.tell(proposal.id, worker(proposal))
+    def test_hundreds_of_trials_find_the_pair_that_is_rewarded(self) -> None:
+        search = AwsSearch(0, groups({"updates": 60, "kl_limit": 1.0}, parallel=8))
+        assert len(_recorded.carry_out(search, pair_answer).asked) == 481
+        assert int(search.policy().probabilities.argmax()) == 0
+
+    @pytest.mark.parametrize("stop", [0, 1, 2, 4, 6, 9])
+    def test_restored_anywhere_it_asks_for_nothing_twice(self, stop: int) -> None:
+        undisturbed = AwsSearch(0, groups())
+        history = _recorded.carry_out(undisturbed, pair_answer).history
+        search = AwsSearch(0, groups())
+        first = _recorded.carry_out(search, pair_answer, most=stop)
         search.ask()  # asked for and never told
-        again = Aws(0, METHOD, {**FINETUNE, "parallel": 7})  # the round's size is kept
+        again = AwsSearch(0, groups(parallel=7))  # the round's size is kept
         again.load_state_dict(through_a_file(search.state_dict()))
-        carry_out(again, worker)
-        assert torch.equal(whole(again)["p"], whole(undisturbed)["p"])
-        assert len(worker.asked) == len(set(worker.asked)) == 9
-        assert again.metrics == undisturbed.metrics
+        second = _recorded.carry_out(again, pair_answer)
+        assert again.policy() == undisturbed.policy()
+        assert first.history + second.history == history
+        ids = [proposal.id for proposal in first.asked + second.asked]
+        assert len(ids) == len(set(ids)) == 10
 
     def test_what_is_retracted_is_asked_for_again(self) -> None:
-        search = Aws(0, METHOD, FINETUNE)
+        search = AwsSearch(0, groups(GIVEN))
         asked = [search.ask() for _ in range(3)]
+        assert search.ask() is None
         assert asked[1] is not None
         search.retract(asked[1].id)
-        again = search.ask()
-        assert again is not None
-        assert again.id == asked[1].id
-        assert again.values["seed"] == asked[1].values["seed"]
+        assert search.ask() == asked[1]
 
     def test_it_takes_no_answer_that_it_did_not_ask_for(self) -> None:
         with pytest.raises(KeyError):
-            Aws(0, METHOD, FINETUNE).tell("0002-01", {})
+            AwsSearch(0, groups()).tell("0002-01", Answer({}))
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -273,80 +284,154 @@ class TestSearch:
     )
     def test_wrong_settings_are_one_line(self, change: dict[str, Any], message: str) -> None:
         with pytest.raises(RaysearchError, match=message):
-            Aws(0, {**METHOD, **change}, FINETUNE)
+            AwsSearch(0, groups(change))
+
+
+class TestFailures:
+    def rounds(self, draws: int, *failed: str) -> tuple[AwsSearch, list[dict[str, float]]]:
+        search = AwsSearch(0, groups({"draws": draws}))
+        return search, _recorded.carry_out(search, failing(pair_answer, *failed)).history
+
+    def test_a_failed_trial_has_the_rounds_worst_reward_and_the_pairs_of_its_seed(self) -> None:
+        search, _ = self.rounds(4, "0002-02")
+        same = AwsSearch(0, groups({"draws": 4}))
+
+        def answers(proposal: Proposal) -> Answer:
+            answer = pair_answer(proposal)
+            if proposal.id != "0002-02":
+                return answer
+            others = [pair_answer(one) for one in same.proposals if one.id != proposal.id]
+            worst = min(one.values["reward"] for one in others)
+            counts = TrialPairs.of(same.uniform, proposal, 4).counts
+            return Answer({**answer.values, "counts": counts, "reward": worst})
+
+        _recorded.carry_out(same, answers)
+        assert search.policy() == same.policy()
+
+    def test_of_images_that_draw_for_themselves_nothing_is_known(self) -> None:
+        search, rows = self.rounds(0, "0002-02")
+        whole, _ = self.rounds(0)
+        assert search.policy() != whole.policy()
+        assert bool(search.policy().probabilities.isfinite().all())
+        assert rows[1]["epoch_equivalents"] == 22.0  # it counts as much as the dearest
+
+    def test_a_round_that_fails_altogether_ends_the_search(self) -> None:
+        with pytest.raises(SearchFailedError, match="all 3 trials of a round failed: the loss"):
+            self.rounds(4, "0002-01", "0002-02", "0002-03")
+        with pytest.raises(SearchFailedError):
+            self.rounds(4, "shared")
+
+    def test_failures_are_kept_in_the_state(self) -> None:
+        whole, _ = self.rounds(4, "0001-02")
+        search, answers = AwsSearch(0, groups()), failing(pair_answer, "0001-02")
+        _recorded.carry_out(search, answers, most=3)
+        again = AwsSearch(0, groups())
+        again.load_state_dict(through_a_file(search.state_dict()))
+        _recorded.carry_out(again, answers)
+        assert again.policy() == whole.policy()
 
 
 class TestFineTuning:
-    def proposal(self, setup: Setup, seed: int = 5, size: int = 3) -> Proposal:
-        uniform = np.full((size, size), -math.log(size * size), dtype=np.float32)
-        return Proposal("0001-01", 0, {"log_probabilities": uniform, "seed": seed})
+    def proposal(self, seed: int = 5) -> Proposal:
+        uniform = np.full((3, 3), -math.log(9), dtype=np.float32)
+        values = {"log_probabilities": uniform, "seed": seed}
+        return Proposal("0001-01", 1, values, ("shared",), "finetune")
 
-    def test_the_same_proposal_has_the_same_answer(
-        self, setup: Setup, shared: dict[str, Any]
-    ) -> None:
-        worker = Aws.worker(setup, METHOD, FINETUNE, shared)
+    def values(self, build: Any, shared: Values, seed: int = 5) -> Values:
+        answer = answer_to(self.proposal(seed), build, {"shared": shared})
+        assert isinstance(answer, Answer)
+        assert answer.file is None
+        return answer.values
+
+    def test_the_same_proposal_has_the_same_answer(self, setup: Setup, shared: Values) -> None:
+        build = Aws.build(setup, groups())
         before = copy.deepcopy(shared)
-        first, other = worker(self.proposal(setup)), worker(self.proposal(setup, seed=6))
-        again = worker(self.proposal(setup))
-        elsewhere = Aws.worker(setup, METHOD, FINETUNE, before)(self.proposal(setup))
+        first, other = self.values(build, shared), self.values(build, shared, seed=6)
+        again = self.values(build, shared)
+        elsewhere = self.values(Aws.build(setup, groups()), before)
         for answer in (again, elsewhere):
             assert answer["reward"] == first["reward"]
             assert np.array_equal(answer["counts"], first["counts"])
         assert other["reward"] != first["reward"]
 
+    @pytest.mark.parametrize("draws", [0, 4])
+    def test_it_is_restored_bit_for_bit(self, setup: Setup, shared: Values, draws: int) -> None:
+        build = Aws.build(setup, groups({"draws": draws}))
+        whole = self.values(build, shared)
+        work = build(self.proposal(), {"shared": shared})
+        work.step()
+        state = through_a_file(work.state_dict())
+        self.values(build, shared, seed=6)  # another one uses the same training
+        again = build(self.proposal(), {"shared": shared})
+        again.load_state_dict(state)
+        assert (again.epoch, again.epochs) == (1, 2)
+        again.step()
+        found = again.answer().values
+        assert np.array_equal(found["counts"], whole["counts"])
+        assert {**found, "counts": 0} == {**whole, "counts": 0}
+
     def test_a_trial_draws_a_few_pairs_or_one_for_every_image(
-        self, setup: Setup, shared: dict[str, Any]
+        self, setup: Setup, shared: Values
     ) -> None:
-        few = Aws.worker(setup, METHOD, FINETUNE, shared)(self.proposal(setup))
+        few = self.values(Aws.build(setup, groups()), shared)
         assert few["counts"].sum() == METHOD["draws"]
-        every = Aws.worker(setup, {**METHOD, "draws": 0}, FINETUNE, shared)(self.proposal(setup))
+        every = self.values(Aws.build(setup, groups({"draws": 0})), shared)
         assert every["counts"].sum() == 2 * 32  # epochs, images in whole batches
         assert every["counts"].shape == (9,)
 
-    def test_the_reward_is_the_mean_of_the_best_epochs(
-        self, setup: Setup, shared: dict[str, Any]
-    ) -> None:
-        settings = {**METHOD, "reward": "accuracy", "best": 1}
-        answer = Aws.worker(setup, settings, {**FINETUNE, "epochs": 1}, shared)(
-            self.proposal(setup)
-        )
+    def test_the_reward_is_the_mean_of_the_best_epochs(self, setup: Setup, shared: Values) -> None:
+        one = groups({"reward": "accuracy", "best": 1}, finetune={"epochs": 1})
+        answer = self.values(Aws.build(setup, one), shared)
         assert answer["reward"] == pytest.approx(1 - answer["val_error"] / 100)
         assert answer["epoch_equivalents"] == pytest.approx(32 / 40 + 1 / 3)
+        assert answer["shared_equivalents"] == shared["metrics"]["epoch_equivalents"]
 
-    def test_a_network_that_diverges_in_the_last_step_is_an_error(
-        self, setup: Setup, shared: dict[str, Any]
+    def test_a_network_that_diverges_in_the_last_step_is_a_failure(
+        self, setup: Setup, shared: Values
     ) -> None:
-        finetune = {**FINETUNE, "epochs": 1, "lr": 1e30, "batch_size": 40}
-        worker = Aws.worker(setup, {**METHOD, "best": 1}, finetune, shared)
-        with pytest.raises(NonFiniteLossError, match="validation: the loss is not finite"):
-            worker(self.proposal(setup))
+        wild = groups({"best": 1}, finetune={"epochs": 1, "lr": 1e30, "batch_size": 40})
+        build = Aws.build(setup, wild)
+        answer = answer_to(self.proposal(), build, {"shared": shared})
+        assert isinstance(answer, Failed)
+        assert answer.reason.startswith("validation: the loss is not finite")
 
-    def test_a_whole_search_runs(self, setup: Setup, shared: dict[str, Any]) -> None:
-        for form in ("joint", "factored"):
-            search = Aws(0, {**METHOD, "form": form}, FINETUNE)
-            carry_out(search, Aws.worker(setup, METHOD, FINETUNE, shared))
-            assert search.metrics["kl_uniform"] > 0
+    @pytest.mark.parametrize("form", ["joint", "factored"])
+    def test_a_whole_search_costs_what_was_forecast(self, setup: Setup, form: str) -> None:
+        given = groups({"form": form}, {"batch_size": 20}, {"batch_size": 20})
+        search = AwsSearch(0, given)
+        rows = carry_out(search, Aws.build(setup, given))
+        assert rows[-1]["kl_uniform"] > 0
+        expected = Aws.forecast(setup, given)
+        assert rows[-1]["epoch_equivalents"] == pytest.approx(expected.equivalents)
+        assert (expected.proposals, expected.epochs_each, expected.files) == (10, 2, 1)
+        assert Aws.forecast(setup, groups(GIVEN)).proposals == 9
+
+    def test_rounds_fill_the_workers(self) -> None:
+        found = [Aws.parallel(at_once, groups()) for at_once in (1, 3, 8, 9)]
+        assert found == [8, 9, 8, 9]
+        assert Aws.parallel(3, groups(finetune={"parallel": 5})) == 5
 
 
 class TestWeightSharing:
-    def test_stage_one_is_restored_bit_for_bit(self, setup: Setup, shared: dict[str, Any]) -> None:
-        first = methods.build("aws", setup, SEARCH, METHOD)
+    def test_stage_one_is_restored_bit_for_bit(self, setup: Setup, shared: Values) -> None:
+        build, proposal = Aws.build(setup, groups()), Proposal("shared", 0)
+        first, again = build(proposal, {}), build(proposal, {})
         first.step()
-        again = methods.build("aws", setup, SEARCH, METHOD)
         again.load_state_dict(through_a_file(first.state_dict()))
         again.step()
-        checkpoint = again.trained()
+        checkpoint = again.answer().file
         assert checkpoint is not None
         for name, tensor in shared["model"].items():
             assert torch.equal(tensor, checkpoint["model"][name])
-        assert checkpoint["metrics"] == shared["metrics"]
+        assert checkpoint["metrics"] == shared["metrics"] == again.answer().values
 
     def test_it_trains_on_the_searchs_part_of_the_images(self, setup: Setup) -> None:
-        training = methods.build("aws", setup, {**SEARCH, "epochs": 1}, METHOD)
+        training = Aws.build(setup, groups(search={"epochs": 1}))(Proposal("shared", 0), {})
         assert training.step()["epoch_equivalents"] == pytest.approx(32 / 40 + 1 / 3)
 
-    def test_a_checkpoint_that_fits_is_taken(self, setup: Setup, shared: dict[str, Any]) -> None:
-        Aws.fits(shared, setup, SEARCH, METHOD)
+    def test_a_checkpoint_that_fits_is_taken(self, setup: Setup, shared: Values) -> None:
+        assert Aws.shares
+        Aws.fits(shared, setup, groups())
 
     @pytest.mark.parametrize(
         ("task_change", "search_change", "method_change", "message"),
@@ -362,23 +447,17 @@ class TestWeightSharing:
     def test_one_that_does_not_fit_is_refused_with_the_reason(
         self,
         setup: Setup,
-        shared: dict[str, Any],
+        shared: Values,
         task_change: dict[str, Any],
         search_change: dict[str, Any],
         method_change: dict[str, Any],
         message: str,
     ) -> None:
         with pytest.raises(RaysearchError, match=message):
-            Aws.fits(
-                shared,
-                replace(setup, **task_change),
-                {**SEARCH, **search_change},
-                {**METHOD, **method_change},
-            )
-        with pytest.raises(RaysearchError, match="not a shared checkpoint"):
-            Aws.fits({"weights": 1}, setup, SEARCH, METHOD)
-        with pytest.raises(RaysearchError, match="not a shared checkpoint"):
-            Aws.fits([1], setup, SEARCH, METHOD)  # type: ignore[arg-type]
+            Aws.fits(shared, replace(setup, **task_change), groups(method_change, search_change))
+        for wrong in ({"weights": 1}, [1]):
+            with pytest.raises(RaysearchError, match="not a shared checkpoint"):
+                Aws.fits(wrong, setup, groups())  # type: ignore[arg-type]
 
 
 class TestEnlargeBatch:

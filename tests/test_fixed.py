@@ -43,7 +43,6 @@ def test_every_one_of_them_is_a_method_with_a_configuration() -> None:
 def test_its_policy_and_what_goes_with_it(name: str) -> None:
     cls = methods.find(name)
     assert cls.known({"name": name}) == POLICIES[name]
-    assert methods.find_trials(name) is None
     expected = {"none": Predefined(), "cutout": Predefined(flip=True, padding=4, cutout=16)}
     assert cls.predefined(GIVEN, (32, 48)) == expected.get(name, GIVEN)
 

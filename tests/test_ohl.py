@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import _recorded
 import numpy as np
 import pytest
 import torch
+from _recorded import failing, pair_answer
+from _settings import method_settings
 from conftest import dark_and_light, through_a_file
-from test_aws import SEARCH, Counted
+from test_aws import SEARCH
 from torch import Tensor
 
-from raysearch.cli._compose import compose
-from raysearch.errors import NonFiniteLossError, RaysearchError
-from raysearch.methods import Proposal, carry_out, tidy
+from raysearch.engine._local import answer_to, carry_out
+from raysearch.errors import RaysearchError
+from raysearch.methods import Groups
 from raysearch.methods._pair_search import TrialPairs
 from raysearch.methods._ppo import PairDistribution, surrogate
-from raysearch.methods._trials import file_of
-from raysearch.methods.ohl import PHASES, Ohl, OhlSettings, Replica, normalised
-from raysearch.policy import Pairs, Policy, Schedule, read_policy
+from raysearch.methods.ohl import PHASES, Ohl, OhlSearch, OhlSettings, Replicas, normalised
+from raysearch.policy import Pairs, Schedule, read_policy
+from raysearch.protocol import Answer, Failed, Proposal, Values
 from raysearch.training import Setup, Training
 
 METHOD: dict[str, Any] = {
@@ -39,7 +43,14 @@ METHOD: dict[str, Any] = {
     "betas": [0.5, 0.999],
     "label_smoothing": 0.0,
 }
-TRAINING = {**SEARCH, "epochs": 5, "parallel": 3}  # rounds of 2, 2 and 1 epochs
+TRAINING = {**SEARCH, "epochs": 5}  # rounds of 2, 2 and 1 epochs
+
+
+def groups(
+    method: Mapping[str, Any] | None = None, search: Mapping[str, Any] | None = None
+) -> Groups:
+    """The settings, some of them changed."""
+    return Groups(METHOD | dict(method or {}), TRAINING | dict(search or {}), parallel=3)
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +60,16 @@ def setup() -> Setup:
 
 
 @pytest.fixture(scope="module")
-def worker(setup: Setup) -> Replica:
+def build(setup: Setup) -> Replicas:
     """For all tests: it is told everything."""
-    return Ohl.worker(setup, METHOD, TRAINING, {})
+    return Ohl.build(setup, groups())
 
 
-def one_round(search: Ohl, worker: Any, folder: Path, order: int = 1) -> list[Proposal]:
-    """A whole round, answered in the order of asking or in reverse."""
-    proposals = []
-    while (proposal := search.ask()) is not None:
-        proposals.append(proposal)
-    for proposal in proposals[::order]:
-        search.tell(proposal.id, worker(proposal, folder))
-    return proposals
+def answered(build: Any, proposal: Proposal, files: Mapping[str, Values] | None = None) -> Answer:
+    """The answer, which is no failure."""
+    answer = answer_to(proposal, build, files)
+    assert isinstance(answer, Answer)
+    return answer
 
 
 class TestReinforce:
@@ -98,9 +106,10 @@ class TestReinforce:
         for total, exact in zip(found, wanted, strict=True):
             assert torch.allclose(total, exact * 2 / 3, atol=1e-6)
 
-    def test_a_round_is_one_step_of_adam_along_it(self, tmp_path: Path) -> None:
-        search, rule = Ohl(0, METHOD, TRAINING), Counted()
-        answers = [rule(proposal) for proposal in one_round(search, rule, tmp_path)]
+    def test_a_round_is_one_step_of_adam_along_it(self) -> None:
+        search = OhlSearch(0, groups())
+        asked = _recorded.carry_out(search, pair_answer, most=3).asked
+        answers = [pair_answer(proposal).values for proposal in asked]
         counts = torch.stack([torch.from_numpy(answer["counts"]) for answer in answers]).float()
         advantage = torch.tensor(normalised([answer["reward"] for answer in answers]))
         distribution = PairDistribution(3, "joint")
@@ -116,32 +125,33 @@ class TestReinforce:
 
 
 class TestSearch:
-    def test_the_best_replica_is_where_the_next_round_starts(self, tmp_path: Path) -> None:
-        search, rule = Ohl(0, METHOD, TRAINING), Counted()
-        before = ""
+    def test_the_best_replica_is_where_the_next_round_starts(self) -> None:
+        search, needs = OhlSearch(0, groups()), ()
         for _ in range(3):
-            proposals = one_round(search, rule, tmp_path)
-            assert {proposal.values["start"] for proposal in proposals} == {before}
-            rewards = {proposal.id: rule(proposal)["reward"] for proposal in proposals}
-            before = max(rewards, key=lambda id_: rewards[id_])
-            assert list(search.needed()) == ([] if search.finished else [before])
+            asked = _recorded.carry_out(search, pair_answer, most=3).asked
+            assert {proposal.needs for proposal in asked} == {needs}
+            rewards = {one.id: pair_answer(one).values["reward"] for one in asked}
+            needs = (max(rewards, key=lambda id: rewards[id]),)
+            assert list(search.needed()) == ([] if search.finished else list(needs))
         assert search.finished
         assert search.ask() is None
 
-    def test_the_order_of_answers_does_not_matter(self, tmp_path: Path) -> None:
-        ends = []
-        for order in (1, -1):
-            search = Ohl(0, METHOD, TRAINING)
-            while not search.finished:
-                one_round(search, Counted(), tmp_path, order)
-            ends.append(search.policy())
-        assert ends[0] == ends[1]
+    def test_a_failed_replica_is_the_worst_and_nobody_starts_from_it(self) -> None:
+        def alike(proposal: Proposal) -> Answer:
+            answer = pair_answer(proposal)
+            return Answer({**answer.values, "reward": 1.0}, file=answer.file)
 
-    def test_the_policy_is_the_schedule_of_what_was_in_force(self, tmp_path: Path) -> None:
-        search = Ohl(0, METHOD, {**TRAINING, "epochs": 6})
-        assert search.policy().phases == (search.uniform(METHOD),)
+        search = OhlSearch(0, groups())
+        answers = failing(alike, "0001-01")
+        found = _recorded.carry_out(search, answers)
+        assert {one.needs for one in found.asked if one.round == 1} == {("0001-02",)}
+        assert found.history[0]["reward_std"] == 0
+
+    def test_the_policy_is_the_schedule_of_what_was_in_force(self) -> None:
+        search = OhlSearch(0, groups(search={"epochs": 6}))
+        assert search.policy().phases == (Ohl.uniform(METHOD),)
         for done in range(3):
-            [first, *_] = one_round(search, Counted(), tmp_path)
+            [first, *_] = _recorded.carry_out(search, pair_answer, most=3).asked
             phases = search.policy().phases
             assert len(phases) == done + 1
             p = torch.from_numpy(first.values["log_probabilities"]).double().exp()
@@ -154,22 +164,21 @@ class TestSearch:
             *("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "AutoContrast", "Invert"),
             *("Equalize", "Solarize", "Posterize", "Contrast", "Color", "Brightness", "Sharpness"),
         ]
-        method = {**METHOD, "operations": operations, "levels": 3, "updates": 100}
-        search = Ohl(0, method, {**TRAINING, "epochs": 45})
-        carry_out(search, Counted())
+        changed = {"operations": operations, "levels": 3, "updates": 100}
+        search = OhlSearch(0, groups(changed, {"epochs": 45}))
+        rows = _recorded.carry_out(search, pair_answer).history
         assert len(search.policy()) == PHASES
         search.policy().save(tmp_path / "policy.json")
         assert (tmp_path / "policy.json").stat().st_size < 2 * 2**20
         assert read_policy(tmp_path / "policy.json") == search.policy()
-        assert len(json.dumps(search.metrics)) < 2**12
+        assert len(json.dumps(rows[-1])) < 2**12
 
     def test_metrics_are_those_of_every_search(self) -> None:
-        search, seen = Ohl(0, METHOD, TRAINING), []
-        carry_out(search, Counted(), seen.append)
-        assert [m["epoch_equivalents"] for m in seen] == [6.0, 12.0, 18.0]
-        assert set(seen[0]) >= {"val_loss", "val_error", "train_loss", "lr", "reward", "kl"}
-        assert {f"share/{name}" for name in METHOD["operations"]} <= set(seen[0])
-        assert seen[0]["spread"] > 0
+        rows = _recorded.carry_out(OhlSearch(0, groups()), pair_answer).history
+        assert [row["epoch_equivalents"] for row in rows] == [6.0, 12.0, 18.0]
+        assert set(rows[0]) >= {"val_loss", "val_error", "train_loss", "lr", "reward", "kl"}
+        assert {f"share/{name}" for name in METHOD["operations"]} <= set(rows[0])
+        assert rows[0]["reward_std"] > 0
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -184,137 +193,142 @@ class TestSearch:
     )
     def test_wrong_settings_are_one_line(self, change: dict[str, Any], message: str) -> None:
         with pytest.raises(RaysearchError, match=message):
-            Ohl(0, {**METHOD, **change}, TRAINING)
+            OhlSearch(0, groups(change))
 
     @pytest.mark.parametrize("name", ["ohl", "ohl_paper"])
     def test_its_configurations_fit_a_search_of_any_length(self, name: str) -> None:
+        method = method_settings(name)
         for epochs, rounds in ((200, 40), (90, 30), (20, 20)):
-            values = compose([f"method={name}", f"search.epochs={epochs}"]).values
-            training = {**values["search"], "parallel": values["method"]["parallel"]}
-            assert Ohl(0, values["method"], training).rounds == rounds
+            assert OhlSearch(0, Groups(method, {"epochs": epochs})).rounds == rounds
 
 
 class TestReplicas:
-    def proposal(self, **values: Any) -> Proposal:
+    def proposal(self, id: str = "0001-01", start: str = "", **values: Any) -> Proposal:
         uniform = np.full((3, 3), -np.log(9), dtype=np.float32)
-        given = {"log_probabilities": uniform, "seed": 5, "order": 6, "start": ""}
-        return Proposal("0001-01", 0, {**given, **values})
+        given = {"log_probabilities": uniform, "seed": 5, "order": 6}
+        return Proposal(id, int(id[:4]) - 1, {**given, **values}, (start,) if start else ())
 
-    def test_the_rounds_are_one_training(
-        self, setup: Setup, worker: Replica, tmp_path: Path
-    ) -> None:
+    def test_the_rounds_are_one_training(self, setup: Setup, build: Replicas) -> None:
         """Weights, momentum and the cosine go on from round to round."""
         plain = Training(setup, TRAINING, None, True, split=setup.search_splits()[0])
-        start, rates = "", []
+        start, rates, files = "", [], {}
         for name, seed in (("0001-01", 5), ("0002-03", 7), ("0003-02", 9)):
-            proposal = replace(self.proposal(seed=seed, order=seed, start=start), id=name)
-            answer = worker(proposal, tmp_path)
-            rates.append(answer["lr"])
+            proposal = self.proposal(name, start, seed=seed, order=seed)
+            answer = answered(build, proposal, files)
+            rates.append(answer.values["lr"])
             plain.setup = replace(setup, seed=seed)
             plain.policy = TrialPairs.of(OhlSettings.of(METHOD).uniform, proposal, 4)
             for _ in range(1 if name == "0003-02" else 2):
                 metrics = plain.step()
-            assert metrics["lr"] == answer["lr"]
-            kept = torch.load(file_of(tmp_path, name), weights_only=True)
-            assert kept["epoch"] == plain.epoch
+            assert metrics["lr"] == answer.values["lr"]
+            assert answer.file is not None
+            files[name] = through_a_file(dict(answer.file))
+            assert files[name]["epoch"] == plain.epoch
             for key, tensor in plain.model.state_dict().items():
-                assert torch.equal(kept["model"][key], tensor)
+                assert torch.equal(files[name]["model"][key], tensor)
             start = name
         assert rates == sorted(rates, reverse=True)
 
     def test_the_same_proposal_has_the_same_answer_and_leaves_the_same(
-        self, setup: Setup, worker: Replica, tmp_path: Path
+        self, setup: Setup, build: Replicas
     ) -> None:
-        first = worker(self.proposal(), tmp_path)
-        kept = torch.load(file_of(tmp_path, "0001-01"), weights_only=True)
-        other = worker(replace(self.proposal(seed=6), id="0001-02"), tmp_path)
-        again = Ohl.worker(setup, METHOD, TRAINING, {})(self.proposal(), tmp_path)
-        assert again["reward"] == first["reward"] != other["reward"]
-        assert np.array_equal(again["counts"], first["counts"])
-        repeated = torch.load(file_of(tmp_path, "0001-01"), weights_only=True)
-        assert all(torch.equal(kept["model"][k], repeated["model"][k]) for k in kept["model"])
-        assert len(list(tmp_path.iterdir())) == 2  # nothing half-written
+        first = answered(build, self.proposal())
+        other = answered(build, self.proposal("0001-02", seed=6))
+        again = answered(Ohl.build(setup, groups()), self.proposal())
+        assert again.values["reward"] == first.values["reward"] != other.values["reward"]
+        assert np.array_equal(again.values["counts"], first.values["counts"])
+        assert first.file is not None  # which the next replica has not changed
+        assert again.file is not None
+        for key, tensor in first.file["model"].items():
+            assert torch.equal(again.file["model"][key], tensor)
 
-    def test_what_differs_between_replicas(self, setup: Setup, tmp_path: Path) -> None:
-        def loss(worker: Replica, **values: int) -> float:
-            return float(worker(self.proposal(**values), tmp_path)["val_loss"])
+    @pytest.mark.parametrize("draws", [0, 4])
+    def test_it_is_restored_bit_for_bit(self, setup: Setup, draws: int) -> None:
+        build = Ohl.build(setup, groups({"draws": draws}))
+        start = answered(build, self.proposal())
+        files: dict[str, Any] = {"0001-01": start.file}
+        proposal = self.proposal("0002-01", "0001-01", seed=8)
+        whole = answered(build, proposal, files)
+        work = build(proposal, files)
+        work.step()
+        state = through_a_file(work.state_dict())
+        answered(build, self.proposal())  # another one uses the same training
+        again = build(proposal, files)
+        again.load_state_dict(state)
+        assert (again.epoch, again.epochs) == (1, 2)
+        again.step()
+        found = again.answer().values
+        assert np.array_equal(found["counts"], whole.values["counts"])
+        assert {**found, "counts": 0} == {**whole.values, "counts": 0}
 
-        few = Ohl.worker(setup, METHOD, TRAINING, {})
+    def test_what_differs_between_replicas(self, setup: Setup) -> None:
+        def loss(build: Replicas, **values: int) -> float:
+            return float(answered(build, self.proposal(**values)).values["val_loss"])
+
+        few = Ohl.build(setup, groups())
         assert loss(few) != loss(few, order=7)
-        every = Ohl.worker(setup, {**METHOD, "draws": 0}, TRAINING, {})
+        every = Ohl.build(setup, groups({"draws": 0}))
         assert loss(every) == loss(every, order=7) != loss(every, seed=8)
-        assert every(self.proposal(), tmp_path)["counts"].sum() == 2 * 32
+        assert answered(every, self.proposal()).values["counts"].sum() == 2 * 32
         for same, orders in ((True, 1), (False, 3)):
-            search = Ohl(0, {**METHOD, "same_order": same}, TRAINING)
+            search = OhlSearch(0, groups({"same_order": same}))
             asked = [search.ask() for _ in range(3)]
             assert len({p.values["order"] for p in asked if p}) == orders
             assert len({p.values["seed"] for p in asked if p}) == 3
 
-    def test_cost_and_reward(self, setup: Setup, worker: Replica, tmp_path: Path) -> None:
-        answer = worker(self.proposal(), tmp_path)
-        assert answer["epoch_equivalents"] == pytest.approx(2 * 32 / 40 + 1 / 3)
-        assert answer["reward"] == -answer["val_loss"]
-        last = worker(replace(self.proposal(start="0001-01"), id="0002-01"), tmp_path)
-        assert last["epoch_equivalents"] == pytest.approx(2 * 32 / 40 + 1 / 3)
-        accuracy = Ohl.worker(setup, {**METHOD, "reward": "accuracy"}, TRAINING, {})
-        answer = accuracy(self.proposal(), tmp_path)
-        assert answer["reward"] == pytest.approx(1 - answer["val_error"] / 100)
+    def test_cost_and_reward(self, setup: Setup, build: Replicas) -> None:
+        answer = answered(build, self.proposal())
+        assert answer.values["epoch_equivalents"] == pytest.approx(2 * 32 / 40 + 1 / 3)
+        assert answer.values["reward"] == -answer.values["val_loss"]
+        files: dict[str, Any] = {"0001-01": answer.file}
+        last = answered(build, self.proposal("0002-01", "0001-01"), files)
+        assert last.values["epoch_equivalents"] == pytest.approx(2 * 32 / 40 + 1 / 3)
+        accuracy = Ohl.build(setup, groups({"reward": "accuracy"}))
+        values = answered(accuracy, self.proposal()).values
+        assert values["reward"] == pytest.approx(1 - values["val_error"] / 100)
 
-    def test_a_lost_file_is_one_line(self, worker: Replica, tmp_path: Path) -> None:
-        with pytest.raises(RaysearchError, match=r"0001-02.pt is gone.*begin it anew") as error:
-            worker(self.proposal(start="0001-02"), tmp_path)
+    def test_a_search_costs_what_was_forecast(self, setup: Setup) -> None:
+        given = groups(search={"batch_size": 20})
+        rows = carry_out(OhlSearch(0, given), Ohl.build(setup, given))
+        expected = Ohl.forecast(setup, given)
+        assert rows[-1]["epoch_equivalents"] == pytest.approx(expected.equivalents)
+        assert (expected.proposals, expected.epochs_each, expected.files) == (9, 2, 4)
+
+    def test_a_lost_file_is_one_line(self, build: Replicas) -> None:
+        with pytest.raises(RaysearchError, match="what 0001-02 has left is gone") as error:
+            answer_to(self.proposal("0002-01", "0001-02"), build, {})
         assert "\n" not in str(error.value)
 
-    def test_a_network_that_diverges_leaves_nothing(self, setup: Setup, tmp_path: Path) -> None:
-        method = {**METHOD, "updates": 5}
-        wild = Ohl.worker(setup, method, {**TRAINING, "lr": 1e30, "batch_size": 40}, {})
-        with pytest.raises(NonFiniteLossError, match="validation: the loss is not finite"):
-            wild(self.proposal(), tmp_path)
-        assert not list(tmp_path.iterdir())
+    def test_a_network_that_diverges_is_a_failure(self, setup: Setup) -> None:
+        wild = Ohl.build(setup, groups({"updates": 5}, {"lr": 1e30, "batch_size": 40}))
+        answer = answer_to(self.proposal(), wild)
+        assert isinstance(answer, Failed)
+        assert answer.reason.startswith("validation: the loss is not finite")
 
 
-class TestContinuation:
-    def search_until(
-        self, search: Ohl, worker: Replica, folder: Path, answers: int | None = None
-    ) -> Policy:
-        """Go on until there are so many answers, or to the end."""
-        while answers != 0 and (proposal := search.ask()) is not None:
-            if search.tell(proposal.id, worker(proposal, folder)) is not None:
-                tidy(search, folder)
-            answers = None if answers is None else answers - 1
-        return search.policy()
+@pytest.mark.parametrize("form", ["joint", "factored"])
+def test_a_search_goes_on_wherever_it_was_stopped(build: Replicas, form: str) -> None:
+    given = groups({"form": form})
+    undisturbed = OhlSearch(0, given)
+    rows = _recorded.carry_out(undisturbed, build=build).history
+    assert isinstance(undisturbed.policy(), Schedule)
+    assert rows[-1]["kl_uniform"] > 0
+    for stop in (2, 3, 7):  # within a round, between two, in the last
+        search = OhlSearch(0, given)
+        first = _recorded.carry_out(search, build=build, most=stop)
+        again = OhlSearch(0, given)
+        again.load_state_dict(through_a_file(search.state_dict()))
+        second = _recorded.carry_out(again, build=build, files=first.files)
+        assert again.policy() == undisturbed.policy()
+        assert first.history + second.history == rows
+        assert not second.files
 
-    @pytest.mark.parametrize("form", ["joint", "factored"])
-    def test_killed_anywhere_it_ends_the_same(
-        self, worker: Replica, tmp_path: Path, form: str
-    ) -> None:
-        method = {**METHOD, "form": form}
-        undisturbed = Ohl(0, method, TRAINING)
-        carry_out(undisturbed, worker)
-        assert isinstance(undisturbed.policy(), Schedule)
-        assert undisturbed.metrics["kl_uniform"] > 0
-        for stop in (2, 3, 7):  # within a round, between two, in the last
-            folder = tmp_path / str(stop)
-            folder.mkdir()
-            search = Ohl(0, method, TRAINING)
-            self.search_until(search, worker, folder, stop)
-            state: Any = through_a_file(search.state_dict())
-            proposal = search.ask()
-            assert proposal is not None
-            worker(proposal, folder)  # its file is there, its answer was not kept
-            again = Ohl(0, method, {**TRAINING, "parallel": 7})  # the round's size is kept
-            again.load_state_dict(state)
-            assert self.search_until(again, worker, folder) == undisturbed.policy()
-            assert again.metrics == undisturbed.metrics
-            assert not list(folder.iterdir())
 
-    def test_between_rounds_only_the_best_replica_is_kept(
-        self, worker: Replica, tmp_path: Path
-    ) -> None:
-        search = Ohl(0, METHOD, TRAINING)
-        self.search_until(search, worker, tmp_path, 3)
-        [kept] = tmp_path.iterdir()
-        assert [kept.stem] == list(search.needed())
+def test_between_rounds_only_the_best_replica_is_kept(build: Replicas) -> None:
+    search = OhlSearch(0, groups())
+    found = _recorded.carry_out(search, build=build, most=3)
+    assert list(found.files) == list(search.needed())
+    assert len(found.files) == 1
 
 
 def test_a_trial_counts_what_it_draws() -> None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from _recorded import carry_out
+from _settings import method_settings
 from conftest import through_a_file
 
-from raysearch import methods, ops
-from raysearch.cli._compose import compose
+from raysearch import ops
 from raysearch.data import load_dataset
+from raysearch.engine._local import answer_to
 from raysearch.errors import RaysearchError
-from raysearch.methods.pba import Pba, PbaPopulation, PbaSettings, explore
+from raysearch.methods import Groups
+from raysearch.methods._members import Interval, Members
+from raysearch.methods._population import Levels
+from raysearch.methods.pba import Pba, PbaSearch, PbaSettings, choose, explore
 from raysearch.policy import Mixture, RandomOrder, Schedule, from_json, read_policy, trivial_augment
+from raysearch.protocol import Answer, Proposal, Values
 from raysearch.training import Predefined, Setup, Training, derive_seed
 
 SEARCH = {
@@ -44,6 +51,14 @@ METHOD: dict[str, Any] = {
     "score": "loss",
 }
 LEVELS = [[10, 3, 5, 0, 7, 2], [9, 0, 4, 4, 1, 8]]
+ZERO = [[0] * 6, [0] * 6]
+
+
+def groups(
+    method: Mapping[str, Any] | None = None, search: Mapping[str, Any] | None = None
+) -> Groups:
+    """The settings, some of them changed."""
+    return Groups(METHOD | dict(method or {}), SEARCH | dict(search or {}))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -130,7 +145,7 @@ def test_magnitudes_go_with_their_entries() -> None:
 
 def test_all_zero_changes_nothing() -> None:
     images = torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8, generator=seeded())
-    policy = PbaSettings.of(METHOD).policy(torch.zeros(2, 6))
+    policy = PbaSettings.of(METHOD).policy(ZERO)
     assert torch.equal(policy(images, seeded(1)), images)
     assert policy.operations_per_image() == 0
     assert set(policy.marginals().values()) == {0.0}
@@ -212,58 +227,84 @@ def test_numbers_are_explored_independently() -> None:
     assert float(correlation.abs().max()) < 0.08
 
 
-def test_the_rules_depend_on_seed_epoch_and_member_alone() -> None:
-    rules = Pba.population(5, SEARCH, METHOD)
-    assert (rules.size, rules.epochs, rules.interval, rules.quantile) == (4, 7, 3, 0.25)
-    assert rules.start(2) == [[0] * 6, [0] * 6]
-    explored = {str(rules.explore(LEVELS, member, epoch)) for member in (0, 1) for epoch in (3, 6)}
-    assert len(explored) == 4
-    assert rules.explore(LEVELS, 1, 3) == rules.explore(LEVELS, 1, 3)
-    assert rules.explore(LEVELS, 1, 3) != replace(rules, seed=6).explore(LEVELS, 1, 3)
-    chosen = Counter(rules.choose([3, 8, 9], 1, epoch) for epoch in range(3_000))
+def test_whom_a_member_copies_depends_on_seed_epoch_and_member_alone() -> None:
+    chosen = Counter(choose(5, [3, 8, 9], 1, epoch) for epoch in range(3_000))
     assert {member: round(count / 3_000, 1) for member, count in chosen.items()} == {
         3: 0.3,
         8: 0.3,
         9: 0.3,
     }
+    draws = {choose(seed, range(1000), member, 3) for seed in (5, 6) for member in (0, 1)}  # type: ignore[arg-type]
+    assert len(draws) == 4
 
 
 # Members.
 
 
+def proposal(
+    member: int = 0, interval: int = 0, levels: Levels | None = None, needs: str = ""
+) -> Proposal:
+    """An interval of a member."""
+    id = f"{interval + 1:04d}-{member + 1:02d}"
+    values = {"member": member, "levels": levels or ZERO}
+    return Proposal(id, interval, values, (needs,) if needs else ())
+
+
+def interval(
+    members: Members, asked: Proposal, files: Mapping[str, Values] | None = None
+) -> Answer:
+    """What an interval answers."""
+    answer = answer_to(asked, members, files)
+    assert isinstance(answer, Answer)
+    return answer
+
+
+def rows_of(members: Members, **asked: Any) -> list[dict[str, float]]:
+    """The epochs of a first interval."""
+    rows: list[dict[str, float]] = interval(members, proposal(**asked)).values["rows"]
+    return rows
+
+
 def test_a_member_is_validated_at_intervals_and_at_the_end(setup: Setup) -> None:
-    member = Pba(setup, SEARCH, METHOD)
-    rows = [member.step() for _ in range(7)]
+    members, files, rows, cost = Pba.build(setup, groups()), {}, [], 0.0
+    before = ""
+    for i in range(3):
+        answer = interval(members, proposal(0, i, needs=before), files)
+        before = f"{i + 1:04d}-01"
+        files[before] = answer.file
+        rows += answer.values["rows"]
+        cost += answer.values["epoch_equivalents"]
+    assert files[before] is None  # nobody goes on from the end
     assert [i + 1 for i, row in enumerate(rows) if "score" in row] == [3, 6, 7]
+    assert [row["epoch"] for row in rows] == list(range(1, 8))
     assert rows[2]["score"] == -rows[2]["val_loss"]
     used, validation = 1.0, 1 / 3  # whole batches, and as many validation images
     assert [row["epoch_equivalents"] for row in rows] == pytest.approx(
         [(i + 1) * used + (i + 1) // 3 * validation + (i == 6) * validation for i in range(7)]
     )
+    assert cost == pytest.approx(rows[-1]["epoch_equivalents"])
     assert rows[0]["entropy"] == rows[0]["kl_uniform"] == rows[0]["share/Rotate"] == 0
-    accuracy = Pba(setup, SEARCH, {**METHOD, "score": "accuracy"})
-    scored = [accuracy.step() for _ in range(3)][-1]
+    scored = rows_of(Pba.build(setup, groups({"score": "accuracy"})))[-1]
     assert scored["score"] == pytest.approx(1 - scored["val_error"] / 100)
     assert {**scored, "score": 0} == {**rows[2], "score": 0}
 
 
 def test_at_the_start_nothing_is_augmented(setup: Setup) -> None:
-    member = Pba(setup, SEARCH, METHOD, 2)
-    own = replace(member.training.setup, seed=derive_seed(setup.seed, "member", 2))
+    members = Pba.build(setup, groups())
+    rows = rows_of(members, member=2)
+    own = replace(setup, seed=derive_seed(setup.seed, "member", 2))
     plain = Training(own, SEARCH, None, True, split=setup.search_splits()[0])
-    assert member.step()["train_loss"] == plain.step()["train_loss"]
-    assert member.step()["train_loss"] != Pba(setup, SEARCH, METHOD, 1).step()["train_loss"]
+    assert [row["train_loss"] for row in rows] == [plain.step()["train_loss"] for _ in rows]
+    assert rows[1]["train_loss"] != rows_of(members, member=1)[1]["train_loss"]
 
 
 def test_the_metrics_say_how_far_the_policy_is(setup: Setup) -> None:
-    member = Pba(setup, SEARCH, METHOD)
-    member.follow([[10] * 6, [5] * 6])
-    row = member.step()
+    members = Pba.build(setup, groups())
+    row = rows_of(members, levels=[[10] * 6, [5] * 6])[0]
     assert row["entropy"] == pytest.approx(math.log(3))
     assert row["kl_uniform"] == pytest.approx(0, abs=1e-9)
     assert row["operations_per_image"] == pytest.approx(1.3)
-    member.follow([[10, 10, 0, 0, 0, 0], [5] * 6])
-    row = member.step()
+    row = rows_of(members, levels=[[10, 10, 0, 0, 0, 0], [5] * 6])[0]
     assert row["entropy"] == 0
     assert row["kl_uniform"] == pytest.approx(math.log(3))
     assert row["share/Rotate"] == 1
@@ -272,53 +313,62 @@ def test_the_metrics_say_how_far_the_policy_is(setup: Setup) -> None:
     assert uniform.magnitudes.tolist() == pytest.approx([1 / 3, 2 / 3] * 3)
 
 
-def test_a_restored_member_continues_bit_for_bit(setup: Setup) -> None:
-    whole, first = Pba(setup, SEARCH, METHOD, 1), Pba(setup, SEARCH, METHOD, 1)
-    for member in (whole, first):
-        member.step()
-        member.follow(LEVELS)
-        member.step()
-    second = Pba(setup, SEARCH, METHOD, 1)
-    second.load_state_dict(through_a_file(first.state_dict()))
-    assert second.epoch == 2
-    assert [second.step() for _ in range(5)] == [whole.step() for _ in range(5)]
-    assert second.policy() == whole.policy()
-    for one, other in zip(
-        second.training.model.parameters(), whole.training.model.parameters(), strict=True
-    ):
-        assert torch.equal(one, other)
+def test_a_restored_interval_continues_bit_for_bit(setup: Setup) -> None:
+    members = Pba.build(setup, groups())
+    files: dict[str, Any] = {"0001-02": interval(members, proposal(1)).file}
+    asked = proposal(1, 1, LEVELS, "0001-02")
+    whole = interval(members, asked, files)
+    work = members(asked, files)
+    work.step()
+    state = through_a_file(work.state_dict())
+    again = Pba.build(setup, groups())(asked, files)
+    again.load_state_dict(state)
+    assert (again.epoch, again.epochs) == (1, 3)
+    while again.epoch < again.epochs:
+        again.step()
+    assert again.answer().values == whole.values
+    assert again.answer().file is not None
+    for name, tensor in whole.file["model"].items():  # type: ignore[index]
+        assert torch.equal(tensor, again.answer().file["model"][name])  # type: ignore[index]
 
 
-def test_a_copy_has_weights_and_lineage_and_goes_on_by_itself(setup: Setup) -> None:
-    top, low = Pba(setup, SEARCH, METHOD, 0), Pba(setup, SEARCH, METHOD, 3)
-    top.follow(LEVELS)
-    for _ in range(3):
-        top.step()
-        low.step()
-    low.load_state_dict(through_a_file(top.state_dict()))
-    for one, other in zip(
-        low.training.model.parameters(), top.training.model.parameters(), strict=True
-    ):
-        assert torch.equal(one, other)
-    changed = [[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]]
-    low.follow(changed)
-    low.step()
-    settings = PbaSettings.of(METHOD)
-    expected = [settings.policy(torch.tensor(levels)) for levels in [LEVELS] * 3 + [changed]]
-    assert low.policy() == Schedule(expected)
-    top.follow(changed)
-    assert top.step()["train_loss"] != low.training.step()["train_loss"]  # draws of their own
+def test_a_copy_has_the_weights_and_goes_on_by_itself(setup: Setup) -> None:
+    members = Pba.build(setup, groups())
+    files: dict[str, Any] = {"0001-01": interval(members, proposal(0, levels=LEVELS)).file}
+    losses = []
+    for member in (0, 3):
+        copy = members(proposal(member, 1, LEVELS, "0001-01"), files)
+        assert isinstance(copy, Interval)
+        for name, tensor in copy.training.model.state_dict().items():
+            assert torch.equal(tensor, files["0001-01"]["model"][name])
+        losses.append(copy.step()["train_loss"])
+    assert losses[0] != losses[1]  # draws of their own
+
+
+def test_a_search_costs_what_was_forecast(setup: Setup) -> None:
+    search = PbaSearch(setup.seed, groups())
+    rows = carry_out(search, build=Pba.build(setup, groups())).history
+    assert [row["epoch"] for row in rows] == list(range(1, 8))
+    expected = Pba.forecast(setup, groups())
+    assert rows[-1]["epoch_equivalents"] == pytest.approx(expected.equivalents)
+    assert search.equivalents == pytest.approx(expected.equivalents)
+    assert (expected.proposals, expected.epochs_each, expected.files) == (12, 3, 8)
+    assert Pba.parallel(5, groups()) == 4
+    assert isinstance(search.policy(), Schedule)
+    assert len(search.policy()) == 7
 
 
 def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
-    values = compose(["method=pba_paper", "data=digits"]).values
-    rules = Pba.population(0, values["search"], values["method"])
-    assert (rules.size, rules.interval, rules.epochs) == (16, 3, 200)
-    member = Pba(setup, values["search"], values["method"])
-    assert member.step()["train_loss"] > 0
-    assert len(member.policy().at(0).operations) == 30  # type: ignore[attr-defined]
-    assert values["method"]["score"] == "accuracy"
-    assert set(values["method"]["operations"]) == set(ops.DADA_OPERATIONS)
+    method = method_settings("pba_paper")
+    given = Groups(method, {**SEARCH, "epochs": 200})
+    search = PbaSearch(0, given)
+    assert (len(search.proposals), search.rounds, method["interval"]) == (16, 67, 3)
+    first = search.ask()
+    assert first is not None
+    assert Pba.build(setup, given)(first, {}).step()["train_loss"] > 0
+    assert len(search.policy().at(0).operations) == 30  # type: ignore[attr-defined]
+    assert method["score"] == "accuracy"
+    assert set(method["operations"]) == set(ops.DADA_OPERATIONS)
 
 
 @pytest.mark.parametrize(
@@ -337,14 +387,7 @@ def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
         ({"interval": 7}, "members copy none in search.epochs=7"),
     ],
 )
-def test_wrong_settings_are_one_line(setup: Setup, change: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RaysearchError, match=message) as error:
-        Pba(setup, SEARCH, {**METHOD, **change})
+        PbaSearch(0, groups(change))
     assert "\n" not in str(error.value)
-
-
-def test_only_populations_have_members() -> None:
-    assert methods.find_members("pba") is Pba
-    assert methods.find_members("dada") is None
-    assert methods.find_trials("pba") is None
-    assert isinstance(Pba.population(0, SEARCH, METHOD), PbaPopulation)

@@ -15,13 +15,13 @@ import pytest
 import torch
 from conftest import dark_and_light
 from ray import cloudpickle
+from raysearch.methods._trials import file_of
 from test_aws import FINETUNE, METHOD, Counted
 from test_ohl import METHOD as OHL
 from test_ohl import TRAINING
 
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods import Proposal, TrialSearch, carry_out, tidy
-from raysearch.methods._trials import file_of
 from raysearch.methods.aws import Aws
 from raysearch.methods.ohl import Ohl
 from raysearch.policy import Pairs, read_policy

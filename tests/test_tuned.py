@@ -10,28 +10,27 @@ from typing import Any
 import optuna
 import pytest
 import torch
-import yaml
-from conftest import through_a_file
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from _recorded import carry_out, failing
+from _settings import method_settings
+from conftest import dark_and_light, through_a_file
 from optuna.trial import TrialState
-from test_methods import split
 
 from raysearch import methods
-from raysearch.data import Dataset
-from raysearch.errors import RaysearchError
-from raysearch.methods import TrialSearch, carry_out, tidy
-from raysearch.methods._study import Pruning, Study, Tried, Watch, packed
-from raysearch.methods._trials import file_of
-from raysearch.methods._tuned import Trainer, Tuned
-from raysearch.methods.fast_autoaugment import FastAutoAugment, Matcher, stratified_folds
+from raysearch.engine._local import answer_to
+from raysearch.engine._optuna import OptunaStudies, OptunaStudy, give_up, pruner_of
+from raysearch.errors import RaysearchError, SearchFailedError
+from raysearch.methods import Choice, Groups, Pruning, Range, Tried
+from raysearch.methods._matching import Matcher, stratified_folds
+from raysearch.methods._study import packed, ranked
+from raysearch.methods._tuned import TunedSearch
+from raysearch.methods.fast_autoaugment import FastAutoAugmentSearch
 from raysearch.methods.randaugment import RandAugment
 from raysearch.methods.validated_magnitude import RANGES, ValidatedMagnitude
 from raysearch.policy import RandomOperations, SubPolicies, Transformations, rand_augment
-from raysearch.states import load
-from raysearch.training import Predefined, Setup, Training
+from raysearch.protocol import Answer, Build, Proposal, Search
+from raysearch.training import Predefined, Setup
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "method"
-SPACE = {"x": FloatDistribution(0, 1), "kind": CategoricalDistribution(("a", "b"))}
+SPACE = {"x": Range(0, 1), "kind": Choice(("a", "b"))}
 TRAINING = {
     "epochs": 6,
     "batch_size": 16,
@@ -39,19 +38,14 @@ TRAINING = {
     "momentum": 0.9,
     "nesterov": True,
     "weight_decay": 0.0,
-    "parallel": 2,
 }
-
-
-def settings(name: str, **changes: Any) -> dict[str, Any]:
-    return {**yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["method"], **changes}
 
 
 TUNED = {"trials": 8, "startup_trials": 2, "warmup_epochs": 1, "interval": 2}
 METHODS: dict[str, dict[str, Any]] = {
-    "validated_magnitude": settings("validated_magnitude", **TUNED),
-    "randaugment": settings("randaugment", **TUNED, objective="loss", pruner="asha"),
-    "fast_autoaugment": settings(
+    "validated_magnitude": method_settings("validated_magnitude", **TUNED),
+    "randaugment": method_settings("randaugment", **TUNED, objective="loss", pruner="asha"),
+    "fast_autoaugment": method_settings(
         "fast_autoaugment", folds=3, trials=4, keep=2, draws=1, startup_trials=2, sub_policies=2
     ),
 }
@@ -59,30 +53,23 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def setup() -> Setup:
-    data = Dataset(
-        name="stripes",
-        classes=tuple("abcd"),
-        train=split(48, 0),
-        val=None,
-        test=split(16, 1),
-        channels=1,
-        size=(8, 8),
-        mean=(0.25,),
-        std=(0.25,),
-    )
-    return Setup(data, "small_cnn", torch.device("cpu"), 3)
+    """Few images, in three folds."""
+    return replace(dark_and_light(), seed=3)
 
 
-def search_of(name: str, seed: int = 3) -> TrialSearch:
-    cls = methods.find_trials(name)
-    assert cls is not None
-    return cls(seed, METHODS[name], TRAINING)
+def groups(name: str, **search: Any) -> Groups:
+    """A method's settings, how it trains changed."""
+    return Groups(METHODS[name], {**TRAINING, **search}, parallel=2)
 
 
-def worker_of(name: str, setup: Setup) -> Any:
-    cls = methods.find_trials(name)
-    assert cls is not None
-    return cls.worker(setup, METHODS[name], TRAINING, {})
+def search_of(name: str, record: Path | None = None) -> Any:
+    """A search at its beginning."""
+    return methods.find(name).search(3, groups(name), OptunaStudies(record))
+
+
+def build_of(name: str, setup: Setup, **search: Any) -> Build:
+    """What makes its work."""
+    return methods.find(name).build(setup, groups(name, **search), give_up)
 
 
 def value(params: Mapping[str, Any]) -> float:
@@ -90,10 +77,10 @@ def value(params: Mapping[str, Any]) -> float:
 
 
 class TestStudy:
-    def study(self, seed: int = 0) -> Study:
-        return Study("s", SPACE, seed, "tpe", 4)
+    def study(self, seed: int = 0) -> OptunaStudy:
+        return OptunaStudies()("s", SPACE, seed, "tpe", 4)
 
-    def told(self, study: Study, rounds: int, count: int = 3) -> Study:
+    def told(self, study: OptunaStudy, rounds: int, count: int = 3) -> OptunaStudy:
         for _ in range(rounds):
             study.tell([Tried(p, value(p)) for p in study.propose(count)])
         return study
@@ -112,7 +99,7 @@ class TestStudy:
         found = self.told(self.study(), 12)
         late = found.tried[-9:]
         assert sum(one.params["kind"] == "a" for one in late) >= 7
-        best = found.ranked()[0]
+        best = ranked(found.tried)[0]
         assert best.value == min(one.value for one in found.tried if one.value is not None)
         assert abs(best.params["x"] - 0.3) < 0.1
 
@@ -120,7 +107,20 @@ class TestStudy:
         study = self.study()
         params = {"x": 0.5, "kind": "a"}
         study.tell([Tried(params, None, {1: 0.1}), Tried(params, 3.0), Tried(params, 2.0)])
-        assert [one.value for one in study.ranked()] == [2.0, 3.0, None]
+        study.tell([Tried(params, None, failed=True), Tried(params, 4.0)])
+        assert [one.value for one in ranked(study.tried)] == [2.0, 3.0, 4.0, None, None]
+        assert [one.failed for one in ranked(study.tried)] == [False] * 4 + [True]
+
+    def test_failed_trials_are_optunas_failed_ones_and_teach_nothing(self, tmp_path: Path) -> None:
+        study = OptunaStudies(tmp_path)("s", SPACE, 0, "tpe", 4)
+        self.told(study, 3)
+        study.tell([Tried({"x": 0.9, "kind": "b"}, None, failed=True)])
+        found = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/optuna.db")
+        assert found.trials[-1].state == TrialState.FAIL
+        assert found.best_params == ranked(study.tried)[0].params
+        again = self.study()
+        again.load_state_dict(through_a_file({"s": study.state_dict()})["s"])
+        assert again.propose(2) == study.propose(2)
 
     def test_the_record_opens_in_optuna(self, tmp_path: Path) -> None:
         study = self.study()
@@ -130,7 +130,7 @@ class TestStudy:
         storage = f"sqlite:///{tmp_path}/optuna.db"
         found = optuna.load_study(study_name="s", storage=storage)
         assert [t.value for t in found.trials][:6] == [one.value for one in study.tried][:6]
-        assert found.best_params == study.ranked()[0].params
+        assert found.best_params == ranked(study.tried)[0].params
         assert found.trials[-1].state == TrialState.PRUNED
         assert found.trials[-1].intermediate_values == {2: 7.0}
         assert set(optuna.importance.get_param_importances(found)) == {"x", "kind"}
@@ -155,12 +155,12 @@ class TestStudy:
 def test_a_trial_is_given_up_just_when_optuna_would(pruner: str) -> None:
     """Against Optuna's own study, trials one after the other."""
     pruning = Pruning(pruner, 3, 2)
-    study = optuna.create_study(pruner=pruning.make())
+    study = optuna.create_study(pruner=pruner_of(pruning))
     tried: list[Tried] = []
     generator = torch.Generator().manual_seed(0)
     for number in range(30):
         curve = (torch.rand(1, generator=generator) + 1 / torch.arange(1.0, 10)).tolist()
-        trial, watch = study.ask(), Watch(pruning, packed(tried))
+        trial, watch = study.ask(), give_up(pruning, packed(tried))
         seen: dict[int, float] = {}
         given_up = False
         for epoch, loss in enumerate(curve, start=1):
@@ -177,90 +177,106 @@ def test_a_trial_is_given_up_just_when_optuna_would(pruner: str) -> None:
     assert count == 0 if pruner == "none" else 3 < count < 28
 
 
-def drive(
-    search: TrialSearch, worker: Any, folder: Path, *, order: int = 1, most: int = 99
-) -> None:
-    """Carry a search's rounds out, answers in one order or the other; `most` trials of it."""
-    folder.mkdir(exist_ok=True)
-    while not search.finished and most > 0:
-        asked = []
-        while (proposal := search.ask()) is not None:
-            asked.append(proposal)
-        for one in asked[::order][:most]:
-            if search.tell(one.id, worker(one, folder)) is not None:
-                tidy(search, folder)
-        most -= len(asked)
-
-
-@pytest.mark.parametrize("name", METHODS)
-class TestEveryOne:
-    def test_metrics_are_those_of_every_search(self, name: str, setup: Setup) -> None:
-        search, rows = search_of(name), []
-        carry_out(search, worker_of(name, setup), rows.append)
-        assert len(rows) == search.rounds
-        expected = {"train_loss", "val_loss", "val_error", "lr", "epoch_equivalents"}
-        assert expected <= set(rows[-1])
-        assert any(key.startswith(("share/", "mean/")) for key in rows[-1])
-        assert rows[-1]["epoch_equivalents"] > rows[0]["epoch_equivalents"] > 0
-
-    def test_the_order_of_answers_changes_nothing(
-        self, name: str, setup: Setup, tmp_path: Path
-    ) -> None:
-        forward, backward = search_of(name), search_of(name)
-        drive(forward, worker_of(name, setup), tmp_path / "1")
-        drive(backward, worker_of(name, setup), tmp_path / "2", order=-1)
-        assert forward.policy() == backward.policy()
-        assert forward.metrics == backward.metrics
-        assert not list(tmp_path.glob("*/*.pt"))  # nothing is left behind
-
-    @pytest.mark.parametrize("most", [1, 2, 3, 5, 7])
-    def test_restored_anywhere_it_ends_the_same(
-        self, name: str, setup: Setup, tmp_path: Path, most: int
-    ) -> None:
-        worker, whole = worker_of(name, setup), search_of(name)
-        drive(whole, worker, tmp_path / "whole")
-        first = search_of(name)
-        drive(first, worker, tmp_path / "parts", most=most)
-        again = methods.find_trials(name)(3, METHODS[name], {**TRAINING, "parallel": 5})  # type: ignore[misc]
-        again.load_state_dict(through_a_file(first.state_dict()))
-        drive(again, worker_of(name, setup), tmp_path / "parts")
-        assert again.policy() == whole.policy()
-        assert again.metrics == whole.metrics
+def trained(proposal: Proposal) -> Answer:
+    """A made-up answer to a training, better for smaller magnitudes."""
+    value = proposal.values["params"]["magnitude"]
+    shown = dict.fromkeys(("train_loss", "val_loss", "val_error", "lr"), 1.0)
+    outcome = {"seen": {6: value}, "pruned": False, "rungs": {}}
+    return Answer({**shown, **outcome, "epoch_equivalents": 2.0})
 
 
 class TestTuned:
     def test_the_policy_is_that_of_the_studys_best(self, setup: Setup, tmp_path: Path) -> None:
-        search = search_of("validated_magnitude")
-        search.keep_record(tmp_path)
-        carry_out(search, worker_of("validated_magnitude", setup))
+        search = search_of("validated_magnitude", tmp_path)
+        rows = carry_out(search, build=build_of("validated_magnitude", setup)).history
         study = optuna.load_study(study_name="seed 3", storage=f"sqlite:///{tmp_path}/optuna.db")
-        assert isinstance(search, Tuned)
-        best = ValidatedMagnitude.policy_of(search.settings, study.best_params)  # type: ignore[arg-type]
-        assert search.policy() == best
-        assert search.metrics["best/magnitude"] == study.best_params["magnitude"]
-        assert search.metrics["best_error"] == study.best_value
+        assert search.policy() == ValidatedMagnitude.policy_of(search.settings, study.best_params)
+        assert rows[-1]["best/magnitude"] == study.best_params["magnitude"]
+        assert rows[-1]["best_error"] == study.best_value
         costs = [trial.user_attrs["epoch_equivalents"] for trial in study.trials]
-        assert search.metrics["epoch_equivalents"] == pytest.approx(sum(costs))  # pruned ones too
+        assert rows[-1]["epoch_equivalents"] == pytest.approx(sum(costs))  # pruned ones too
+        assert rows[-1]["pruned"] == sum(trial.state.name == "PRUNED" for trial in study.trials)
 
-    def test_a_training_that_was_killed_goes_on(self, setup: Setup, tmp_path: Path) -> None:
-        search = search_of("randaugment")
+    def test_hundreds_of_trials_find_the_best(self) -> None:
+        method = {**METHODS["validated_magnitude"], "trials": 100}
+        search = ValidatedMagnitude.search(0, Groups(method, TRAINING, None, 10), OptunaStudies())
+        rows = carry_out(search, trained).history
+        assert len(rows) == 10
+        assert rows[-1]["best/magnitude"] < 0.02
+
+    def test_a_training_that_was_stopped_goes_on(self, setup: Setup) -> None:
+        search, build = search_of("randaugment"), build_of("randaugment", setup)
         proposal = search.ask()
-        assert proposal is not None
-        worker = worker_of("randaugment", setup)
-        undisturbed = worker(proposal, tmp_path)
-        final = load(file_of(tmp_path, proposal.id))
-        file_of(tmp_path, proposal.id).unlink()
-        short = Trainer(setup, worker.settings, {**TRAINING, "epochs": 6}, worker._policy_of)
-        kept = validated_until(short, proposal, tmp_path, 2)
-        assert kept["training"]["epoch"] == 2
-        again = worker(proposal, tmp_path)
-        assert {k: v for k, v in again.items() if k not in ("epochs", "seen")} == {
-            k: v for k, v in undisturbed.items() if k not in ("epochs", "seen")
-        }
-        assert again["seen"].tolist() == undisturbed["seen"].tolist()
-        model = load(file_of(tmp_path, proposal.id))["training"]["model"]
-        for key, weights in final["training"]["model"].items():
-            assert torch.equal(model[key], weights)
+        whole = answer_to(proposal, build)
+        assert isinstance(whole, Answer)
+        work = build(proposal, {})
+        for _ in range(3):
+            work.step()
+        again = build(proposal, {})
+        again.load_state_dict(through_a_file(work.state_dict()))
+        assert again.epoch == 3
+        while again.epoch < again.epochs:
+            again.step()
+        assert again.answer().values == whole.values
+        assert whole.file is None
+
+    @pytest.mark.parametrize("pruner", ["median", "asha"])
+    def test_one_that_is_given_up_ends_there(self, setup: Setup, pruner: str) -> None:
+        changes = {"pruner": pruner, "startup_trials": 1, "warmup_epochs": 1, "interval": 1}
+        given = Groups({**METHODS["validated_magnitude"], **changes}, TRAINING, None, 2)
+        curve = dict.fromkeys(range(1, 7), 1e-06)
+        before = packed([Tried({}, 1e-6, curve, {"completed_rung_0": 1e-6})] * 8)
+        build = ValidatedMagnitude.build(setup, given, give_up)
+        work = build(Proposal("1", 0, {"params": {"magnitude": 1.0}, "before": before}), {})
+        while work.epoch < work.epochs:
+            work.step()
+        assert work.epochs < 6
+        values = work.answer().values
+        assert values["pruned"]
+        assert list(values["seen"]) == list(range(1, work.epoch + 1))
+        again = build(Proposal("1", 0, {"params": {"magnitude": 1.0}, "before": before}), {})
+        again.load_state_dict(through_a_file(work.state_dict()))
+        assert again.answer().values == values
+        assert again.epochs == again.epoch
+
+    def test_a_failed_training_is_a_failed_trial(self, tmp_path: Path) -> None:
+        search = search_of("validated_magnitude", tmp_path)
+        rows = carry_out(search, failing(trained, "0001-01", "0002-01", "0002-02")).history
+        study = optuna.load_study(study_name="seed 3", storage=f"sqlite:///{tmp_path}/optuna.db")
+        states = [trial.state.name for trial in study.trials]
+        assert states == ["FAIL", "COMPLETE", "FAIL", "FAIL", *["COMPLETE"] * 4]
+        assert [row["epoch_equivalents"] for row in rows] == [4.0, 8.0, 12.0, 16.0]
+        assert rows[-1]["pruned"] == 0
+        assert "val_loss" not in rows[1]
+        assert search.policy() == ValidatedMagnitude.policy_of(search.settings, study.best_params)
+
+    def test_it_ends_where_all_fail_that_were_drawn_at_random(self) -> None:
+        method = {**METHODS["validated_magnitude"], "startup_trials": 3}
+        search = ValidatedMagnitude.search(0, Groups(method, TRAINING), OptunaStudies())
+        every = [f"{round_:04d}-01" for round_ in range(1, 9)]
+        asked: list[str] = []
+
+        def answers(proposal: Proposal) -> Any:
+            asked.append(proposal.id)
+            return failing(trained, *every)(proposal)
+
+        with pytest.raises(SearchFailedError, match=r"^the loss is not finite$"):
+            carry_out(search, answers)
+        assert asked == every[:3]
+
+    def test_it_needs_what_proposes(self, setup: Setup) -> None:
+        for name in METHODS:
+            with pytest.raises(TypeError, match="needs studies"):
+                methods.find(name).search(3, groups(name))
+
+    def test_rounds_fill_the_workers(self) -> None:
+        assert RandAugment.parallel(5, groups("randaugment")) == 5
+        asked = Groups({**METHODS["randaugment"], "parallel": 3}, TRAINING)
+        assert RandAugment.parallel(5, asked) == 3
+        found = [
+            methods.find("fast_autoaugment").parallel(n, groups("fast_autoaugment")) for n in (1, 4)
+        ]
+        assert found == [1, 2]
 
     def test_magnitudes_scale_every_range(self) -> None:
         chosen = ValidatedMagnitude.settings_of(METHODS["validated_magnitude"])
@@ -278,13 +294,13 @@ class TestTuned:
 
 class TestRandAugment:
     def test_given_both_nothing_is_searched(self) -> None:
-        given = settings("randaugment", n=3, m=12)
+        given = method_settings("randaugment", n=3, m=12)
         expected = rand_augment(3, 12, given["operations"])
         assert RandAugment.known(given) == expected
-        assert RandAugment.known(settings("randaugment")) is None
+        assert RandAugment.known(method_settings("randaugment")) is None
 
     def test_given_one_the_other_is_searched(self) -> None:
-        chosen = RandAugment.settings_of(settings("randaugment", n=3))
+        chosen = RandAugment.settings_of(method_settings("randaugment", n=3))
         assert set(RandAugment.space(chosen)) == {"m"}
         policy = RandAugment.policy_of(chosen, {"m": 6.0})
         assert isinstance(policy, RandomOperations)
@@ -302,7 +318,7 @@ class TestRandAugment:
     )
     def test_what_it_does_not_take(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(RaysearchError, match=message):
-            RandAugment.settings_of(settings("randaugment", **changes))
+            RandAugment.settings_of(method_settings("randaugment", **changes))
 
 
 class TestFastAutoAugment:
@@ -316,36 +332,51 @@ class TestFastAutoAugment:
         with pytest.raises(RaysearchError, match=r"method\.folds=5"):
             stratified_folds(labels[:4], 5, seed=1)
 
-    def test_trying_policies_leaves_the_classifier_as_it_is(
-        self, setup: Setup, tmp_path: Path
-    ) -> None:
-        search = search_of("fast_autoaugment")
-        worker = worker_of("fast_autoaugment", setup)
-        drive(search, worker, tmp_path, most=3)  # the networks
-        before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")}
-        assert len(before) == 3
-        drive(search, worker, tmp_path, most=9)
-        assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")} == before
-        assert isinstance(worker, Matcher)
-        for name, network in worker._networks.items():
-            kept = load(tmp_path / f"{name}.pt")["training"]["model"]
+    def test_trying_policies_leaves_the_classifier_as_it_is(self, setup: Setup) -> None:
+        search, build = search_of("fast_autoaugment"), build_of("fast_autoaugment", setup)
+        networks = carry_out(search, build=build, most=3).files
+        assert len(networks) == 3
+        after = carry_out(search, build=build, most=9, files=networks).files
+        assert set(after) == set(networks)
+        assert isinstance(build, Matcher)
+        for name, network in build._networks.items():
             for key, weights in network.state_dict().items():
-                assert torch.equal(weights, kept[key])
+                assert torch.equal(weights, networks[name]["model"][key])
 
     def test_networks_are_trained_without_their_fold_and_without_augmentation(
-        self, setup: Setup, tmp_path: Path
+        self, setup: Setup
     ) -> None:
-        search, moved = search_of("fast_autoaugment"), replace(setup, predefined=Predefined(True))
+        proposal = search_of("fast_autoaugment").ask()
+        moved = replace(setup, predefined=Predefined(True))
+        answers = [answer_to(proposal, build_of("fast_autoaugment", one)) for one in (setup, moved)]
+        assert isinstance(answers[0], Answer)
+        assert isinstance(answers[1], Answer)
+        assert answers[0].values == answers[1].values
+
+    def test_a_network_and_a_try_are_restored_bit_for_bit(self, setup: Setup) -> None:
+        search, build = search_of("fast_autoaugment"), build_of("fast_autoaugment", setup)
         proposal = search.ask()
-        assert proposal is not None
-        plain = worker_of("fast_autoaugment", setup)(proposal, made(tmp_path / "a"))
-        assert worker_of("fast_autoaugment", moved)(proposal, made(tmp_path / "b")) == plain
+        whole, work = answer_to(proposal, build), build(proposal, {})
+        work.step()
+        again = build(proposal, {})
+        again.load_state_dict(through_a_file(work.state_dict()))
+        while again.epoch < again.epochs:
+            again.step()
+        assert isinstance(whole, Answer)
+        assert again.answer().values == whole.values
+        search.retract(proposal.id)
+        files = carry_out(search, build=build, most=3).files
+        proposal = search.ask()
+        work, again = build(proposal, files), build(proposal, files)
+        work.step()
+        again.load_state_dict(through_a_file(work.state_dict()))
+        assert again.epoch == again.epochs == 1
+        assert again.answer().values == work.answer().values
 
     def test_the_best_of_all_folds_are_merged(self, setup: Setup, tmp_path: Path) -> None:
-        search = search_of("fast_autoaugment")
-        assert isinstance(search, FastAutoAugment)
-        search.keep_record(tmp_path)
-        carry_out(search, worker_of("fast_autoaugment", setup))
+        search = search_of("fast_autoaugment", tmp_path)
+        assert isinstance(search, FastAutoAugmentSearch)
+        carry_out(search, build=build_of("fast_autoaugment", setup))
         policy = search.policy()
         assert isinstance(policy, SubPolicies)
         assert len(policy) == 3 * 2 * 2 * 2  # folds, repeats, kept, sub-policies
@@ -353,45 +384,51 @@ class TestFastAutoAugment:
         names = optuna.get_all_study_names(storage)
         assert len(names) == 6
         expected = []
-        for study in search._studies.values():
+        for study in search.studies.values():
+            assert isinstance(study, OptunaStudy)
             found = optuna.load_study(study_name=study.name, storage=storage).trials
             assert len(found) == 4
             best = sorted(found, key=lambda trial: trial.value or 0.0)[:2]
             expected += [trial.params for trial in best]
         assert policy == search.settings.policy(expected)
 
-    def test_a_network_that_is_gone_is_one_line(self, setup: Setup, tmp_path: Path) -> None:
-        search, worker = search_of("fast_autoaugment"), worker_of("fast_autoaugment", setup)
-        drive(search, worker, tmp_path, most=3)
-        for path in tmp_path.glob("*.pt"):
-            path.unlink()
+    def tried(self, proposal: Proposal) -> Answer:
+        """A made-up answer."""
+        shown = dict.fromkeys(("train_loss", "val_loss", "val_error", "lr"), 1.0)
+        return Answer({**shown, "epoch_equivalents": 2.0}, file={"model": {}})
+
+    def test_a_fold_whose_network_failed_is_left_out(self) -> None:
+        search, whole = search_of("fast_autoaugment"), search_of("fast_autoaugment")
+        found = carry_out(search, failing(self.tried, "0001-02", "0002-01"))
+        asked = {one.id: dict(one.values) for one in found.asked if one.round}
+        assert {values["fold"] for values in asked.values()} == {0, 2}
+        others = {one.id: dict(one.values) for one in carry_out(whole, self.tried).asked}
+        assert all(asked[id] == others[id] for id in asked if id[:4] in ("0001", "0002"))
+        assert len(search.policy()) == 2 * 2 * 2 * 2
+        [failed] = [one for study in search.studies.values() for one in study.tried if one.failed]
+        assert failed.params == asked["0002-01"]["params"]
+
+    def test_without_networks_or_tries_it_ends(self) -> None:
+        for ids in (["0001-01", "0001-02", "0001-03"], [f"0002-{i:02d}" for i in range(1, 7)]):
+            with pytest.raises(SearchFailedError, match="trials of a round failed"):
+                carry_out(search_of("fast_autoaugment"), failing(self.tried, *ids))
+
+    def test_a_network_that_is_gone_is_one_line(self, setup: Setup) -> None:
+        search, build = search_of("fast_autoaugment"), build_of("fast_autoaugment", setup)
+        carry_out(search, build=build, most=3)
         proposal = search.ask()
-        assert proposal is not None
-        with pytest.raises(RaysearchError, match="is missing"):
-            worker(proposal, tmp_path)
+        with pytest.raises(RaysearchError, match="what 0001-01 has left is gone"):
+            answer_to(proposal, build, {})
 
 
-def validated_until(trainer: Trainer, proposal: Any, folder: Path, epoch: int) -> dict[str, Any]:
-    """What a worker that was killed after an epoch has left."""
-
-    class Killed(Exception):
-        pass
-
-    original = Training.step
-
-    def step(self: Training) -> dict[str, float]:
-        if self.epoch > epoch:
-            raise Killed
-        return original(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "step", step)
-        with pytest.raises(Killed):
-            trainer(proposal, folder)
-    return load(file_of(folder, proposal.id))
-
-
-def made(folder: Path) -> Path:
-    """A folder, made."""
-    folder.mkdir()
-    return folder
+@pytest.mark.parametrize("name", METHODS)
+def test_a_search_costs_no_more_than_was_forecast(name: str, setup: Setup) -> None:
+    short = {"epochs": 2, "batch_size": 8}  # of which the search's splits are made
+    search: Search = methods.find(name).search(3, groups(name, **short), OptunaStudies())
+    found = carry_out(search, build=build_of(name, setup, **short))
+    expected = methods.find(name).forecast(setup, groups(name, **short))
+    assert len(found.asked) == expected.proposals
+    cost = found.history[-1]["epoch_equivalents"]
+    assert 0.85 * expected.equivalents < cost <= expected.equivalents * (1 + 1e-9)
+    if isinstance(search, TunedSearch):
+        assert cost == pytest.approx(expected.equivalents)

@@ -12,6 +12,8 @@ from raysearch.engine._entries import (
     Share,
     TrialError,
 )
+from raysearch.engine._local import answer_to, carry_out
+from raysearch.engine._optuna import OptunaStudies, give_up
 from raysearch.engine._run import run
 
 __all__ = [
@@ -19,12 +21,16 @@ __all__ = [
     "Ended",
     "Entry",
     "Interrupted",
+    "OptunaStudies",
     "Outcome",
     "Place",
     "Share",
     "TrialError",
     "Wish",
+    "answer_to",
+    "carry_out",
     "cluster",
+    "give_up",
     "local_capacity",
     "run",
     "trial_share",

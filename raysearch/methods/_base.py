@@ -1,18 +1,80 @@
-"""What every method has, and the interface of those that search in one trial."""
+"""What every method has, and the interface of those that search in a single pass."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from raysearch import ops
+from raysearch.errors import RaysearchError
+from raysearch.methods._once import Once
+from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Policy, SubPolicies
+from raysearch.protocol import Answer, Build, Proposal, Search, Values, Work
 from raysearch.training import Predefined, Setup
+
+SEARCH = "search"
+"""The id of a single-pass search's only proposal."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The configuration groups that a method reads, as plain values.
+
+    Attributes:
+        method: the method's own settings.
+        search: how the search trains.
+        finetune: how its short trainings train, of a method that has them; else None.
+        parallel: proposals in a round, see `Method.parallel`; 1 where there are no rounds.
+    """
+
+    method: Mapping[str, Any]
+    search: Mapping[str, Any]
+    finetune: Mapping[str, Any] | None = None
+    parallel: int = 1
+
+    @property
+    def tuning(self) -> Mapping[str, Any]:
+        """The `finetune` group.
+
+        Raises:
+            RaysearchError: there is none.
+        """
+        if self.finetune is None:
+            raise RaysearchError(f"method {self.method.get('name')} needs the group finetune")
+        return self.finetune
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a search will do, by arithmetic.
+
+    Attributes:
+        equivalents: epoch-equivalents of the whole search; where trials may be given up, at most.
+        proposals: how often it will ask.
+        epochs_each: epochs of each proposal, of the longest kind.
+        files: most files of answers that there are at a time.
+        described: what it will ask for, in a few words.
+    """
+
+    equivalents: float
+    proposals: int
+    epochs_each: int
+    files: int
+    described: str
 
 
 class Method:
-    """A way to come by a policy: a `SearchMethod`, a `TrialSearch`, or one known beforehand."""
+    """A way to come by a policy.
+
+    Attributes:
+        shares: whether its search begins with a training that another run may have done already,
+            see `fits`; its proposal's id is `shared`.
+    """
+
+    shares: ClassVar[bool] = False
 
     @classmethod
     def known(cls, method: Mapping[str, Any]) -> Policy | None:
@@ -45,13 +107,62 @@ class Method:
         """
         return given
 
+    @classmethod
+    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> Search:
+        """The search of a seed, at its beginning.
+
+        Args:
+            seed: everything random follows from it.
+            groups: the settings.
+            studies: makes studies, for methods that have their trials proposed.
+
+        Raises:
+            RaysearchError: settings that the method does not take.
+        """
+        raise NotImplementedError(f"{cls.__name__} searches nothing")
+
+    @classmethod
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+        """What makes the work of the search of the setup's seed.
+
+        One work at a time: the next may take over what the last one has used.
+
+        Args:
+            setup: data, network, device and seed.
+            groups: the settings.
+            give_up: makes the watches over trials, for methods whose trials may be given up.
+        """
+        raise NotImplementedError(f"{cls.__name__} searches nothing")
+
+    @classmethod
+    def parallel(cls, at_once: int, groups: Groups) -> int:
+        """Proposals in a round, as asked for in the settings, or else as many as suit.
+
+        Args:
+            at_once: how many run at the same time.
+            groups: the settings; `groups.parallel` is not looked at.
+        """
+        return 1
+
+    @classmethod
+    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+        """What the search will cost; nothing is trained for that."""
+        raise NotImplementedError(f"{cls.__name__} searches nothing")
+
+    @classmethod
+    def fits(cls, shared: Values, setup: Setup, groups: Groups) -> None:
+        """That the search can begin with what another run's `shared` training has left.
+
+        Raises:
+            RaysearchError: it cannot; the message says why.
+        """
+        raise RaysearchError(f"method {groups.method.get('name')} takes no shared checkpoint")
+
 
 class SearchMethod(Method, ABC):
-    """A policy search that runs epoch by epoch, in one trial.
+    """A method that searches in one training, epoch by epoch: it is its search's only work.
 
-    Whoever schedules it builds it, calls `step` until `epoch == epochs`, may save its
-    `state_dict` after any step, and asks for the `policy` at the end or at any time before. A
-    search that is restored continues bit for bit on CPU.
+    See `raysearch.protocol.Work`. Restored, it goes on bit for bit on the CPU.
 
     Attributes:
         epochs: how many steps the search has.
@@ -63,13 +174,39 @@ class SearchMethod(Method, ABC):
 
     @abstractmethod
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
-        """Build the search.
+        """Build the work.
 
         Args:
             setup: data, network, device and seed.
             search: the `search` group of the configuration: how the classifier is trained.
             method: the `method` group: the method's own settings.
         """
+
+    @classmethod
+    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> Once:
+        """Asks for the whole search at once."""
+        return Once(SEARCH, start=cls.uniform(groups.method))
+
+    @classmethod
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+        """Makes an object of this class."""
+
+        def built(proposal: Proposal, files: Mapping[str, Values]) -> Work:
+            return cls(setup, groups.search, groups.method)
+
+        return built
+
+    @classmethod
+    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
+        """Epoch-equivalents of one of its epochs, on average over the search; for `forecast`."""
+        return 1.0
+
+    @classmethod
+    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+        """One piece of work of all its epochs."""
+        epochs = int(groups.search["epochs"])
+        each = cls.step_equivalents(setup, groups)
+        return Expected(epochs * each, 1, epochs, 0, f"one training of {epochs} epochs")
 
     @abstractmethod
     def step(self) -> dict[str, float]:
@@ -79,7 +216,7 @@ class SearchMethod(Method, ABC):
             At least `train_loss`, `val_loss`, `val_error` (percent; these two once something has
             been validated), `lr`, the cumulative `epoch_equivalents`; how far a policy over
             operations has moved (`entropy` and `kl_uniform`, nats) and `share/<operation>` for
-            each, or `mean/<parameter>` and `spread/<parameter>` of a continuous one.
+            each, or `mean/<parameter>` and `std/<parameter>` of a continuous one.
 
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
@@ -89,6 +226,10 @@ class SearchMethod(Method, ABC):
     def policy(self) -> Policy:
         """The policy as it stands."""
 
+    @abstractmethod
+    def epoch_equivalents(self) -> float:
+        """Arithmetic so far over that of a plain training epoch on the search's train split."""
+
     def test(self) -> dict[str, float]:
         """`test_error` (percent) and `test_loss` of the search's own classifier, at the end.
 
@@ -97,11 +238,13 @@ class SearchMethod(Method, ABC):
         return {}
 
     def trained(self) -> dict[str, Any] | None:
-        """What the search trained, where it is a result.
-
-        For `raysearch.load_network`; or the shared checkpoint of a `TrialSearch`.
-        """
+        """The network for `raysearch.load_network`, where it is a result."""
         return None
+
+    def answer(self) -> Answer:
+        """The policy, and the network with its test metrics where that is a result."""
+        values = {"epoch_equivalents": self.epoch_equivalents(), **self.test()}
+        return Answer(values, policy=self.policy(), network=self.trained())
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
+from raysearch.methods._rounds import RoundSearch, mean_of, trial_id
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._trials import Proposal, RoundSearch, Values, mean_of
 from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
+from raysearch.protocol import Metrics, Proposal, Values
 from raysearch.training import derive_seed
 
 
@@ -73,75 +74,86 @@ class PairSettings(MethodSettings):
 
 
 class PairSearch(RoundSearch):
-    """The driver's part: the policy, and the state of what moves it; see `TrialSearch`.
+    """A search that moves a distribution over pairs by the rewards of a round's trials.
+
+    A trial that failed has the round's worst reward. The pairs that it was made to consist of
+    follow from its seed; where its images drew from the whole policy nobody knows what they drew,
+    and it only lowers what the others are compared with.
 
     Args:
         seed: everything random follows from it.
         settings: the method's.
         ppo: how the policy moves.
-        rounds: of trials.
         group: trials in a round.
     """
 
-    def __init__(
-        self, seed: int, settings: PairSettings, ppo: PPOSettings, rounds: int, group: int
-    ) -> None:
-        super().__init__(seed)
-        self.rounds = rounds
-        self._group = group
-        self._uniform = settings.uniform
-        self._distribution = PairDistribution(len(self._uniform), settings.form)
-        self._ppo = PPO(self._distribution, ppo)
+    def __init__(self, seed: int, settings: PairSettings, ppo: PPOSettings, group: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.group = group
+        self.draws = settings.draws
+        self.uniform = settings.uniform
+        self.distribution = PairDistribution(len(self.uniform), settings.form)
+        self.ppo = PPO(self.distribution, ppo)
 
     @abstractmethod
-    def _values(self, proposal: str) -> Values:
-        """What a worker has to know beside the policy: a `seed` at least."""
+    def values(self, id: str) -> Values:
+        """What a trial has to know beside the policy: a `seed` at least."""
 
     @abstractmethod
-    def _move(self, counts: Tensor, rewards: Sequence[float]) -> dict[str, float]:
-        """Move the policy at a round's end, before `round` counts it; metrics of that.
+    def move(
+        self, counts: Tensor, rewards: Sequence[float], answers: Sequence[Values | None]
+    ) -> Metrics:
+        """Move the policy at a round's end; metrics of that.
 
         Args:
-            counts: how often each trial drew each pair, float [trials, N, N].
-            rewards: one for each trial, in the order of `_ids`; larger is better.
+            counts: how often each trial drew each pair, float [trials, N, N]; 0 where nobody
+                knows.
+            rewards: one for each trial, in the order of asking; larger is better.
+            answers: of the trials.
         """
 
-    def _current(self) -> Pairs:
+    def trials(self, number: int, needs: tuple[str, ...], stage: str) -> list[Proposal]:
+        """The trials of an update of the policy, counted from 1."""
+        log_p = self.distribution.log_probabilities().detach().numpy().copy()
+        ids = [trial_id(number, index) for index in range(self.group)]
+        return [
+            Proposal(id, self.round, {"log_probabilities": log_p, **self.values(id)}, needs, stage)
+            for id in ids
+        ]
+
+    def current(self) -> Pairs:
         """The distribution as it stands."""
-        log_p = self._distribution.log_probabilities().detach()
-        return self._uniform.with_probabilities(log_p.double().exp())
+        log_p = self.distribution.log_probabilities().detach()
+        return self.uniform.with_probabilities(log_p.double().exp())
 
-    def describe(self) -> str:
-        """See `TrialSearch.describe`."""
-        return f"{self.rounds} updates from {self._group} trials each"
-
-    def size(self) -> int:
-        """As many in every round."""
-        return self._group
-
-    def values(self, index: int, id_: str) -> Values:
-        """The policy as it stands, and what the worker has to know beside it."""
-        log_p = self._distribution.log_probabilities().detach().numpy().copy()
-        return {"log_probabilities": log_p, **self._values(id_)}
-
-    def end_round(self, answers: Sequence[Values]) -> dict[str, float]:
-        """Move the policy."""
-        n = len(self._uniform)
-        counts = torch.stack([answer["counts"] for answer in answers]).reshape(-1, n, n).float()
-        rewards = [float(answer["reward"]) for answer in answers]
-        moved = self._move(counts, rewards)
+    def learn(self, answers: Sequence[Values | None]) -> Metrics:
+        """Move the policy by a round's trials; the round's metrics."""
+        n = len(self.uniform)
+        pairs = zip(self.proposals, answers, strict=True)
+        counts = torch.stack([self._counts(*pair) for pair in pairs]).reshape(-1, n, n).float()
+        worst = min(float(one["reward"]) for one in answers if one is not None)
+        rewards = [worst if one is None else float(one["reward"]) for one in answers]
+        moved = self.move(counts, rewards, answers)
         return {
             **mean_of(answers, "train_loss", "val_loss", "val_error", "lr"),
             "reward": sum(rewards) / len(rewards),
-            **self._moved(),
+            **self.figures(),
             **moved,
         }
 
-    def _moved(self) -> dict[str, float]:
+    def _counts(self, proposal: Proposal, answer: Values | None) -> Tensor:
+        """How often a trial drew each pair, int32 [N·N]."""
+        if answer is not None:
+            counts: Tensor = answer["counts"]
+            return counts
+        return torch.from_numpy(TrialPairs.of(self.uniform, proposal, self.draws).counts)
+
+    def figures(self) -> Metrics:
         """How far the policy is from uniform, and each operation's share."""
-        log_p = self._distribution.log_probabilities().detach().double()
+        log_p = self.distribution.log_probabilities().detach().double()
         entropy = float(-(log_p.exp() * log_p).sum())
-        shares = self._current().marginals()
+        shares = self.current().marginals()
         return {
             "entropy": entropy,
             "kl_uniform": math.log(log_p.numel()) - entropy,
@@ -150,13 +162,13 @@ class PairSearch(RoundSearch):
 
     def state_dict(self) -> dict[str, Any]:
         """What moves the policy besides."""
-        return {**super().state_dict(), "ppo": self._ppo.state_dict(), "group": self._group}
+        return {**super().state_dict(), "ppo": self.ppo.state_dict(), "group": self.group}
 
     def load_state_dict(self, state: Values) -> None:
-        """Continue from `state_dict`."""
+        """Go on from `state_dict`; a round's size is that with which the search began."""
         super().load_state_dict(state)
-        self._ppo.load_state_dict(state["ppo"])
-        self._group = state["group"]
+        self.ppo.load_state_dict(state["ppo"])
+        self.group = state["group"]
 
 
 class TrialPairs(Pairs):

@@ -1,84 +1,39 @@
-"""Searches by a population: members that train side by side and now and then copy a better one."""
+"""Who copies whom in a population: the exploit step of Population Based Training."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-from raysearch.methods._base import SearchMethod
-from raysearch.training import Setup
+import math
+from collections.abc import Sequence
 
 Levels = list[list[int]]
 """A policy as a member is told: whole numbers in lists."""
 
 
-class Population(Protocol):
-    """The rules of a search's population; what is drawn follows from the search's seed.
+def exploit(
+    scores: Sequence[float | None], quantile: float
+) -> tuple[list[int], dict[int, list[int]]]:
+    """Members in order, and those that copy (Jaderberg et al. 2017, truncation selection).
 
-    Whoever schedules the members has all of them train `interval` epochs. Then each of the
-    worst `quantile` copies weights and policy of one of the best `quantile`, and explores.
+    The quantiles are those of Ray Tune's `PopulationBasedTraining` where it is synchronous: so
+    many members as `quantile` of all, rounded up, but no more than half. Of equal scores that of
+    the later member counts as higher.
 
-    Attributes:
-        size: how many members there are, counted from 0.
-        epochs: that each trains in all.
-        interval: epochs between two such moments.
-        quantile: share of the population, above 0 and at most 0.5.
+    Args:
+        scores: of the members, higher is better; None of those that failed, of which not all did.
+        quantile: share of the members that copy, and share that may be copied, in (0, 0.5].
+
+    Returns:
+        The members from the worst to the best; and for each of the worst quantile, and for every
+        one that failed, those of the best quantile that it may copy, in that order.
     """
-
-    @property
-    def size(self) -> int: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def interval(self) -> int: ...
-    @property
-    def quantile(self) -> float: ...
-
-    def start(self, member: int) -> Levels:
-        """The policy with which a member begins."""
-
-    def choose(self, best: Sequence[int], member: int, epoch: int) -> int:
-        """Which of the best a member copies after an epoch."""
-
-    def explore(self, policy: Levels, member: int, epoch: int) -> Levels:
-        """The policy with which a member goes on that has copied one after an epoch."""
-
-
-class Member(SearchMethod):
-    """One member of a population; `build` gives the first. See `SearchMethod`.
-
-    `step` trains an epoch with the policy that is followed. At the end of every interval, and of
-    the search, it validates too, and returns the member's `score`; higher is better. The state
-    holds the lineage: with which policies the member's network has been trained since its first
-    epoch, whichever members did that. `policy` is the lineage as a schedule.
-
-    Attributes:
-        interval: see `Population`.
-    """
-
-    interval: int
-
-    @abstractmethod
-    def __init__(
-        self,
-        setup: Setup,
-        search: Mapping[str, Any],
-        method: Mapping[str, Any],
-        member: int = 0,
-    ) -> None: ...
-
-    @classmethod
-    @abstractmethod
-    def population(
-        cls, seed: int, search: Mapping[str, Any], method: Mapping[str, Any]
-    ) -> Population:
-        """The rules of the population that a search consists of.
-
-        Raises:
-            RaysearchError: settings that it does not take.
-        """
-
-    @abstractmethod
-    def follow(self, policy: Levels) -> None:
-        """Train with this policy from here on."""
+    size = len(scores)
+    ranks = [-math.inf if score is None else score for score in scores]
+    order = sorted(range(size), key=lambda i: (scores[i] is not None, ranks[i], i))
+    count = min(math.ceil(size * quantile), size // 2)
+    best = [member for member in order[size - count :] if scores[member] is not None]
+    worst = [
+        member
+        for place, member in enumerate(order)
+        if (place < count or scores[member] is None) and member not in best
+    ]
+    return order, dict.fromkeys(worst, best)

@@ -73,14 +73,15 @@ def surrogate(
     Args:
         log_p: of the policy as it is, [N, N].
         old: of the policy that drew, detached.
-        counts: c, how often each trial drew each pair, [trials, N, N]; n is their sum.
+        counts: c, how often each trial drew each pair, [trials, N, N]; n is their sum. Trials
+            that drew none add nothing, and count among those over which the mean is.
         advantage: A of each trial, [trials].
         clip: ρ counts between 1 − clip and 1 + clip.
 
     Returns:
         It, differentiably in log_p, and the share of draws whose ratio is clipped.
     """
-    share = counts / counts.sum((1, 2), keepdim=True)
+    share = counts / counts.sum((1, 2), keepdim=True).clamp_min(1)
     ratio = (log_p - old).exp()
     bounded = ratio.clamp(1 - clip, 1 + clip)
     advantage = advantage[:, None, None]

@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from raysearch.data import Split
 from raysearch.errors import NonFiniteLossError, RaysearchError
-from raysearch.methods._base import SearchMethod
+from raysearch.methods._rounds import snapshot
 from raysearch.policy import Policy
+from raysearch.protocol import Answer
 from raysearch.training import Setup, Training, evaluate, validation_cost
 
 FORMAT = "raysearch-shared-checkpoint"
 
 
-class SharedTraining(SearchMethod):
-    """A training with one policy throughout on the search's train split; see `SearchMethod`.
+class SharedTraining:
+    """A training with one policy throughout on the search's train split, as work.
 
-    `trained()` is the shared checkpoint: weights with batch normalisation's statistics, the
+    What it leaves is the shared checkpoint: weights with batch normalisation's statistics, the
     optimiser's state, what it cost and what it was made with.
 
     Args:
@@ -43,15 +44,19 @@ class SharedTraining(SearchMethod):
     ) -> None:
         train, self._val = setup.search_splits()
         self._validation = validation_cost(train, self._val)
-        self._policy, self._search, self._made = policy, search, made
+        self._search, self._made = search, made
         self.training = Training(setup, search, policy, policy is not None, split=train)
         self.epochs = self.training.epochs
         self._final: dict[str, float] = {}
 
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return self.training.epoch
+
     def step(self) -> dict[str, float]:
         """One epoch; validated after the last."""
         metrics = self.training.step()
-        self.epoch = self.training.epoch
         if self.epoch == self.epochs:
             error, loss = validated(self.training.model, self.training.setup, self._val, self.epoch)
             metrics |= {"val_error": error, "val_loss": loss}
@@ -59,30 +64,29 @@ class SharedTraining(SearchMethod):
             self._final = metrics
         return metrics
 
-    def policy(self) -> Policy:
-        """The policy that augments."""
-        assert self._policy is not None
-        return self._policy
-
-    def trained(self) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """The shared checkpoint."""
         state = self.training.state_dict()
         return {
             "format": FORMAT,
             "made": {**made_with(self.training.setup, self._search), **self._made},
-            "model": {name: tensor.cpu() for name, tensor in state["model"].items()},
-            "optimizer": state["optimizer"],
+            "model": snapshot(state["model"]),
+            "optimizer": snapshot(state["optimizer"]),
             "metrics": dict(self._final),
         }
 
+    def answer(self) -> Answer:
+        """The metrics of the last epoch; the checkpoint is the file."""
+        return Answer(dict(self._final), file=self.checkpoint())
+
     def state_dict(self) -> dict[str, Any]:
-        """The training's."""
-        return self.training.state_dict()
+        """The training's, and the last metrics."""
+        return {"training": self.training.state_dict(), "final": dict(self._final)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self.training.load_state_dict(state)
-        self.epoch = self.training.epoch
+        self.training.load_state_dict(state["training"])
+        self._final = dict(state["final"])
 
 
 def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> tuple[float, float]:

@@ -1,32 +1,43 @@
-"""Optuna: parameters proposed from the trials that there were, trials given up early, a record.
+"""What a method that has its trials proposed needs for that: a study of what was tried.
 
-A study is kept as plain data and given to Optuna anew whenever it is asked, with a sampler seeded
-for the trial in question: what is proposed depends on the seed and on the trials told about, not on
-the process, on timing or on Optuna's own storage, which holds a copy for people
-(`optuna.load_study`, optuna-dashboard).
+Spaces, trials and pruning are plain data here; Optuna is the engine's, which hands `Studies` to a
+method's search and `GiveUp` to its work.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
-from raysearch.training import derive_seed
+@dataclass(frozen=True)
+class Choice:
+    """One of some words."""
 
-RECORD = "optuna.db"
-_log = logging.getLogger(__name__)
-Space = Mapping[str, BaseDistribution]
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # what it says otherwise is in the report
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from `low` to `high`, both included; `step` apart where that is given."""
+
+    low: float
+    high: float
+    step: float | None = None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+
+Space = Mapping[str, Choice | Range | Whole]
+"""What may be chosen for each parameter."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,11 @@ class Tried:
 
     Attributes:
         params: what it was made with.
-        value: what is minimised; None where it was given up.
+        value: what is minimised; None where it was given up or failed.
         intermediate: the value after some of its epochs, counted from 1.
-        rungs: what Optuna's pruner remembers of it.
+        rungs: what the pruner remembers of it.
         notes: what else people may want to know of it.
+        failed: whether it could not end.
     """
 
     params: Mapping[str, Any]
@@ -46,18 +58,7 @@ class Tried:
     intermediate: Mapping[int, float] = field(default_factory=dict)
     rungs: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
-
-    def frozen(self, space: Space) -> FrozenTrial:
-        """The trial as Optuna has it."""
-        return optuna.trial.create_trial(
-            state=TrialState.PRUNED if self.value is None else TrialState.COMPLETE,
-            params=dict(self.params),
-            distributions=dict(space),
-            value=self.last if self.value is None else self.value,
-            intermediate_values=dict(self.intermediate),
-            system_attrs=dict(self.rungs),
-            user_attrs=dict(self.notes),
-        )
+    failed: bool = False
 
     @property
     def last(self) -> float | None:
@@ -67,113 +68,18 @@ class Tried:
         return self.intermediate[max(self.intermediate)]
 
 
-class Study:
-    """Minimises over a space of parameters; see the module's text.
-
-    Args:
-        name: in the record.
-        space: distributions by parameter.
-        seed: of the samplers.
-        sampler: `tpe` or `random`.
-        startup: trials at the beginning that are drawn at random.
-
-    Attributes:
-        tried: the trials told about, in order.
-    """
-
-    def __init__(self, name: str, space: Space, seed: int, sampler: str, startup: int) -> None:
-        self.name, self.space, self.seed = name, dict(space), seed
-        self._sampler, self._startup = sampler, startup
-        self.tried: list[Tried] = []
-        self._made: list[FrozenTrial] = []
-        self._record: optuna.Study | None = None
-        self._storage = ""
-
-    def propose(self, count: int) -> list[dict[str, Any]]:
-        """Parameters of the next trials, which may run at the same time."""
-        study = optuna.create_study()
-        study.add_trials(self._frozen())
-        proposed = []
-        for number in range(len(self.tried), len(self.tried) + count):
-            study.sampler = self._seeded(derive_seed(self.seed, "sampler", number))
-            params = study.ask(fixed_distributions=self.space).params
-            proposed.append({key: _plain(value) for key, value in params.items()})
-        return proposed
-
-    def _frozen(self) -> list[FrozenTrial]:
-        """The trials as Optuna has them, each made once."""
-        self._made += [one.frozen(self.space) for one in self.tried[len(self._made) :]]
-        return self._made
-
-    def _seeded(self, seed: int) -> optuna.samplers.BaseSampler:
-        seed %= 2**32
-        if self._sampler == "random":
-            return optuna.samplers.RandomSampler(seed)
-        # with the liar, trials that run at the same time keep away from each other
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=self._startup, constant_liar=True
-        )
-
-    def tell(self, tried: Sequence[Tried]) -> None:
-        """Take the outcomes of trials, in the order in which they were proposed."""
-        self.tried += tried
-        self._copy()
-
-    def ranked(self) -> list[Tried]:
-        """The trials from the best on; those given up last, equal ones as they were tried."""
-        last = [float("inf") if one.last is None else one.last for one in self.tried]
-        order = sorted(range(len(last)), key=lambda i: (self.tried[i].value is None, last[i], i))
-        return [self.tried[i] for i in order]
-
-    def keep_record(self, folder: Path) -> None:
-        """Copy the study into Optuna's storage in a folder, `sqlite:///FOLDER/optuna.db`."""
-        self._storage = f"sqlite:///{(folder / RECORD).resolve()}"
-        self._record = optuna.create_study(
-            storage=self._storage, study_name=self.name, direction="minimize", load_if_exists=True
-        )
-
-    def _copy(self) -> None:
-        """Bring the record up to date; a search goes on without (others may hold the file)."""
-        try:
-            self._bring_up_to_date()
-        except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-            _log.warning("%s is behind: %s", self._storage, " ".join(str(error).split()))
-
-    def _bring_up_to_date(self) -> None:
-        """Add what the record lacks; it is made anew where it has more than was told about."""
-        if self._record is None:
-            return
-        kept = len(self._record.get_trials(deepcopy=False))
-        if kept > len(self.tried):
-            optuna.delete_study(study_name=self.name, storage=self._storage)
-            self._record = optuna.create_study(
-                storage=self._storage, study_name=self.name, direction="minimize"
-            )
-            kept = 0
-        self._record.add_trials(self._frozen()[kept:])
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        """All that `load_state_dict` needs: plain data."""
-        return [asdict(one) for one in self.tried]
-
-    def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """Continue from `state_dict`."""
-        self.tried, self._made = [Tried(**one) for one in state], []
-        self._copy()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the record, which only the driver keeps."""
-        return {**self.__dict__, "_record": None}
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as Python's own number or word."""
-    return value.item() if isinstance(value, np.generic) else value
+def ranked(tried: Sequence[Tried]) -> list[Tried]:
+    """Trials from the best on: those given up come late, failed ones last, equal ones as tried."""
+    last = [float("inf") if one.last is None else one.last for one in tried]
+    order = sorted(
+        range(len(last)), key=lambda i: (tried[i].failed, tried[i].value is None, last[i], i)
+    )
+    return [tried[i] for i in order]
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """When a trial is given up, by one of Optuna's pruners; see `Watch`.
+    """When a trial is given up.
 
     Attributes:
         pruner: `median` (worse than the median of the trials before it at the same epoch), `asha`
@@ -186,48 +92,80 @@ class Pruning:
     startup: int
     warmup: int
 
-    def make(self) -> optuna.pruners.BasePruner:
-        """Optuna's pruner."""
-        if self.pruner == "median":
-            return optuna.pruners.MedianPruner(self.startup, self.warmup)
-        if self.pruner == "asha":
-            return optuna.pruners.SuccessiveHalvingPruner(max(1, self.warmup))
-        return optuna.pruners.NopPruner()
 
+class Study(Protocol):
+    """Proposes parameters from the trials that there were; what is minimised is their value.
 
-class Watch:
-    """Tells whether a trial that is going on should be given up, from the trials before it.
+    What it proposes follows from its seed and the trials told about.
 
-    Args:
-        pruning: by which rule.
-        before: what `packed` made of the trials that had ended when it was proposed.
+    Attributes:
+        tried: the trials told about, in order.
     """
 
-    def __init__(self, pruning: Pruning, before: bytes) -> None:
-        study = optuna.create_study(pruner=pruning.make())
-        tried = [_unpacked(one) for one in json.loads(before)]
-        self._armed = len(tried) >= pruning.startup
-        study.add_trials([one.frozen({}) for one in tried])
-        self._study, self._trial = study, study.ask()
+    @property
+    def tried(self) -> Sequence[Tried]: ...
+
+    def propose(self, count: int) -> list[dict[str, Any]]:
+        """Parameters of the next trials, which may run at the same time."""
+
+    def tell(self, tried: Sequence[Tried]) -> None:
+        """Take the outcomes of trials, in the order in which they were proposed."""
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """All that `load_state_dict` needs: plain data."""
+
+    def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from `state_dict`."""
+
+
+class Studies(Protocol):
+    """Makes the studies of a search."""
+
+    def __call__(self, name: str, space: Space, seed: int, sampler: str, startup: int) -> Study:
+        """A study without trials.
+
+        Args:
+            name: what people know it as.
+            space: what is proposed.
+            seed: everything random follows from it.
+            sampler: `tpe` or `random`.
+            startup: trials at the beginning that are drawn at random.
+        """
+
+
+class Watch(Protocol):
+    """Tells whether a trial that is going on should be given up."""
 
     def hopeless(self, epoch: int, value: float) -> bool:
         """Whether to give up after an epoch, counted from 1, with this value."""
-        self._trial.report(value, epoch)
-        return bool(self._trial.should_prune()) and self._armed
 
     def rungs(self) -> dict[str, Any]:
-        """What the pruner remembers of the trial."""
-        frozen: FrozenTrial = self._study.get_trials(deepcopy=False)[-1]
-        return dict(frozen.system_attrs)
+        """What is remembered of the trial; see `Tried.rungs`."""
+
+
+class GiveUp(Protocol):
+    """Makes the watch over a trial."""
+
+    def __call__(self, pruning: Pruning, before: bytes) -> Watch:
+        """The watch over a trial at its beginning.
+
+        Args:
+            pruning: by which rule.
+            before: what `packed` made of the trials that had ended when it was proposed. It knows
+                no others, so the number of workers changes nothing.
+        """
 
 
 def packed(tried: Sequence[Tried]) -> bytes:
-    """Of ended trials, what `Watch` needs."""
+    """Of ended trials, what a `Watch` needs."""
     return json.dumps(
-        [[one.value, list(one.intermediate.items()), dict(one.rungs)] for one in tried]
+        [[one.value, list(one.intermediate.items()), dict(one.rungs), one.failed] for one in tried]
     ).encode()
 
 
-def _unpacked(one: Sequence[Any]) -> Tried:
-    value, intermediate, rungs = one
-    return Tried({}, value, {int(epoch): seen for epoch, seen in intermediate}, rungs)
+def unpacked(before: bytes) -> list[Tried]:
+    """The trials again, without parameters and notes."""
+    return [
+        Tried({}, value, {int(epoch): seen for epoch, seen in intermediate}, rungs, failed=failed)
+        for value, intermediate, rungs, failed in json.loads(before)
+    ]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
+from raysearch.methods._base import Expected, Groups, Method
+from raysearch.methods._rounds import RoundSearch, mean_of, trial_id
 from raysearch.methods._settings import MethodSettings
 from raysearch.methods._shared import validated
-from raysearch.methods._study import Pruning, Space, Study, Tried, Watch, packed
-from raysearch.methods._trials import Proposal, RoundSearch, Values, file_of, mean_of
+from raysearch.methods._study import GiveUp, Pruning, Space, Studies, Tried, packed, ranked
 from raysearch.policy import Policy
-from raysearch.states import load, save_whole
+from raysearch.protocol import Answer, Metrics, Proposal, Values
 from raysearch.training import Setup, Training, validation_cost
 
 
@@ -62,23 +58,12 @@ class TunedSettings(MethodSettings):
         return Pruning(self.pruner, self.startup_trials, self.warmup_epochs)
 
 
-class Tuned(RoundSearch):
-    """Optuna proposes the policy of every training; the best one's is the result.
+class Tuned(Method):
+    """A method whose policies are made of a few parameters, which Optuna chooses.
 
-    Every training of a search starts from the same weights and sees the images in the same order:
-    they differ in the policy alone. A round's trainings are proposed together.
+    The best training's policy is the result. Every training of a search starts from the same
+    weights and sees the images in the same order: they differ in the policy alone.
     """
-
-    def __init__(self, seed: int, method: Values, training: Values) -> None:
-        super().__init__(seed)
-        self.settings = self.settings_of(method)
-        s = self.settings
-        self._parallel: int = training["parallel"]
-        self._epochs: int = training["epochs"]
-        self.rounds = -(-s.trials // self._parallel)
-        space = self.space(s)
-        self.study = Study(f"seed {seed}", space, seed, s.sampler, s.startup_trials)
-        self._proposed: list[dict[str, Any]] = []  # of this round, once it has begun
 
     @classmethod
     @abstractmethod
@@ -88,7 +73,7 @@ class Tuned(RoundSearch):
     @classmethod
     @abstractmethod
     def space(cls, settings: Any) -> Space:
-        """The parameters that Optuna chooses."""
+        """The parameters that are chosen."""
 
     @classmethod
     @abstractmethod
@@ -96,73 +81,105 @@ class Tuned(RoundSearch):
         """The policy that parameters stand for."""
 
     @classmethod
-    def group(cls, at_once: int, method: Values) -> int:
-        """As many as run at the same time: what is proposed later has seen more."""
-        return at_once
+    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> TunedSearch:
+        """See `TunedSearch`."""
+        if studies is None:
+            raise TypeError(f"{cls.__name__} needs studies")
+        return TunedSearch(seed, cls, groups, studies)
 
     @classmethod
-    def worker(cls, setup: Setup, method: Values, training: Values, prepared: Values) -> Trainer:
-        """Carries out whole trainings."""
-        settings = cls.settings_of(method)
-        return Trainer(setup, settings, training, partial(cls.policy_of, settings))
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Trainer:
+        """See `Trainer`."""
+        if give_up is None:
+            raise TypeError(f"{cls.__name__} needs give_up")
+        return Trainer(setup, cls, groups, give_up)
+
+    @classmethod
+    def parallel(cls, at_once: int, groups: Groups) -> int:
+        """As many as run at the same time: what is proposed later has seen more."""
+        return cls.settings_of(groups.method).parallel or at_once
+
+    @classmethod
+    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+        """As if none were given up; validated after every interval, and at the end."""
+        settings, epochs = cls.settings_of(groups.method), int(groups.search["epochs"])
+        looks = -(-epochs // settings.interval)
+        trials = -(-settings.trials // groups.parallel) * groups.parallel
+        each = epochs + looks * validation_cost(*setup.search_splits())
+        return Expected(
+            trials * each,
+            trials,
+            epochs,
+            0,
+            f"{trials} trials, {groups.parallel} between two proposals",
+        )
+
+
+class TunedSearch(RoundSearch):
+    """Asks for trainings, those of a round proposed together.
+
+    Args:
+        seed: everything random follows from it.
+        method: whose parameters are tuned.
+        groups: the settings.
+        studies: makes its only study.
+    """
+
+    def __init__(self, seed: int, method: type[Tuned], groups: Groups, studies: Studies) -> None:
+        super().__init__()
+        self.method = method
+        self.settings = s = method.settings_of(groups.method)
+        self._parallel = groups.parallel
+        space = method.space(s)
+        self.study = studies(f"seed {seed}", space, seed, s.sampler, s.startup_trials)
 
     @property
-    def files(self) -> int:
-        """One for each training of a round."""
-        return self._parallel
+    def rounds(self) -> int:  # type: ignore[override]
+        """The last one is filled up."""
+        return -(-self.settings.trials // self._parallel)
 
-    def equivalents(self, setup: Setup) -> float:
-        """As if none were given up; validated after every interval, and at the end."""
-        looks = -(-self._epochs // self.settings.interval)
-        each = self._epochs + looks * validation_cost(*setup.search_splits())
-        return self.trainings * each
+    def propose(self) -> Sequence[Proposal]:
+        """Parameters, and what the pruner has to know."""
+        before = packed(self.study.tried)
+        return [
+            Proposal(
+                trial_id(self.round + 1, index), self.round, {"params": params, "before": before}
+            )
+            for index, params in enumerate(self.study.propose(self._parallel))
+        ]
 
-    def policy(self) -> Policy:
-        """The policy of the best training, so far as there has been one."""
-        ranked = self.study.ranked()
-        params = ranked[0].params if ranked else self.study.propose(1)[0]
-        return self.policy_of(self.settings, params)
-
-    def size(self) -> int:
-        """As many in every round."""
-        return self._parallel
-
-    def values(self, index: int, id_: str) -> Values:
-        """The training's parameters, and what the pruner has to know."""
-        return {"params": json.dumps(self._proposals()[index]), "before": packed(self.study.tried)}
-
-    def _proposals(self) -> list[dict[str, Any]]:
-        """The round's parameters, made once; a continued search makes the same."""
-        self._proposed = self._proposed or self.study.propose(self._parallel)
-        return self._proposed
-
-    def end_round(self, answers: Sequence[Values]) -> dict[str, float]:
+    def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
         """Tell the study about the round's trainings."""
-        pairs = zip(self._proposals(), answers, strict=True)
-        self.study.tell([_tried(params, one) for params, one in pairs])
-        self._proposed = []
-        best = self.study.ranked()[0]
-        found = mean_of(answers, "train_loss", "val_loss", "val_error", "lr")
-        pruned = sum(one.value is None for one in self.study.tried)
-        return {
-            **found,
-            f"best_{self.settings.objective}": float(best.last or 0.0),
-            "pruned": float(pruned),
-            **{f"best/{key}": float(value) for key, value in best.params.items()},
-            **self.figures(),
-        }
+        pairs = zip(self.proposals, answers, strict=True)
+        self.study.tell([_tried(one.values["params"], answer) for one, answer in pairs])
+        given_up = sum(one.value is None and not one.failed for one in self.study.tried)
+        means = mean_of(answers, "train_loss", "val_loss", "val_error", "lr")
+        return [self.row({**means, "pruned": float(given_up), **self.figures()})]
 
-    def figures(self) -> dict[str, float]:
-        """What the policy does; see `SearchMethod.step`."""
+    def goes_on(self) -> bool:
+        """So long as any training has ended, or the sampler has not yet begun to learn."""
+        tried = len(self.study.tried) + len(self.proposals)
+        few = tried < min(self.settings.trials, self.settings.startup_trials)
+        return few or not all(one.failed for one in self.study.tried)
+
+    def figures(self) -> Metrics:
+        """What the best training was made with and what its policy does, where there is one."""
+        best = ranked(self.study.tried)[0]
+        if best.last is None:
+            return {}
         policy = self.policy()
-        found = {f"share/{name}": share for name, share in policy.marginals().items()}
-        for name, (mean, spread) in policy.parameters().items():
-            found |= {f"mean/{name}": mean, f"spread/{name}": spread}
+        found = {f"best_{self.settings.objective}": float(best.last)}
+        found |= {f"best/{key}": float(value) for key, value in best.params.items()}
+        found |= {f"share/{name}": share for name, share in policy.marginals().items()}
+        for name, (mean, std) in policy.parameters().items():
+            found |= {f"mean/{name}": mean, f"std/{name}": std}
         return found
 
-    def keep_record(self, folder: Path) -> None:
-        """Optuna's storage; see `Study.keep_record`."""
-        self.study.keep_record(folder)
+    def policy(self) -> Policy:
+        """The policy of the best training; before there is one, the first that is proposed."""
+        tried = ranked(self.study.tried)
+        params = tried[0].params if tried else self.study.propose(1)[0]
+        return self.method.policy_of(self.settings, params)
 
     def state_dict(self) -> dict[str, Any]:
         """The study besides."""
@@ -170,84 +187,133 @@ class Tuned(RoundSearch):
         return {**state, "study": self.study.state_dict(), "parallel": self._parallel}
 
     def load_state_dict(self, state: Values) -> None:
-        """Continue from `state_dict`."""
+        """Go on from `state_dict`; a round's size is that with which the search began."""
         super().load_state_dict(state)
-        self._parallel, self._proposed = state["parallel"], []
-        self.rounds = -(-self.settings.trials // self._parallel)
+        self._parallel = state["parallel"]
         self.study.load_state_dict(state["study"])
 
 
-def _tried(params: Mapping[str, Any], answer: Values) -> Tried:
+def _tried(params: Mapping[str, Any], answer: Values | None) -> Tried:
     """What the study is told about a training."""
-    seen = dict(zip(answer["epochs"].tolist(), answer["seen"].tolist(), strict=True))
+    if answer is None:
+        return Tried(params, None, failed=True)
+    seen = answer["seen"]
     notes = ("val_error", "val_loss", "train_loss", "epoch_equivalents")
     return Tried(
         params,
         None if answer["pruned"] else seen[max(seen)],
         seen,
-        json.loads(answer["rungs"]),
+        answer["rungs"],
         {key: float(answer[key]) for key in notes},
     )
 
 
 class Trainer:
-    """The worker's part: a whole training for each proposal, unless it is given up.
+    """Makes whole trainings.
 
     Args:
         setup: data, network, device and seed.
-        settings: the method's.
-        training: the fields of `SGDSettings`.
-        policy_of: from parameters to a policy.
+        method: whose parameters are tuned.
+        groups: the settings.
+        give_up: makes the watches over trainings.
+    """
+
+    def __init__(self, setup: Setup, method: type[Tuned], groups: Groups, give_up: GiveUp) -> None:
+        self.setup, self.settings = setup, method.settings_of(groups.method)
+        self._method, self._search, self._give_up = method, groups.search, give_up
+        self._train, self.val = setup.search_splits()
+        self.validation = validation_cost(self._train, self.val)
+
+    def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> TunedTraining:
+        """A training with the policy of the proposal's parameters."""
+        policy = self._method.policy_of(self.settings, proposal.values["params"])
+        training = Training(self.setup, self._search, policy, True, split=self._train)
+        before = bytes(proposal.values["before"])
+        return TunedTraining(self, training, self._give_up, before)
+
+
+class TunedTraining:
+    """A training that is validated every interval and may be given up then, as work.
+
+    Args:
+        trainer: the validation images, and the settings.
+        training: goes on until it is given up.
+        give_up: makes the watch over it.
+        before: what that has to know of the trials before.
     """
 
     def __init__(
-        self,
-        setup: Setup,
-        settings: TunedSettings,
-        training: Values,
-        policy_of: Callable[[Mapping[str, Any]], Policy],
+        self, trainer: Trainer, training: Training, give_up: GiveUp, before: bytes
     ) -> None:
-        self.setup, self.settings = setup, settings
-        self._sgd, self._policy_of = training, policy_of
-        self._train, self._val = setup.search_splits()
-        self._validation = validation_cost(self._train, self._val)
+        self._trainer, self.training = trainer, training
+        self._give_up, self._before = give_up, before
+        self._watch = give_up(trainer.settings.pruning, before)
+        self._seen: dict[int, float] = {}
+        self._metrics: Metrics = {}
+        self.pruned = False
 
-    def __call__(self, proposal: Proposal, folder: Path) -> dict[str, Any]:
-        """Train and validate.
+    @property
+    def epochs(self) -> int:
+        """Of a whole training; so many as are done where it is given up."""
+        return self.epoch if self.pruned else self.training.epochs
 
-        Returns:
-            `epochs` and `seen`, NumPy arrays [V] of when the objective was looked at, and what it
-            was; `pruned`; `rungs`, the pruner's, as JSON; `val_error` (percent) and `val_loss`,
-            which were seen last; `train_loss`, `lr` and `epoch_equivalents`.
+    @property
+    def epoch(self) -> int:
+        """How many are done."""
+        return self.training.epoch
+
+    def step(self) -> Metrics:
+        """One epoch; where it is looked at the validation images, it may be the last."""
+        trainer, training = self._trainer, self.training
+        self._metrics |= training.step()
+        if training.epoch % trainer.settings.interval == 0 or training.epoch == training.epochs:
+            error, loss = validated(training.model, trainer.setup, trainer.val, training.epoch)
+            self._metrics |= {"val_error": error, "val_loss": loss}
+            value = error if trainer.settings.objective == "error" else loss
+            self._seen[training.epoch] = value
+            self._look(training.epoch, value)
+        return {**self._metrics, "epoch_equivalents": self._cost()}
+
+    def _look(self, epoch: int, value: float) -> None:
+        hopeless = self._watch.hopeless(epoch, value)
+        self.pruned = hopeless and epoch < self.training.epochs
+
+    def _cost(self) -> float:
+        cost = self._metrics["epoch_equivalents"]
+        return cost + len(self._seen) * self._trainer.validation
+
+    def answer(self) -> Answer:
+        """How it went.
+
+        Its values are `seen`, what the objective was after some of the epochs; `pruned`, whether
+        it was given up; `rungs`, see `Tried`; `val_error` (percent) and `val_loss`, which were
+        seen last; `train_loss`, `lr` and `epoch_equivalents`.
         """
-        policy = self._policy_of(json.loads(proposal.values["params"]))
-        training = Training(self.setup, self._sgd, policy, True, split=self._train)
-        watch = Watch(self.settings.pruning, bytes(proposal.values["before"]))
-        path = file_of(folder, proposal.id)
-        kept = load(path) if path.exists() else {"training": None, "seen": {}, "metrics": {}}
-        seen: dict[int, float] = dict(kept["seen"])
-        metrics: dict[str, float] = dict(kept["metrics"])
-        if kept["training"] is not None:
-            training.load_state_dict(kept["training"])
-        hopeless = [watch.hopeless(epoch, value) for epoch, value in seen.items()]
-        pruned = hopeless[-1:] == [True] and training.epoch < training.epochs
-        while training.epoch < training.epochs and not pruned:
-            metrics |= training.step()
-            if training.epoch % self.settings.interval and training.epoch < training.epochs:
-                continue
-            error, loss = validated(training.model, self.setup, self._val, training.epoch)
-            metrics |= {"val_error": error, "val_loss": loss}
-            seen[training.epoch] = error if self.settings.objective == "error" else loss
-            gone = watch.hopeless(training.epoch, seen[training.epoch])
-            pruned = gone and training.epoch < training.epochs
-            state = {"training": training.state_dict(), "seen": seen, "metrics": metrics}
-            save_whole(path, state)
-        cost = metrics["epoch_equivalents"] + len(seen) * self._validation
+        return Answer(
+            {
+                **self._metrics,
+                "seen": dict(self._seen),
+                "pruned": self.pruned,
+                "rungs": self._watch.rungs(),
+                "epoch_equivalents": self._cost(),
+            }
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The training's state, and what was seen."""
         return {
-            **metrics,
-            "epochs": np.array(list(seen)),
-            "seen": np.array(list(seen.values())),
-            "pruned": pruned,
-            "rungs": json.dumps(watch.rungs()),
-            "epoch_equivalents": cost,
+            "training": self.training.state_dict(),
+            "seen": dict(self._seen),
+            "metrics": dict(self._metrics),
         }
+
+    def load_state_dict(self, state: Values) -> None:
+        """Continue from `state_dict`; the watch looks at what was seen once more."""
+        self.training.load_state_dict(state["training"])
+        self._seen, self._metrics = dict(state["seen"]), dict(state["metrics"])
+        self._watch, self.pruned = (
+            self._give_up(self._trainer.settings.pruning, self._before),
+            False,
+        )
+        for epoch, value in self._seen.items():
+            self._look(epoch, value)

@@ -11,26 +11,27 @@ Two settings go beyond the paper, `draws` and `reward`: see `_pair_search`.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from raysearch.errors import RaysearchError
+from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._pair_search import PairSearch, PairSettings, TrialPairs
 from raysearch.methods._ppo import PPOSettings
-from raysearch.methods._shared import (
-    SharedTraining,
-    check_fits,
-    made_with,
-    validated,
-)
-from raysearch.methods._trials import PreparedTrialSearch, Proposal, Values
+from raysearch.methods._rounds import snapshot
+from raysearch.methods._shared import SharedTraining, check_fits, made_with, validated
+from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Pairs
+from raysearch.protocol import Answer, Metrics, Proposal, Values, Work
 from raysearch.training import Setup, Training, derive_seed, validation_cost
+
+SHARED = "shared"  # the id of the shared training's proposal
+SMALLEST_GROUP = 8  # trials between two updates where nothing is asked for
 
 
 @dataclass(frozen=True)
@@ -74,114 +75,233 @@ class AwsSettings(PairSettings):
         }
 
 
-class Aws(PairSearch, PreparedTrialSearch):
-    """The driver's part: the policy, and PPO's state; see the module's text and `TrialSearch`."""
+class Aws(Method):
+    """See the module's text."""
 
-    def __init__(self, seed: int, method: Values, finetune: Values) -> None:
-        s = AwsSettings.of(method)
+    shares: ClassVar[bool] = True
+
+    @classmethod
+    def uniform(cls, method: Mapping[str, Any]) -> Pairs:
+        """All pairs of elements alike."""
+        return AwsSettings.of(method).uniform
+
+    @classmethod
+    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> AwsSearch:
+        """See `AwsSearch`."""
+        return AwsSearch(seed, groups)
+
+    @classmethod
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> AwsBuild:
+        """See `AwsBuild`."""
+        return AwsBuild(setup, groups)
+
+    @classmethod
+    def parallel(cls, at_once: int, groups: Groups) -> int:
+        """Trials between two updates: eight or more, and so many that no worker has one less."""
+        asked: int | None = groups.tuning.get("parallel")
+        return asked or at_once * math.ceil(SMALLEST_GROUP / at_once)
+
+    @classmethod
+    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+        """The shared training, and the fine-tunings, each validated after every epoch."""
+        settings, epochs = AwsSettings.of(groups.method), int(groups.tuning["epochs"])
+        validation = validation_cost(*setup.search_splits())
+        shared, trained = settings.shared_checkpoint is None, int(groups.search["epochs"])
+        trials = settings.updates * groups.parallel
+        return Expected(
+            trials * epochs * (1 + validation) + shared * (trained + validation),
+            trials + shared,
+            max(epochs, shared * trained),
+            1,
+            f"{settings.updates} updates from {groups.parallel} trials each",
+        )
+
+    @classmethod
+    def fits(cls, shared: Values, setup: Setup, groups: Groups) -> None:
+        """See `Method.fits`."""
+        settings = AwsSettings.of(groups.method)
+        check_fits(shared, {**made_with(setup, groups.search), **settings.made})
+
+
+class AwsSearch(PairSearch):
+    """Asks for the shared training, unless one is given, then for the trials of each update.
+
+    The shared training is round 0 and has no row in the history; its cost is in every row.
+
+    Args:
+        seed: everything random follows from it.
+        groups: the settings.
+    """
+
+    def __init__(self, seed: int, groups: Groups) -> None:
+        s, finetune = AwsSettings.of(groups.method), groups.tuning
         if s.best > finetune["epochs"]:
             best, epochs = s.best, finetune["epochs"]
             raise RaysearchError(f"method.best={best}: more than finetune.epochs={epochs}")
         ppo = PPOSettings(
             s.lr, s.betas, s.warmup_updates, s.clip, s.inner_updates, s.kl_limit, s.baseline_decay
         )
-        super().__init__(seed, s, ppo, s.updates, finetune["parallel"])
-        self._epochs: int = finetune["epochs"]
+        super().__init__(seed, s, ppo, groups.parallel)
+        self.rounds = 1 + s.updates
+        self.round = 0 if s.shared_checkpoint is None else 1
 
-    @classmethod
-    def uniform(cls, method: Values) -> Pairs:
-        """All pairs of elements alike."""
-        return AwsSettings.of(method).uniform
+    def propose(self) -> Sequence[Proposal]:
+        """The shared training, or fine-tunings of what it has left."""
+        if not self.round:
+            return [Proposal(SHARED, 0)]
+        return self.trials(self.round, (SHARED,), "finetune")
 
-    @classmethod
-    def preparation(cls, setup: Setup, search: Values, method: Values) -> SharedTraining:
-        """Stage 1."""
-        settings = AwsSettings.of(method)
-        search = {**search, "label_smoothing": settings.label_smoothing}
-        return SharedTraining(setup, search, settings.uniform, settings.made)
+    def values(self, id: str) -> Values:
+        """A seed of its own."""
+        return {"seed": derive_seed(self.seed, "finetune", id)}
 
-    @classmethod
-    def fits(cls, prepared: Values, setup: Setup, search: Values, method: Values) -> None:
-        """See `PreparedTrialSearch.fits`."""
-        settings = AwsSettings.of(method)
-        check_fits(prepared, {**made_with(setup, search), **settings.made})
+    def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
+        """An update after every round but the shared training's."""
+        if not self.round:
+            self.equivalents = 0.0  # the trials say what it cost, given or not
+            return ()
+        shared = next(float(one["shared_equivalents"]) for one in answers if one is not None)
+        metrics = self.learn(answers)
+        total = shared + self.equivalents
+        return [{**self.row(metrics), "epoch": self.round, "epoch_equivalents": total}]
 
-    @classmethod
-    def worker(cls, setup: Setup, method: Values, finetune: Values, prepared: Values) -> FineTuner:
-        """Fine-tunes the shared checkpoint."""
-        return FineTuner(setup, AwsSettings.of(method), finetune, prepared)
-
-    def equivalents(self, setup: Setup) -> float:
-        """The fine-tunings, each validated after every epoch."""
-        return self.trainings * self._epochs * (1 + validation_cost(*setup.search_splits()))
+    def move(
+        self, counts: Tensor, rewards: Sequence[float], answers: Sequence[Values | None]
+    ) -> Metrics:
+        """A PPO update."""
+        moved = self.ppo.update(counts, rewards)
+        return {"baseline": float(self.ppo.baseline or 0.0), **moved}
 
     def policy(self) -> Pairs:
         """The distribution as it stands."""
-        return self._current()
-
-    def _values(self, proposal: str) -> Values:
-        return {"seed": derive_seed(self.seed, "finetune", proposal)}
-
-    def _move(self, counts: Tensor, rewards: Sequence[float]) -> dict[str, float]:
-        """A PPO update."""
-        moved = self._ppo.update(counts, rewards)
-        return {"baseline": float(self._ppo.baseline or 0.0), **moved}
+        return self.current()
 
 
-class FineTuner:
-    """The worker's part: a fine-tuning of the shared checkpoint for each proposal.
+class AwsBuild:
+    """Makes shared trainings and fine-tunings; one training is used for all of the latter.
 
     Args:
         setup: data, network and device; its seed divides the images.
-        settings: the method's.
-        finetune: the fields of `SGDSettings`.
-        prepared: the shared checkpoint.
+        groups: the settings.
     """
 
-    def __init__(
-        self, setup: Setup, settings: AwsSettings, finetune: Values, prepared: Values
-    ) -> None:
+    def __init__(self, setup: Setup, groups: Groups) -> None:
+        self.setup, self.groups = setup, groups
+        self.settings = AwsSettings.of(groups.method)
+        self.smoothed = {"label_smoothing": self.settings.label_smoothing}
+        self._shared: Values | None = None
+
+    def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> Work:
+        """The work of a proposal."""
+        settings = self.settings
+        if proposal.id == SHARED:
+            search = {**self.groups.search, **self.smoothed}
+            return SharedTraining(self.setup, search, settings.uniform, settings.made)
+        if self._shared is None:
+            self._shared = files[SHARED]
+        return FineTuning(self.tuner, proposal, self._shared)
+
+    @cached_property
+    def tuner(self) -> Tuner:
+        """What fine-tunings have in common."""
+        return Tuner(self.setup, self.settings, {**self.groups.tuning, **self.smoothed})
+
+
+class Tuner:
+    """What all fine-tunings in a process use.
+
+    Args:
+        setup: data, network and device.
+        settings: the method's.
+        finetune: the fields of `SGDSettings`.
+    """
+
+    def __init__(self, setup: Setup, settings: AwsSettings, finetune: Values) -> None:
         self.setup, self.settings = setup, settings
-        self._prepared = prepared
-        self._uniform = settings.uniform
-        train, self._val = setup.search_splits()
-        sgd = {**finetune, "label_smoothing": settings.label_smoothing}
-        self._training = Training(setup, sgd, None, True, split=train)
-        self._validation = validation_cost(train, self._val)
-        self._groups = self._training.optimizer.state_dict()["param_groups"]
+        self.uniform = settings.uniform
+        train, self.val = setup.search_splits()
+        self.training = Training(setup, finetune, None, True, split=train)
+        self.validation = validation_cost(train, self.val)
+        self.groups = self.training.optimizer.state_dict()["param_groups"]
 
-    def __call__(self, proposal: Proposal, folder: Path | None = None) -> dict[str, Any]:
-        """Fine-tune and validate.
 
-        Returns:
-            `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss` and
-            `val_error` (percent) after the last epoch, `train_loss` and `lr` of it, and
-            `epoch_equivalents`.
-        """
-        policy = TrialPairs.of(self._uniform, proposal, self.settings.draws)
-        training = self._training
-        training.setup = replace(self.setup, seed=proposal.values["seed"])
-        training.policy = policy
+class FineTuning:
+    """A fine-tuning of the shared checkpoint, validated after every epoch, as work.
+
+    Args:
+        tuner: what it uses, until the next one does.
+        proposal: the policy, and a seed.
+        shared: the shared checkpoint.
+    """
+
+    def __init__(self, tuner: Tuner, proposal: Proposal, shared: Values) -> None:
+        self._tuner, self._shared_metrics = tuner, shared["metrics"]
+        self._policy = TrialPairs.of(tuner.uniform, proposal, tuner.settings.draws)
+        self._found: list[tuple[float, float]] = []  # error and loss after each epoch
+        self._metrics: Metrics = {}
+        self.training = tuner.training
+        self.training.setup = replace(tuner.setup, seed=proposal.values["seed"])
+        self.training.policy = self._policy
         # its own copy of the momentum, which a step changes; settings are the fine-tuning's
-        state = copy.deepcopy(self._prepared["optimizer"]["state"])
-        optimizer = {"state": state, "param_groups": self._groups}
-        model = self._prepared["model"]
-        training.load_state_dict({"epoch": 0, "model": model, "optimizer": optimizer})
-        found: list[tuple[float, float]] = []
-        while training.epoch < training.epochs:
-            metrics = training.step()
-            found.append(validated(training.model, self.setup, self._val, training.epoch))
-        errors, losses = zip(*found, strict=True)
-        rewards = [self.settings.reward_of(*one) for one in found]
-        best = sorted(rewards, reverse=True)[: self.settings.best]
-        return {
-            "counts": policy.counts,
-            "reward": sum(best) / len(best),
-            "val_error": errors[-1],
-            "val_loss": losses[-1],
+        optimizer = {"state": snapshot(shared["optimizer"]["state"]), "param_groups": tuner.groups}
+        self.training.load_state_dict(
+            {"epoch": 0, "model": shared["model"], "optimizer": optimizer}
+        )
+        self.epochs = self.training.epochs
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return self.training.epoch
+
+    def step(self) -> Metrics:
+        """One epoch."""
+        tuner, metrics = self._tuner, self.training.step()
+        error, loss = validated(self.training.model, tuner.setup, tuner.val, self.epoch)
+        self._found.append((error, loss))
+        cost = metrics["epoch_equivalents"] + len(self._found) * tuner.validation
+        self._metrics = {
+            "val_error": error,
+            "val_loss": loss,
             **metrics,
-            "epoch_equivalents": metrics["epoch_equivalents"] + len(found) * self._validation,
+            "epoch_equivalents": cost,
         }
+        return dict(self._metrics)
+
+    def answer(self) -> Answer:
+        """How it went.
+
+        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss`
+        and `val_error` (percent) after the last epoch, `train_loss` and `lr` of it,
+        `epoch_equivalents`, and those of the shared training, `shared_equivalents`.
+        """
+        settings = self._tuner.settings
+        rewards = [settings.reward_of(*one) for one in self._found]
+        best = sorted(rewards, reverse=True)[: settings.best]
+        return Answer(
+            {
+                "counts": self._policy.counts,
+                "reward": sum(best) / len(best),
+                "shared_equivalents": self._shared_metrics["epoch_equivalents"],
+                **self._metrics,
+            }
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The training's state, and what was seen."""
+        return {
+            "training": self.training.state_dict(),
+            "seen": self._policy.seen,
+            "found": [list(one) for one in self._found],
+            "metrics": dict(self._metrics),
+        }
+
+    def load_state_dict(self, state: Values) -> None:
+        """Continue from `state_dict`."""
+        self.training.load_state_dict(state["training"])
+        self._policy.seen = state["seen"].clone()
+        self._found = [(error, loss) for error, loss in state["found"]]
+        self._metrics = dict(state["metrics"])
 
 
 METHOD = Aws

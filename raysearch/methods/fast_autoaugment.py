@@ -9,29 +9,24 @@ all methods are. The best policies of every fold, merged, are the result.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
-from raysearch.data import Split, strata
-from raysearch.errors import RaysearchError
+from raysearch.methods._base import Expected, Groups, Method
+from raysearch.methods._matching import Matcher
+from raysearch.methods._rounds import RoundSearch, mean_of, trial_id
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._shared import validated
-from raysearch.methods._study import Study, Tried
-from raysearch.methods._trials import Proposal, RoundSearch, Values, file_of, mean_of
+from raysearch.methods._study import Choice, GiveUp, Range, Space, Studies, Study, Tried, ranked
 from raysearch.policy import SubPolicies
-from raysearch.states import load, save_whole
-from raysearch.training import Setup, Training, derive_seed, evaluate, validation_cost
+from raysearch.protocol import Metrics, Proposal, Values
+from raysearch.training import Setup, derive_seed
 
 LENGTH = 2  # operations of a sub-policy
-SAVED = 10  # epochs between two savings of a network's training
 
 
 @dataclass(frozen=True)
@@ -76,14 +71,18 @@ class FastAutoAugmentSettings(MethodSettings):
             ("keep", self.keep <= self.trials, f"at most method.trials={self.trials}"),
         )
 
+    def rounds(self, each: int) -> int:
+        """Rounds of a repeat, in each of which every fold has so many policies tried."""
+        return -(-self.trials // each)
+
     @property
-    def space(self) -> dict[str, BaseDistribution]:
+    def space(self) -> Space:
         """Operation, probability and magnitude of every place in a policy."""
-        space: dict[str, BaseDistribution] = {}
+        space: dict[str, Choice | Range] = {}
         for place in self._places():
-            space[f"operation{place}"] = CategoricalDistribution(self.operations)
-            space[f"probability{place}"] = FloatDistribution(0.0, 1.0)
-            space[f"magnitude{place}"] = FloatDistribution(0.0, 1.0)
+            space[f"operation{place}"] = Choice(self.operations)
+            space[f"probability{place}"] = Range(0.0, 1.0)
+            space[f"magnitude{place}"] = Range(0.0, 1.0)
         return space
 
     def _places(self) -> list[str]:
@@ -105,20 +104,66 @@ class FastAutoAugmentSettings(MethodSettings):
         )
 
 
-class FastAutoAugment(RoundSearch):
-    """The driver's part: a study for each fold and repeat; see the module's text.
+class FastAutoAugment(Method):
+    """See the module's text."""
+
+    @classmethod
+    def search(
+        cls, seed: int, groups: Groups, studies: Studies | None = None
+    ) -> FastAutoAugmentSearch:
+        """See `FastAutoAugmentSearch`."""
+        if studies is None:
+            raise TypeError(f"{cls.__name__} needs studies")
+        return FastAutoAugmentSearch(seed, groups, studies)
+
+    @classmethod
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Matcher:
+        """See `Matcher`."""
+        return Matcher(setup, FastAutoAugmentSettings.of(groups.method), groups.search)
+
+    @classmethod
+    def parallel(cls, at_once: int, groups: Groups) -> int:
+        """Policies of each fold in a round: one for all that run at the same time."""
+        settings = FastAutoAugmentSettings.of(groups.method)
+        return settings.parallel or math.ceil(at_once / settings.folds)
+
+    @classmethod
+    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+        """The networks' trainings, and the policies' passes over what they are tried on."""
+        s, data = FastAutoAugmentSettings.of(groups.method), setup.dataset
+        epochs, images = int(groups.search["epochs"]), len(data.train)
+        tried_on = images / s.folds if data.val is None else len(data.val)
+        tries = s.folds * s.repeats * s.rounds(groups.parallel) * groups.parallel
+        trained = s.folds * epochs * images * (1 - 1 / s.folds)
+        passes = s.folds + tries * s.draws
+        return Expected(
+            (trained + passes * tried_on / 3) / len(setup.search_splits()[0]),
+            s.folds + tries,
+            epochs,
+            s.folds,
+            f"{s.folds} networks, then {tries} policies tried on them",
+        )
+
+
+class FastAutoAugmentSearch(RoundSearch):
+    """A study for each fold and repeat; see the module's text.
 
     The first round trains the folds' networks. In each one after that every fold has its next
-    `parallel` policies tried.
+    `parallel` policies tried. A fold whose network failed is left out.
+
+    Args:
+        seed: everything random follows from it.
+        groups: the settings.
+        studies: makes the studies.
     """
 
-    def __init__(self, seed: int, method: Values, training: Values) -> None:
-        super().__init__(seed)
-        self.settings = s = FastAutoAugmentSettings.of(method)
-        self._each: int = training["parallel"]
-        self._epochs: int = training["epochs"]
-        self._studies = {
-            (repeat, fold): Study(
+    def __init__(self, seed: int, groups: Groups, studies: Studies) -> None:
+        super().__init__()
+        self.seed = seed
+        self.settings = s = FastAutoAugmentSettings.of(groups.method)
+        self._each = groups.parallel
+        self.studies = {
+            (repeat, fold): studies(
                 f"seed {seed} fold {fold + 1} search {repeat + 1}",
                 s.space,
                 derive_seed(seed, "fold", fold, repeat),
@@ -128,121 +173,55 @@ class FastAutoAugment(RoundSearch):
             for repeat in range(s.repeats)
             for fold in range(s.folds)
         }
-        self._proposed: list[dict[str, Any]] = []
-        self._trained: dict[str, float] = {}  # train_loss and lr of the networks
+        self._folds = list(range(s.folds))  # those that have a network
+        self._trained: Metrics = {}  # train_loss and lr of the networks
 
     @property
     def rounds(self) -> int:  # type: ignore[override]
         """The networks' and the policies'."""
-        return 1 + self.settings.repeats * self._per_repeat
+        return 1 + self.settings.repeats * self.settings.rounds(self._each)
 
-    @property
-    def _per_repeat(self) -> int:
-        return -(-self.settings.trials // self._each)
-
-    @classmethod
-    def group(cls, at_once: int, method: Values) -> int:
-        """So many policies of each fold that there is one for all that run at the same time."""
-        return math.ceil(at_once / FastAutoAugmentSettings.of(method).folds)
-
-    @classmethod
-    def worker(cls, setup: Setup, method: Values, training: Values, prepared: Values) -> Matcher:
-        """Trains networks, and tries policies on them."""
-        return Matcher(setup, FastAutoAugmentSettings.of(method), training)
-
-    @property
-    def trainings(self) -> int:
-        """The networks."""
-        return self.settings.folds
-
-    @property
-    def proposals(self) -> int:
-        """The policies too."""
-        s = self.settings
-        return s.folds * (1 + s.repeats * self._per_repeat * self._each)
-
-    @property
-    def files(self) -> int:
-        """The networks."""
-        return self.settings.folds
-
-    def equivalents(self, setup: Setup) -> float:
-        """The networks' trainings, and the policies' passes over what they are tried on."""
-        s, data = self.settings, setup.dataset
-        images, unit = len(data.train), len(setup.search_splits()[0])
-        tried_on = images / s.folds if data.val is None else len(data.val)
-        trained = s.folds * self._epochs * images * (1 - 1 / s.folds)
-        passes = s.folds + (self.proposals - s.folds) * s.draws
-        return (trained + passes * tried_on / 3) / unit
-
-    def describe(self) -> str:
-        """What it will ask for."""
-        folds = self.settings.folds
-        return f"{folds} networks, then {self.proposals - folds} policies tried on them"
-
-    def policy(self) -> SubPolicies:
-        """The best policies so far of every fold; before there are any, all pairs alike."""
-        tried = [
-            one.params
-            for study in self._studies.values()
-            for one in study.ranked()[: self.settings.keep]
-        ]
-        if not tried:
-            return SubPolicies.pairs(self.settings.operations)
-        return self.settings.policy(tried)
-
-    def size(self) -> int:
-        """A training for each fold, then policies for each."""
-        return self.settings.folds * (self._each if self.round else 1)
-
-    def values(self, index: int, id_: str) -> Values:
-        """Which fold's network to train, or which policy to try on it."""
+    def propose(self) -> Sequence[Proposal]:
+        """A network for each fold, or policies to try on each fold's network."""
         if not self.round:
-            return {"fold": index}
-        fold = index // self._each
-        return {
-            "fold": fold,
-            "params": json.dumps(self._proposals()[index]),
-            "network": self._networks()[fold],
-            "seed": derive_seed(self.seed, "try", id_),
-        }
+            return [Proposal(trial_id(1, fold), 0, {"fold": fold}) for fold in self._folds]
+        return [
+            self._try(fold, index, params)
+            for fold, study in self._current().items()
+            for index, params in enumerate(study.propose(self._each))
+        ]
 
-    def _networks(self) -> list[str]:
-        """The proposals that trained the folds' networks."""
-        return [f"0001-{fold + 1:02d}" for fold in range(self.settings.folds)]
+    def _try(self, fold: int, index: int, params: Mapping[str, Any]) -> Proposal:
+        id = trial_id(self.round + 1, fold * self._each + index)
+        seed = derive_seed(self.seed, "try", id)
+        values = {"fold": fold, "params": dict(params), "seed": seed}
+        return Proposal(id, self.round, values, (trial_id(1, fold),))
 
-    def needed(self) -> Collection[str]:
-        """The networks, until the end."""
-        return () if self.finished else self._networks()
-
-    def _current(self) -> list[Study]:
+    def _current(self) -> dict[int, Study]:
         """The folds' studies of the repeat that is going on."""
-        repeat = (self.round - 1) // self._per_repeat
-        return [self._studies[repeat, fold] for fold in range(self.settings.folds)]
+        repeat = (self.round - 1) // self.settings.rounds(self._each)
+        return {fold: self.studies[repeat, fold] for fold in self._folds}
 
-    def _proposals(self) -> list[dict[str, Any]]:
-        """The round's policies, made once; a continued search makes the same."""
-        self._proposed = self._proposed or [
-            params for study in self._current() for params in study.propose(self._each)
-        ]
-        return self._proposed
-
-    def end_round(self, answers: Sequence[Values]) -> dict[str, float]:
+    def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
         """Tell the studies."""
-        found = mean_of(answers, "val_loss", "val_error")
         if not self.round:
+            self._folds = [fold for fold, one in enumerate(answers) if one is not None]
             self._trained = mean_of(answers, "train_loss", "lr")
         else:
-            proposed = self._proposals()
-            key = f"val_{self.settings.objective}"
-            for fold, study in enumerate(self._current()):
-                part = slice(fold * self._each, (fold + 1) * self._each)
-                pairs = zip(proposed[part], answers[part], strict=True)
-                study.tell([Tried(params, float(one[key])) for params, one in pairs])
-            self._proposed = []
-        return {**self._trained, **found, **self._figures()}
+            pairs = list(zip(self.proposals, answers, strict=True))
+            for place, study in enumerate(self._current().values()):
+                part = pairs[place * self._each : (place + 1) * self._each]
+                study.tell([self._tried(proposal, answer) for proposal, answer in part])
+        found = mean_of(answers, "val_loss", "val_error")
+        return [self.row({**self._trained, **found, **self._figures()})]
 
-    def _figures(self) -> dict[str, float]:
+    def _tried(self, proposal: Proposal, answer: Values | None) -> Tried:
+        params = proposal.values["params"]
+        if answer is None:
+            return Tried(params, None, failed=True)
+        return Tried(params, float(answer[f"val_{self.settings.objective}"]))
+
+    def _figures(self) -> Metrics:
         """Each operation's share, and how far they are from alike."""
         shares = self.policy().marginals()
         entropy = -sum(share * math.log(share) for share in shares.values() if share > 0)
@@ -252,123 +231,35 @@ class FastAutoAugment(RoundSearch):
             **{f"share/{name}": shares.get(name, 0.0) for name in self.settings.operations},
         }
 
-    def keep_record(self, folder: Path) -> None:
-        """Optuna's storage; see `Study.keep_record`."""
-        for study in self._studies.values():
-            study.keep_record(folder)
+    def policy(self) -> SubPolicies:
+        """The best policies so far of every fold; before there are any, all pairs alike."""
+        tried = [
+            one.params
+            for study in self.studies.values()
+            for one in ranked(study.tried)[: self.settings.keep]
+            if not one.failed
+        ]
+        if not tried:
+            return SubPolicies.pairs(self.settings.operations)
+        return self.settings.policy(tried)
 
     def state_dict(self) -> dict[str, Any]:
         """The studies besides."""
-        studies = [study.state_dict() for study in self._studies.values()]
-        own = {"studies": studies, "each": self._each, "trained": dict(self._trained)}
-        return {**super().state_dict(), **own}
-
-    def load_state_dict(self, state: Values) -> None:
-        """Continue from `state_dict`."""
-        super().load_state_dict(state)
-        self._each, self._trained = state["each"], dict(state["trained"])
-        self._proposed = []
-        for study, kept in zip(self._studies.values(), state["studies"], strict=True):
-            study.load_state_dict(kept)
-
-
-class Matcher:
-    """The worker's part.
-
-    Args:
-        setup: data, network, device and seed.
-        settings: the method's.
-        training: the fields of `SGDSettings`, for the networks.
-    """
-
-    def __init__(self, setup: Setup, settings: FastAutoAugmentSettings, training: Values) -> None:
-        self.setup, self.settings, self._sgd = setup, settings, training
-        self._all = setup.dataset.train  # all of it, where the data have no validation split
-        self._unit = setup.search_splits()[0]
-        seed = derive_seed(setup.seed, "folds")
-        self._folds = stratified_folds(strata(self._all.targets), settings.folds, seed)
-        self._networks: dict[str, nn.Module] = {}
-
-    def __call__(self, proposal: Proposal, folder: Path) -> dict[str, Any]:
-        """Train a fold's network, or try a policy on it.
-
-        Returns:
-            `val_error` (percent) and `val_loss` on the fold, of a training as it is and else
-            augmented; `train_loss` and `lr` of a training; `epoch_equivalents`.
-        """
-        values = proposal.values
-        held_out = self._held_out(values["fold"])
-        if "params" not in values:
-            return self._train(values["fold"], held_out, file_of(folder, proposal.id))
-        model = self._network(file_of(folder, values["network"]))
-        policy = self.settings.policy([json.loads(values["params"])])
-        generator = torch.Generator().manual_seed(values["seed"])
-        found = [
-            evaluate(model, self.setup, held_out, before=lambda x: policy(x, generator))
-            for _ in range(self.settings.draws)
-        ]
-        errors, losses = zip(*found, strict=True)
         return {
-            "val_error": sum(errors) / len(errors),
-            "val_loss": sum(losses) / len(losses),
-            "epoch_equivalents": len(found) * validation_cost(self._unit, held_out),
+            **super().state_dict(),
+            "studies": [study.state_dict() for study in self.studies.values()],
+            "each": self._each,
+            "folds": list(self._folds),
+            "trained": dict(self._trained),
         }
 
-    def _held_out(self, fold: int) -> Split:
-        """What policies are tried on with the network that does not know it."""
-        val = self.setup.dataset.val
-        return self._all.subset(self._folds[fold]) if val is None else val
-
-    def _train(self, fold: int, held_out: Split, path: Path) -> dict[str, Any]:
-        others = [own for i, own in enumerate(self._folds) if i != fold]
-        split = self._all.subset(torch.cat(others).sort().values)
-        training = Training(self.setup, self._sgd, None, False, split=split)
-        metrics: dict[str, float] = {}
-        if path.exists():
-            kept = load(path)
-            training.load_state_dict(kept["training"])
-            metrics = dict(kept["metrics"])
-        while training.epoch < training.epochs:
-            metrics = training.step()
-            if training.epoch % SAVED == 0 or training.epoch == training.epochs:
-                save_whole(path, {"training": training.state_dict(), "metrics": metrics})
-        error, loss = validated(training.model, self.setup, held_out, training.epoch)
-        cost = metrics["epoch_equivalents"] + validation_cost(self._unit, held_out)
-        return {**metrics, "val_error": error, "val_loss": loss, "epoch_equivalents": cost}
-
-    def _network(self, path: Path) -> nn.Module:
-        """A fold's network, read once."""
-        if path.stem not in self._networks:
-            if not path.exists():
-                raise RaysearchError(f"{path} is missing: a network that the search trained")
-            model = self.setup.build_model()
-            model.load_state_dict(load(path)["training"]["model"])
-            self._networks[path.stem] = model
-        return self._networks[path.stem]
-
-
-def stratified_folds(labels: Tensor, count: int, seed: int) -> list[Tensor]:
-    """Divide images into folds, each class spread evenly over them.
-
-    Args:
-        labels: int64 [N].
-        count: of folds.
-        seed: decides which images go where.
-
-    Returns:
-        Indices of each fold, int64, ascending.
-
-    Raises:
-        RaysearchError: there are fewer images than folds.
-    """
-    if len(labels) < count:
-        raise RaysearchError(f"method.folds={count}: there are only {len(labels)} images")
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    order = order[labels.cpu()[order].sort(stable=True).indices]  # by class, at random within it
-    fold = torch.empty_like(order)
-    fold[order] = torch.arange(len(order)) % count
-    return [(fold == i).nonzero()[:, 0] for i in range(count)]
+    def load_state_dict(self, state: Values) -> None:
+        """Go on from `state_dict`; a round's size is that with which the search began."""
+        super().load_state_dict(state)
+        self._each, self._trained = state["each"], dict(state["trained"])
+        self._folds = list(state["folds"])
+        for study, kept in zip(self.studies.values(), state["studies"], strict=True):
+            study.load_state_dict(kept)
 
 
 METHOD = FastAutoAugment

@@ -16,24 +16,23 @@ from the policy.
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raysearch.errors import RaysearchError
+from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._pair_search import PairSearch, PairSettings, TrialPairs
 from raysearch.methods._ppo import PPOSettings
+from raysearch.methods._rounds import snapshot
 from raysearch.methods._shared import validated
-from raysearch.methods._trials import Proposal, Values, file_of
+from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Pairs, Schedule
-from raysearch.states import load, save_whole
+from raysearch.protocol import Answer, Metrics, Proposal, Values
 from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 PHASES = 40  # of the policy at most; a longer search's rounds are put together
@@ -67,84 +66,105 @@ class OhlSettings(PairSettings):
         return math.ceil(epochs / self.updates)
 
 
-class Ohl(PairSearch):
-    """The driver's part; see the module's text and `TrialSearch`.
+class Ohl(Method):
+    """See the module's text."""
 
-    Metrics are means over a round's replicas; `spread` is the standard deviation of their rewards.
+    @classmethod
+    def uniform(cls, method: Mapping[str, Any]) -> Pairs:
+        """All pairs of elements alike."""
+        return OhlSettings.of(method).uniform
+
+    @classmethod
+    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> OhlSearch:
+        """See `OhlSearch`."""
+        return OhlSearch(seed, groups)
+
+    @classmethod
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Replicas:
+        """See `Replicas`."""
+        return Replicas(setup, groups)
+
+    @classmethod
+    def parallel(cls, at_once: int, groups: Groups) -> int:
+        """Replicas in a round."""
+        return OhlSettings.of(groups.method).parallel
+
+    @classmethod
+    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+        """A training for each replica, in parts; validated at the end of every round."""
+        settings, epochs = OhlSettings.of(groups.method), int(groups.search["epochs"])
+        interval, group = settings.interval(epochs), settings.parallel
+        rounds = math.ceil(epochs / interval)
+        validation = validation_cost(*setup.search_splits())
+        return Expected(
+            group * (epochs + rounds * validation),
+            rounds * group,
+            interval,
+            group + 1,  # of a round, and the one that they start from
+            f"{rounds} updates from {group} trials each",
+        )
+
+
+class OhlSearch(PairSearch):
+    """Asks for the replicas of each round.
+
+    A round's metrics are means over its replicas; `reward_std` is the standard deviation of their
+    rewards.
+
+    Args:
+        seed: everything random follows from it.
+        groups: the settings.
     """
 
-    def __init__(self, seed: int, method: Values, training: Values) -> None:
-        s = OhlSettings.of(method)
-        self._epochs = int(training["epochs"])
+    def __init__(self, seed: int, groups: Groups) -> None:
+        s = OhlSettings.of(groups.method)
+        self._epochs = int(groups.search["epochs"])
         self._interval = s.interval(self._epochs)
         # the first step on a group is REINFORCE's: all ratios are 1, and nothing is clipped
         once = PPOSettings(
             s.lr, s.betas, warmup=0, clip=0.5, inner_updates=1, kl_limit=0.0, baseline_decay=0.0
         )
-        rounds = math.ceil(self._epochs / self._interval)
-        super().__init__(seed, s, once, rounds, training["parallel"])
+        super().__init__(seed, s, once, s.parallel)
+        self.rounds = math.ceil(self._epochs / self._interval)
         self._same_order = s.same_order
         self._best = ""  # the last round's replica from which this one's start
-        n = len(self._uniform)
-        phases = min(PHASES, rounds, max(1, PROBABILITIES // n**2))
+        n = len(self.uniform)
+        phases = min(PHASES, self.rounds, max(1, PROBABILITIES // n**2))
         self._phases = torch.zeros(phases, n, n, dtype=torch.float64)  # sums over epochs
 
-    @classmethod
-    def uniform(cls, method: Values) -> Pairs:
-        """All pairs of elements alike."""
-        return OhlSettings.of(method).uniform
+    def propose(self) -> Sequence[Proposal]:
+        """The replicas of a round."""
+        return self.trials(self.round + 1, (self._best,) if self._best else (), "search")
 
-    @classmethod
-    def worker(cls, setup: Setup, method: Values, training: Values, prepared: Values) -> Replica:
-        """Trains replicas."""
-        return Replica(setup, OhlSettings.of(method), training)
-
-    @property
-    def trainings(self) -> int:
-        """Each round's trials are a part of as many trainings."""
-        return self._group
-
-    @property
-    def proposals(self) -> int:
-        """A part for each round."""
-        return self.rounds * self._group
-
-    @property
-    def files(self) -> int:
-        """The replicas of a round, and the one that they start from."""
-        return self._group + 1
-
-    def equivalents(self, setup: Setup) -> float:
-        """A training for each replica, validated at the end of every round."""
-        validation = validation_cost(*setup.search_splits())
-        return self._group * (self._epochs + self.rounds * validation)
-
-    def policy(self) -> Schedule:
-        """The policies that were in force so far, in phases of as many epochs each."""
-        begun = [phase for phase in self._phases if float(phase.sum()) > 0]
-        parts = [self._uniform.with_probabilities(phase) for phase in begun]
-        return Schedule(parts or [self._uniform])
-
-    def needed(self) -> Collection[str]:
-        """The best replica of the last round, until there is none to come."""
-        return () if self.finished else (self._best,)
-
-    def _values(self, proposal: str) -> Values:
+    def values(self, id: str) -> Values:
         """The policy's draws are seeded by `seed`, all else by `order`."""
-        seed = derive_seed(self.seed, "replica", proposal)
+        seed = derive_seed(self.seed, "replica", id)
         order = derive_seed(self.seed, "round", self.round) if self._same_order else seed
-        return {"seed": seed, "order": order, "start": self._best}
+        return {"seed": seed, "order": order}
 
-    def _move(self, counts: Tensor, rewards: Sequence[float]) -> dict[str, float]:
+    def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
+        """An update."""
+        return [self.row(self.learn(answers))]
+
+    def move(
+        self, counts: Tensor, rewards: Sequence[float], answers: Sequence[Values | None]
+    ) -> Metrics:
         """Note the policy that was in force, choose the best replica, take a REINFORCE step."""
         first = self.round * self._interval
         for epoch in range(first, min(first + self._interval, self._epochs)):
             phase = epoch * len(self._phases) // self._epochs
-            self._phases[phase] += self._current().probabilities
-        self._best = self._ids()[rewards.index(max(rewards))]
-        in_force = self._moved()  # a round's metrics are of the policy that its replicas had
-        moved = self._ppo.update(counts, normalised(rewards))
-        return {**in_force, "spread": statistics.pstdev(rewards), "kl": moved["kl"]}
+            self._phases[phase] += self.current().probabilities
+        ended = [i for i, one in enumerate(answers) if one is not None]
+        self._best = self.proposals[max(ended, key=lambda i: rewards[i])].id  # the first of several
+        in_force = self.figures()  # a round's metrics are of the policy that its replicas had
+        moved = self.ppo.update(counts, normalised(rewards))
+        return {**in_force, "reward_std": statistics.pstdev(rewards), "kl": moved["kl"]}
+
+    def policy(self) -> Schedule:
+        """The policies that were in force so far, in phases of as many epochs each."""
+        begun = [phase for phase in self._phases if float(phase.sum()) > 0]
+        parts = [self.uniform.with_probabilities(phase) for phase in begun]
+        return Schedule(parts or [self.uniform])
 
     def state_dict(self) -> dict[str, Any]:
         """See `PairSearch.state_dict`; the policies of rounds gone by, and the best replica."""
@@ -162,69 +182,101 @@ def normalised(rewards: Sequence[float]) -> list[float]:
     return [(reward - mean) / deviation if deviation > 0 else 0.0 for reward in rewards]
 
 
-class Replica:
-    """The worker's part: a round's training of one replica for each proposal.
+class Replicas:
+    """Makes rounds of replicas; one training is used for all of them.
 
     Args:
         setup: data, network, device and seed.
-        settings: the method's.
-        training: the fields of `SGDSettings`, of the training that all rounds make up together.
+        groups: the settings; `search` is that of the training that all rounds make up together.
     """
 
-    def __init__(self, setup: Setup, settings: OhlSettings, training: Values) -> None:
-        self.setup, self.settings = setup, settings
-        self._uniform = settings.uniform
-        train, self._val = setup.search_splits()
-        sgd = {**training, "label_smoothing": settings.label_smoothing}
-        self._training = Training(setup, sgd, None, True, split=train)
-        self._interval = settings.interval(self._training.epochs)
-        self._validation = validation_cost(train, self._val)
-        self._initial = copy.deepcopy(self._training.state_dict())
+    def __init__(self, setup: Setup, groups: Groups) -> None:
+        self.setup, self.settings = setup, OhlSettings.of(groups.method)
+        self.uniform = self.settings.uniform
+        train, self.val = setup.search_splits()
+        sgd = {**groups.search, "label_smoothing": self.settings.label_smoothing}
+        self.training = Training(setup, sgd, None, True, split=train)
+        self.interval = self.settings.interval(self.training.epochs)
+        self.validation = validation_cost(train, self.val)
+        self._initial = snapshot(self.training.state_dict())
 
-    def __call__(self, proposal: Proposal, folder: Path) -> dict[str, Any]:
-        """Go on from the start for a round's epochs, validate, and keep where that led.
+    def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> Replica:
+        """A replica goes on from the one that it needs, or else from a new network."""
+        start = next((files[id] for id in proposal.needs), self._initial)
+        return Replica(self, proposal, start)
 
-        Returns:
-            `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss` and
-            `val_error` (percent), `train_loss` and `lr` of the last epoch, and the round's
-            `epoch_equivalents`.
 
-        Raises:
-            RaysearchError: there is no file of the replica to start from.
-            NonFiniteLossError: the loss became NaN or infinite.
-        """
-        policy = TrialPairs.of(self._uniform, proposal, self.settings.draws)
-        training = self._training
+class Replica:
+    """A round's epochs of one replica, validated at the end, as work.
+
+    Args:
+        replicas: what it uses, until the next one does.
+        proposal: the policy, and seeds.
+        start: the state of the training that it goes on from.
+    """
+
+    def __init__(self, replicas: Replicas, proposal: Proposal, start: Values) -> None:
+        self._replicas, settings = replicas, replicas.settings
+        self._policy = TrialPairs.of(replicas.uniform, proposal, settings.draws)
+        self._metrics: Metrics = {}
+        self.training = replicas.training
         # with no draws of its own a replica is told apart by those of its images
-        seed = proposal.values["order" if self.settings.draws else "seed"]
-        training.setup, training.policy = replace(self.setup, seed=seed), policy
-        training.load_state_dict(self._start(proposal.values["start"], folder))
-        first = training.epoch
-        last = min(first + self._interval, training.epochs)
-        while training.epoch < last:
-            metrics = training.step()
-        error, loss = validated(training.model, self.setup, self._val, last)
-        save_whole(file_of(folder, proposal.id), training.state_dict())
-        trained = metrics["epoch_equivalents"] * (last - first) / last
+        seed = proposal.values["order" if settings.draws else "seed"]
+        self.training.setup = replace(replicas.setup, seed=seed)
+        self.training.policy = self._policy
+        self.training.load_state_dict(snapshot(start))
+        self._first = self.training.epoch
+        self._last = min(self._first + replicas.interval, self.training.epochs)
+
+    @property
+    def epochs(self) -> int:
+        """Of the round."""
+        return self._last - self._first
+
+    @property
+    def epoch(self) -> int:
+        """How many of them are done."""
+        return self.training.epoch - self._first
+
+    def step(self) -> Metrics:
+        """One epoch; validated after the round's last."""
+        replicas, metrics = self._replicas, self.training.step()
+        trained = metrics["epoch_equivalents"] * self.epoch / self.training.epoch  # of this round
+        if self.epoch == self.epochs:
+            error, loss = validated(self.training.model, replicas.setup, replicas.val, self._last)
+            metrics |= {"val_error": error, "val_loss": loss}
+            trained += replicas.validation
+        self._metrics = {**metrics, "epoch_equivalents": trained}
+        return dict(self._metrics)
+
+    def answer(self) -> Answer:
+        """How it went; the training's state is the file.
+
+        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss`
+        and `val_error` (percent), `train_loss` and `lr` of the last epoch, and the round's
+        `epoch_equivalents`.
+        """
+        error, loss = self._metrics["val_error"], self._metrics["val_loss"]
+        values = {
+            "counts": self._policy.counts,
+            "reward": self._replicas.settings.reward_of(error, loss),
+            **self._metrics,
+        }
+        return Answer(values, file=snapshot(self.training.state_dict()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The training's state, and what was drawn."""
         return {
-            "counts": policy.counts,
-            "reward": self.settings.reward_of(error, loss),
-            "val_error": error,
-            "val_loss": loss,
-            **metrics,
-            "epoch_equivalents": trained + self._validation,
+            "training": self.training.state_dict(),
+            "seen": self._policy.seen,
+            "metrics": dict(self._metrics),
         }
 
-    def _start(self, replica: str, folder: Path) -> dict[str, Any]:
-        """The state of a replica of the last round; before the first, that of a new network."""
-        if not replica:
-            return self._initial
-        path = file_of(folder, replica)
-        if not path.is_file():
-            raise RaysearchError(
-                f"{path} is gone, which the search goes on from; begin it anew, under another name"
-            )
-        return load(path)
+    def load_state_dict(self, state: Values) -> None:
+        """Continue from `state_dict`."""
+        self.training.load_state_dict(state["training"])
+        self._policy.seen = state["seen"].clone()
+        self._metrics = dict(state["metrics"])
 
 
 METHOD = Ohl

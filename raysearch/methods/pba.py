@@ -19,18 +19,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from raysearch.errors import RaysearchError
-from raysearch.methods._population import Levels, Member
+from raysearch.methods._base import Expected, Groups, Method
+from raysearch.methods._members import Members
+from raysearch.methods._population import Levels, exploit
+from raysearch.methods._rounds import RoundSearch, trial_id
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._shared import validated
+from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import RandomOrder, Schedule
-from raysearch.training import Setup, Training, derive_seed, validation_cost
+from raysearch.protocol import Metrics, Proposal, Values
+from raysearch.training import Setup, derive_seed, validation_cost
 
 MAX_LEVEL = 127  # levels are kept in a byte
 
@@ -90,9 +94,14 @@ class PbaSettings(MethodSettings):
         """The highest levels of probabilities and of magnitudes."""
         return self.probability_levels, self.magnitude_levels
 
-    def policy(self, levels: Tensor) -> RandomOrder:
-        """The policy of levels, int64 [2, entries]: probabilities, magnitudes."""
-        probability, magnitude = levels.double()
+    @property
+    def start(self) -> Levels:
+        """The policy with which every member begins: all zero."""
+        return [[0] * len(self.entries) for _ in self.tops]
+
+    def policy(self, levels: Levels) -> RandomOrder:
+        """The policy of levels: probabilities and magnitudes of the entries."""
+        probability, magnitude = torch.tensor(levels).double()
         return RandomOrder(
             self.entries,
             probability / self.probability_levels,
@@ -132,147 +141,151 @@ def explore(levels: Tensor, settings: PbaSettings, generator: torch.Generator) -
     return torch.where(anew, drawn, moved)
 
 
-@dataclass(frozen=True)
-class PbaPopulation:
-    """The rules; see `Population`.
-
-    Attributes:
-        seed: the search's.
-        settings: the method's.
-        epochs: of each member.
-    """
-
-    seed: int
-    settings: PbaSettings
-    epochs: int
-
-    @property
-    def size(self) -> int:
-        """How many members there are."""
-        return self.settings.population
-
-    @property
-    def interval(self) -> int:
-        """Epochs between two exploits."""
-        return self.settings.interval
-
-    @property
-    def quantile(self) -> float:
-        """Share of the members that copy, and share that may be copied."""
-        return self.settings.quantile
-
-    def start(self, member: int) -> Levels:
-        """All zero."""
-        zeros: Levels = torch.zeros(2, len(self.settings.entries), dtype=torch.int64).tolist()
-        return zeros
-
-    def choose(self, best: Sequence[int], member: int, epoch: int) -> int:
-        """Each of the best alike."""
-        return best[derive_seed(self.seed, "exploit", epoch, member) % len(best)]
-
-    def explore(self, policy: Levels, member: int, epoch: int) -> Levels:
-        """See `explore`."""
-        seed = derive_seed(self.seed, "explore", epoch, member)
-        generator = torch.Generator().manual_seed(seed)
-        explored: Levels = explore(torch.tensor(policy), self.settings, generator).tolist()
-        return explored
-
-
-class Pba(Member):
-    """A member: its training, and the policies that its network has seen; see `Member`."""
-
-    def __init__(
-        self,
-        setup: Setup,
-        search: Mapping[str, Any],
-        method: Mapping[str, Any],
-        member: int = 0,
-    ) -> None:
-        self.settings = PbaSettings.of(method)
-        self.interval = self.settings.interval
-        train, self._val = setup.search_splits()
-        self._validation = validation_cost(train, self._val)
-        # the images are divided by the search's seed, all else follows from the member's own
-        data = replace(setup.dataset, train=train, val=self._val)
-        own = replace(setup, dataset=data, seed=derive_seed(setup.seed, "member", member))
-        self.training = Training(own, search, None, True, split=train)
-        self.epochs = self.training.epochs
-        self._lineage: list[Tensor] = []  # of every epoch, int8 [2, entries]
-        self.follow(self.population(setup.seed, search, method).start(member))
-
-    @classmethod
-    def population(
-        cls, seed: int, search: Mapping[str, Any], method: Mapping[str, Any]
-    ) -> PbaPopulation:
-        """See `Member.population`."""
-        settings, epochs = PbaSettings.of(method), search["epochs"]
-        if epochs <= settings.interval:
-            raise RaysearchError(
-                f"method.interval={settings.interval}: members copy none in "
-                f"search.epochs={epochs}; expected fewer"
-            )
-        return PbaPopulation(seed, settings, epochs)
+class Pba(Method):
+    """See the module's text."""
 
     @classmethod
     def uniform(cls, method: Mapping[str, Any]) -> RandomOrder:
         """Every operation alike."""
         return PbaSettings.of(method).uniform
 
-    def follow(self, policy: Levels) -> None:
-        """Train with this policy from here on."""
-        self._levels = torch.tensor(policy, dtype=torch.int8)
-        self.training.policy = self.settings.policy(self._levels)
-        self._moved = self._metrics(self.training.policy)
+    @classmethod
+    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> PbaSearch:
+        """See `PbaSearch`."""
+        return PbaSearch(seed, groups)
 
-    def step(self) -> dict[str, float]:
-        """An epoch; see `Member`."""
-        metrics = self.training.step()
-        self.epoch = self.training.epoch
-        self._lineage.append(self._levels)
-        if self.epoch % self.interval == 0 or self.epoch == self.epochs:
-            training = self.training
-            error, loss = validated(training.model, training.setup, self._val, self.epoch)
-            score = -loss if self.settings.score == "loss" else 1 - error / 100
-            metrics |= {"val_error": error, "val_loss": loss, "score": score}
-        validations = self.epoch // self.interval
-        validations += self.epoch == self.epochs and self.epoch % self.interval > 0
-        metrics["epoch_equivalents"] += validations * self._validation
-        return {**metrics, **self._moved}
+    @classmethod
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Members:
+        """See `Members`."""
+        return Members(setup, PbaSettings.of(groups.method), groups.search)
+
+    @classmethod
+    def parallel(cls, at_once: int, groups: Groups) -> int:
+        """The population."""
+        return PbaSettings.of(groups.method).population
+
+    @classmethod
+    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+        """A training for each member, in parts; validated at the end of every interval."""
+        settings, epochs = PbaSettings.of(groups.method), int(groups.search["epochs"])
+        size, rounds = settings.population, math.ceil(epochs / settings.interval)
+        validation = validation_cost(*setup.search_splits())
+        return Expected(
+            size * (epochs + rounds * validation),
+            size * rounds,
+            settings.interval,
+            2 * size,  # from which members go on, and of those that have ended the interval
+            f"{size} members, {rounds - 1} times copied and explored",
+        )
+
+
+class PbaSearch(RoundSearch):
+    """Asks for an interval of every member, then lets the worst copy the best and explore.
+
+    A member that failed copies too. The history has a row for every epoch: that of the member
+    that was best at the end of its interval, with the cost of all.
+
+    Args:
+        seed: everything random follows from it.
+        groups: the settings.
+    """
+
+    def __init__(self, seed: int, groups: Groups) -> None:
+        super().__init__()
+        self.seed, self.settings = seed, PbaSettings.of(groups.method)
+        self._epochs, interval = int(groups.search["epochs"]), self.settings.interval
+        if self._epochs <= interval:
+            raise RaysearchError(
+                f"method.interval={interval}: members copy none in "
+                f"search.epochs={self._epochs}; expected fewer"
+            )
+        self.rounds = math.ceil(self._epochs / interval)
+        size = self.settings.population
+        self._levels = [self.settings.start] * size
+        self._starts = [""] * size  # the proposals that members go on from
+        self._lineages: list[list[Levels]] = [[] for _ in range(size)]  # of the rounds gone by
+        self._best = 0
+
+    def propose(self) -> Sequence[Proposal]:
+        """An interval of every member."""
+        return [
+            Proposal(
+                trial_id(self.round + 1, member),
+                self.round,
+                {"member": member, "levels": levels},
+                (start,) if start else (),
+            )
+            for member, (levels, start) in enumerate(zip(self._levels, self._starts, strict=True))
+        ]
+
+    def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
+        """Members are compared; before the last round, they exploit and explore."""
+        for lineage, levels in zip(self._lineages, self._levels, strict=True):
+            lineage.append(levels)
+        scores = [None if one is None else float(one["score"]) for one in answers]
+        order, copies = exploit(scores, self.settings.quantile)
+        self._best = order[-1]
+        rows = self._rows(answers)
+        if self.round + 1 < self.rounds:
+            epoch = (self.round + 1) * self.settings.interval
+            self._starts = [proposal.id for proposal in self.proposals]
+            for member, best in copies.items():
+                self._copy(choose(self.seed, best, member, epoch), member, epoch)
+        return rows
+
+    def _copy(self, parent: int, member: int, epoch: int) -> None:
+        """A member goes on from another one's interval, with a policy near that one's."""
+        self._starts[member] = self.proposals[parent].id
+        self._lineages[member] = list(self._lineages[parent])
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "explore", epoch, member))
+        levels = torch.tensor(self._levels[parent])
+        self._levels[member] = explore(levels, self.settings, generator).tolist()
+
+    def _rows(self, answers: Sequence[Values | None]) -> list[Metrics]:
+        """The best member's epochs, each with the cost of all and its interval's validation."""
+        best = answers[self._best]
+        assert best is not None
+        last = best["rows"][-1]
+        found = {key: last[key] for key in ("val_loss", "val_error", "score")}
+        rows = []
+        for i, row in enumerate(best["rows"]):
+            costs = [(best if one is None else one)["rows"][i] for one in answers]
+            total = sum(cost["epoch_equivalents"] for cost in costs)
+            rows.append({**row, **found, "epoch_equivalents": total})
+        return rows
 
     def policy(self) -> Schedule:
-        """The policies of the lineage's epochs; before the first, the one that is followed."""
-        return Schedule([self.settings.policy(one) for one in self._lineage or [self._levels]])
-
-    def _metrics(self, policy: RandomOrder) -> dict[str, float]:
-        """Entropy of the operations' shares, their divergence from uniform, and the shares.
-
-        All are 0 where nothing is applied.
-        """
-        marginals, names = policy.marginals(), self.settings.operations
-        shares = torch.tensor([marginals[name] for name in names], dtype=torch.float64)
-        entropy = float(torch.special.entr(shares).sum())
-        return {
-            "entropy": entropy,
-            "kl_uniform": max(0.0, float(shares.sum()) * math.log(len(names)) - entropy),
-            "operations_per_image": policy.operations_per_image(),
-            **{f"share/{name}": marginals[name] for name in names},
-        }
+        """The policies of the best member's lineage, epoch by epoch; at first, its policy."""
+        lineage, interval = self._lineages[self._best], self.settings.interval
+        epochs = [
+            levels
+            for i, levels in enumerate(lineage)
+            for _ in range(i * interval, min((i + 1) * interval, self._epochs))
+        ]
+        return Schedule(
+            [self.settings.policy(levels) for levels in epochs or [self._levels[self._best]]]
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """The training's state, the policy and the lineage."""
+        """The members besides."""
         return {
-            "training": self.training.state_dict(),
-            "levels": self._levels.tolist(),
-            "lineage": torch.stack(self._lineage) if self._lineage else None,
+            **super().state_dict(),
+            "levels": list(self._levels),
+            "starts": list(self._starts),
+            "lineages": torch.tensor(self._lineages, dtype=torch.int8),
+            "best": self._best,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`, also from another member's."""
-        self.training.load_state_dict(state["training"])
-        self.epoch = self.training.epoch
-        lineage = state["lineage"]
-        self._lineage = [] if lineage is None else list(lineage.unbind())
-        self.follow(state["levels"])
+    def load_state_dict(self, state: Values) -> None:
+        """Go on from `state_dict`."""
+        super().load_state_dict(state)
+        self._levels, self._starts = list(state["levels"]), list(state["starts"])
+        self._lineages, self._best = state["lineages"].tolist(), state["best"]
+
+
+def choose(seed: int, best: Sequence[int], member: int, epoch: int) -> int:
+    """Which of the best a member copies after an epoch: each alike."""
+    return best[derive_seed(seed, "exploit", epoch, member) % len(best)]
 
 
 METHOD = Pba

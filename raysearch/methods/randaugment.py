@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from optuna.distributions import FloatDistribution, IntDistribution
-
-from raysearch.methods._study import Space
-from raysearch.methods._trials import Values
+from raysearch.methods._study import Range, Space, Whole
 from raysearch.methods._tuned import Tuned, TunedSettings
 from raysearch.policy import RandomOperations, rand_augment
+from raysearch.protocol import Values
 
 LARGEST_N, LARGEST_M = 16, 30
 
@@ -60,9 +58,9 @@ class RandAugment(Tuned):
     @classmethod
     def space(cls, settings: RandAugmentSettings) -> Space:
         """What is not given of N and M."""
-        space = {
-            "n": IntDistribution(1, settings.largest_n),
-            "m": FloatDistribution(0, LARGEST_M, step=1),
+        space: Space = {
+            "n": Whole(1, settings.largest_n),
+            "m": Range(0, LARGEST_M, step=1),
         }
         return {key: one for key, one in space.items() if getattr(settings, key) is None}
 

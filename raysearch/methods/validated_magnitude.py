@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from optuna.distributions import FloatDistribution
 
 from raysearch.methods._augmenter import TRANSFORMATIONS
-from raysearch.methods._study import Space
-from raysearch.methods._trials import Values
+from raysearch.methods._study import Range, Space
 from raysearch.methods._tuned import Tuned, TunedSettings
 from raysearch.policy import Transformations
+from raysearch.protocol import Values
 
 DRAWS = 1024  # that stand for the distribution in the policy
 RANGES = {"tx": 1.0, "ty": 1.0, "hue": 0.5}  # at magnitude 1; of all others 1 too
@@ -55,7 +54,7 @@ class ValidatedMagnitude(Tuned):
     @classmethod
     def space(cls, settings: ValidatedMagnitudeSettings) -> Space:
         """The magnitude."""
-        return {"magnitude": FloatDistribution(0.0, settings.largest)}
+        return {"magnitude": Range(0.0, settings.largest)}
 
     @classmethod
     def policy_of(

@@ -1,0 +1,187 @@
+"""Fast AutoAugment's work: a network for each fold, and policies tried on what it does not know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from raysearch.data import Split, strata
+from raysearch.errors import NonFiniteLossError, RaysearchError
+from raysearch.methods._rounds import snapshot
+from raysearch.methods._shared import validated
+from raysearch.protocol import Answer, Metrics, Proposal, Values, Work
+from raysearch.training import Setup, Training, derive_seed, evaluate, validation_cost
+
+if TYPE_CHECKING:
+    from raysearch.methods.fast_autoaugment import FastAutoAugmentSettings
+
+
+class Matcher:
+    """Makes the folds' trainings, and tries of policies; keeps the networks that these need.
+
+    Args:
+        setup: data, network, device and seed.
+        settings: the method's.
+        search: the fields of `SGDSettings` for the networks.
+    """
+
+    def __init__(self, setup: Setup, settings: FastAutoAugmentSettings, search: Values) -> None:
+        self.setup, self.settings, self._search = setup, settings, search
+        self._all = setup.dataset.train  # all of it, where the data have no validation split
+        self._unit = setup.search_splits()[0]
+        seed = derive_seed(setup.seed, "folds")
+        self._folds = stratified_folds(strata(self._all.targets), self.settings.folds, seed)
+        self._networks: dict[str, nn.Module] = {}
+
+    def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> Work:
+        """A training without a fold, or a try of a policy on it."""
+        fold = proposal.values["fold"]
+        held_out = self._held_out(fold)
+        cost = validation_cost(self._unit, held_out)
+        if "params" not in proposal.values:
+            others = [own for i, own in enumerate(self._folds) if i != fold]
+            split = self._all.subset(torch.cat(others).sort().values)
+            training = Training(self.setup, self._search, None, False, split=split)
+            return FoldTraining(training, held_out, cost)
+        [network] = proposal.needs
+        if network not in self._networks:
+            model = self.setup.build_model()
+            model.load_state_dict(files[network]["model"])
+            self._networks[network] = model
+        return Try(self, self._networks[network], held_out, cost, proposal.values)
+
+    def _held_out(self, fold: int) -> Split:
+        """What policies are tried on with the network that does not know it."""
+        val = self.setup.dataset.val
+        return self._all.subset(self._folds[fold]) if val is None else val
+
+
+class FoldTraining:
+    """The training of a fold's network, validated on the fold at the end, as work.
+
+    Args:
+        training: on the other folds, without augmentation.
+        held_out: the fold.
+        cost: of a pass over it, in epoch-equivalents.
+    """
+
+    def __init__(self, training: Training, held_out: Split, cost: float) -> None:
+        self.training, self._held_out, self._cost = training, held_out, cost
+        self.epochs = training.epochs
+        self._metrics: Metrics = {}
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return self.training.epoch
+
+    def step(self) -> Metrics:
+        """One epoch; validated after the last."""
+        training, metrics = self.training, self.training.step()
+        if training.epoch == training.epochs:
+            error, loss = validated(training.model, training.setup, self._held_out, self.epoch)
+            cost = metrics["epoch_equivalents"] + self._cost
+            metrics |= {"val_error": error, "val_loss": loss, "epoch_equivalents": cost}
+        self._metrics = metrics
+        return dict(metrics)
+
+    def answer(self) -> Answer:
+        """The metrics of the last epoch; the network is the file."""
+        return Answer(
+            dict(self._metrics), file={"model": snapshot(self.training.model.state_dict())}
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The training's, and the last metrics."""
+        return {"training": self.training.state_dict(), "metrics": dict(self._metrics)}
+
+    def load_state_dict(self, state: Values) -> None:
+        """Continue from `state_dict`."""
+        self.training.load_state_dict(state["training"])
+        self._metrics = dict(state["metrics"])
+
+
+class Try:
+    """A policy tried on held-out images, which it augments: work of one step.
+
+    Args:
+        matcher: the setup, and the settings.
+        model: the network; does not change.
+        held_out: the images.
+        cost: of a pass over them, in epoch-equivalents.
+        values: the proposal's: `params` of the policy, and a `seed`.
+    """
+
+    epochs = 1
+
+    def __init__(
+        self, matcher: Matcher, model: nn.Module, held_out: Split, cost: float, values: Values
+    ) -> None:
+        self._matcher, self._model, self._held_out = matcher, model, held_out
+        self._cost, self._values = cost, values
+        self._metrics: Metrics = {}
+
+    @property
+    def epoch(self) -> int:
+        """1 when it is done."""
+        return int(bool(self._metrics))
+
+    def step(self) -> Metrics:
+        """All draws; `val_error` (percent) and `val_loss`, their means, and the cost."""
+        settings, setup = self._matcher.settings, self._matcher.setup
+        policy = settings.policy([self._values["params"]])
+        generator = torch.Generator().manual_seed(self._values["seed"])
+        found = [
+            evaluate(self._model, setup, self._held_out, before=lambda x: policy(x, generator))
+            for _ in range(settings.draws)
+        ]
+        errors, losses = zip(*found, strict=True)
+        loss = sum(losses) / len(losses)
+        if not math.isfinite(loss):
+            raise NonFiniteLossError("validation", 1, 1)
+        self._metrics = {
+            "val_error": sum(errors) / len(errors),
+            "val_loss": loss,
+            "epoch_equivalents": len(found) * self._cost,
+        }
+        return dict(self._metrics)
+
+    def answer(self) -> Answer:
+        """What the step returned."""
+        return Answer(dict(self._metrics))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was found."""
+        return {"metrics": dict(self._metrics)}
+
+    def load_state_dict(self, state: Values) -> None:
+        """Continue from `state_dict`."""
+        self._metrics = dict(state["metrics"])
+
+
+def stratified_folds(labels: Tensor, count: int, seed: int) -> list[Tensor]:
+    """Divide images into folds, each class spread evenly over them.
+
+    Args:
+        labels: int64 [N].
+        count: of folds.
+        seed: decides which images go where.
+
+    Returns:
+        Indices of each fold, int64, ascending.
+
+    Raises:
+        RaysearchError: there are fewer images than folds.
+    """
+    if len(labels) < count:
+        raise RaysearchError(f"method.folds={count}: there are only {len(labels)} images")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[labels.cpu()[order].sort(stable=True).indices]  # by class, at random within it
+    fold = torch.empty_like(order)
+    fold[order] = torch.arange(len(order)) % count
+    return [(fold == i).nonzero()[:, 0] for i in range(count)]
