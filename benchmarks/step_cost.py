@@ -71,7 +71,7 @@ def main() -> None:
     if "warmup" in settings:
         settings["warmup"] = 0.0
     search = methods.build(settings["name"], setup, sgd, settings)
-    own = len(getattr(search, "train", setup.dataset.train)) // batch  # stn trains on all images
+    own = search.loop.steps  # stn trains on all images
     plain = Training(setup, sgd, policy=None, predefined=True)
     seconds: dict[str, list[float]] = {"plain step": [], "search step": []}
     peaks: dict[str, float] = {}

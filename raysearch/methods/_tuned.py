@@ -156,8 +156,8 @@ class Tuned(RoundSearch):
         """What the policy does; see `SearchMethod.step`."""
         policy = self.policy()
         found = {f"share/{name}": share for name, share in policy.marginals().items()}
-        for name, (mean, spread) in policy.parameters().items():
-            found |= {f"mean/{name}": mean, f"spread/{name}": spread}
+        for name, (mean, std) in policy.parameters().items():
+            found |= {f"mean/{name}": mean, f"std/{name}": std}
         return found
 
     def keep_record(self, folder: Path) -> None:

@@ -307,10 +307,9 @@ class Matcher:
             evaluate(model, self.setup, held_out, before=lambda x: policy(x, generator))
             for _ in range(self.settings.draws)
         ]
-        errors, losses = zip(*found, strict=True)
         return {
-            "val_error": sum(errors) / len(errors),
-            "val_loss": sum(losses) / len(losses),
+            "val_error": sum(one["error"] for one in found) / len(found),
+            "val_loss": sum(one["loss"] for one in found) / len(found),
             "epoch_equivalents": len(found) * validation_cost(self._unit, held_out),
         }
 
