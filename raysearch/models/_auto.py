@@ -2,55 +2,46 @@
 
 from __future__ import annotations
 
-PER_CORE_SECOND = 2.0e9  # floating-point operations that training does on one CPU core, measured
-EPOCHS = 100  # of all trainings of a default run together, about
-PATIENCE = 20 * 60  # seconds that a default run may take
+PER_CORE = 5e10  # floating-point operations a second that training does on a CPU core, measured
+EPOCHS = 1000  # over all images, of the trainings that a default run is made of, together
+PATIENCE = 20 * 60  # seconds that a default run may take without a GPU
+RESNET18_FLOPS = 3.3e9  # of a training step on one image of 32x32 pixels
 
-# of a training step (forward and backward) on one RGB image of 32x32 pixels
-RESNET18_FLOPS = 3.3e9
-
-RESNET18_LARGEST = 96  # pixels of a side: CIFAR's stem keeps the whole resolution
-SMALL_CNN_LARGEST = 64  # pixels of a side, beyond which it sees only parts of the image
+LEAST = 8  # pixels of a side that resnet18 takes
+WHOLE = 96  # pixels of a side up to which resnet18, which keeps the whole resolution at first, fits
+SEEN = 64  # pixels of a side up to which small_cnn sees the whole image
 
 
 def choose_model(images: int, size: tuple[int, int], device: str, cores: int) -> tuple[str, str]:
     """A network, and why it was chosen, in a sentence that says how to choose otherwise.
 
     Args:
-        images: training images, validation's with them.
-        size: height and width in pixels, as the network gets them.
-        device: what a trial computes on, "cpu" or "cuda".
-        cores: CPU cores of the machine.
+        images: that the data set trains on, with those that a search validates on.
+        size: their height and width in pixels, as the network gets them.
+        device: what trials compute on, "cpu" or "cuda".
+        cores: CPU cores that the trials share.
 
     >>> choose_model(2000, (32, 32), "cpu", 2)[0]
     'small_cnn'
     """
     shown = f"{size[0]}x{size[1]} pixels"
-    otherwise = "model=NAME takes another (small_cnn, resnet18, wrn40x2, torchvision's names)"
-    if device != "cpu":
-        if max(size) <= RESNET18_LARGEST:
-            return "resnet18", f"resnet18, as there is a GPU and images have {shown}: {otherwise}"
-        if min(size) >= 64:
-            reason = f"torchvision's resnet50 halves images of {shown} early"
-            return "resnet50", f"resnet50, as there is a GPU and {reason}: {otherwise}"
-    pixels = size[0] * size[1] / 32**2
-    seconds = RESNET18_FLOPS * pixels * images * EPOCHS / (PER_CORE_SECOND * max(cores, 1))
-    if device == "cpu" and seconds <= PATIENCE and max(size) <= RESNET18_LARGEST:
-        few = f"{images} images of {shown} are few enough for it on {_cores(cores)}"
-        return "resnet18", f"resnet18, as {few}: {otherwise}"
-    where = f"without a GPU, on {_cores(cores)}," if device == "cpu" else "on a GPU"
-    seen = (
-        f"; it sees only parts of images above {SMALL_CNN_LARGEST} pixels, data.size=32 lets it "
-        "see them whole"
-        if max(size) > SMALL_CNN_LARGEST
-        else ""
-    )
-    return (
-        "small_cnn",
-        f"small_cnn, as a larger network would take long {where} for {images} images of {shown}"
-        f"{seen}: {otherwise}",
-    )
+    cpus = f"{cores} CPU core{'s' if cores > 1 else ''}"
+    if min(size) < LEAST:
+        name, why = "small_cnn", f"images have only {shown}"
+    elif device == "cpu" and _resnet18_seconds(images, size, cores) > PATIENCE:
+        name, why = "small_cnn", f"a larger network takes long with {images} images on {cpus}"
+        if max(size) > SEEN:
+            why += f"; it sees only parts of {shown} at a time, data.size=32 shows it all"
+    elif max(size) > WHOLE:
+        name, why = "resnet34", f"images of {shown} can be halved early"
+    elif device == "cpu":
+        name, why = "resnet18", f"{images} images of {shown} are few for {cpus}"
+    else:
+        name, why = "resnet18", f"it suits images of {shown}, and there is a GPU"
+    return name, f"model={name}: {why} (model=small_cnn, resnet18, wrn40x2, ... takes another)"
 
 
-def _cores(count: int) -> str:
-    return f"{count} CPU core{'s' if count > 1 else ''}"
+def _resnet18_seconds(images: int, size: tuple[int, int], cores: int) -> float:
+    """How long a default run with resnet18 takes on so many CPU cores, about."""
+    flops = RESNET18_FLOPS * size[0] * size[1] / 32**2
+    return flops * images * EPOCHS / (PER_CORE * max(cores, 1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from raysearch.errors import RaysearchError, unknown
 from raysearch.tasks._classification import Classification
 from raysearch.tasks._multi_label import MultiLabel
@@ -9,9 +12,8 @@ from raysearch.tasks._task import Measure, Metric, Task
 
 __all__ = ["Classification", "Measure", "Metric", "MultiLabel", "Task", "find", "metrics", "names"]
 
-_TASKS: dict[str, type[Classification] | type[MultiLabel]] = {
-    "classification": Classification,
-    "multi_label": MultiLabel,
+_TASKS: dict[str, tuple[Sequence[str], Callable[[Any], Task]]] = {
+    task.name: (task.METRICS, task) for task in (Classification, MultiLabel)
 }
 
 
@@ -28,7 +30,7 @@ def metrics(name: str) -> list[str]:
     """
     if name not in _TASKS:
         raise unknown("task", name, _TASKS)
-    return list(_TASKS[name].METRICS)
+    return list(_TASKS[name][0])
 
 
 def find(name: str, metric: str | None = None) -> Task:
@@ -48,4 +50,4 @@ def find(name: str, metric: str | None = None) -> Task:
     metric = metric or known[0]
     if metric not in known:
         raise RaysearchError(f"task {name} has {unknown('metric', metric, known)}")
-    return _TASKS[name](metric)
+    return _TASKS[name][1](metric)

@@ -47,12 +47,11 @@ class Task(Protocol):
 
     A batch's targets are a tensor with one row for each image; what a network returns for the
     batch are its outputs.
-
-    Attributes:
-        name: as `raysearch.tasks.find` knows it.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As `raysearch.tasks.find` knows it."""
 
     @property
     def metric(self) -> Metric:
