@@ -139,12 +139,11 @@ class Try:
             evaluate(self._model, setup, self._held_out, before=lambda x: policy(x, generator))
             for _ in range(settings.draws)
         ]
-        errors, losses = zip(*found, strict=True)
-        loss = sum(losses) / len(losses)
+        loss = sum(one["loss"] for one in found) / len(found)
         if not math.isfinite(loss):
             raise NonFiniteLossError("validation", 1, 1)
         self._metrics = {
-            "val_error": sum(errors) / len(errors),
+            "val_error": sum(one["error"] for one in found) / len(found),
             "val_loss": loss,
             "epoch_equivalents": len(found) * self._cost,
         }
