@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from raysearch.results._figures import COLOURS, png
+from raysearch.results._metric import Metric
 from raysearch.results._statements import metric_of
-from raysearch.results._words import digits, heading, phrase
+from raysearch.results._words import digits, heading, phrase, short
 
 
 class Point(NamedTuple):
@@ -67,7 +69,7 @@ def cost_png(summary: Mapping[str, Any]) -> bytes | None:
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     _step(axes, points, high)
-    _name(axes, points, digits(metric))
+    _name(axes, points, metric)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
@@ -76,7 +78,7 @@ def cost_png(summary: Mapping[str, Any]) -> bytes | None:
     axes.set_xlabel(f"cost of search and one training, in trainings with {plain}")
     axes.set_ylabel(heading(metric))
     axes.set_title(
-        f"Cost against {metric.label}; the line is what a budget buys", fontsize=10, loc="left"
+        f"Cost against {short(metric)}; the line is what a budget buys", fontsize=10, loc="left"
     )
     return png(figure)
 
@@ -88,20 +90,24 @@ def _step(axes: Axes, points: Sequence[Point], end: float) -> None:
         axes.step(costs, means, where="post", color=COLOURS[0], linewidth=1.6, alpha=0.6)
 
 
-def _name(axes: Axes, points: Sequence[Point], places: int) -> None:
-    """Names in a column on the right, apart from each other, with a thin line to each point."""
+def _name(axes: Axes, points: Sequence[Point], metric: Metric) -> None:
+    """Names in a column on the right, apart from each other, with a thin line to each point.
+
+    Those of the best, which lie close, stay where they are; others make room.
+    """
     low, high = axes.get_ylim()
+    sign = 1 if metric.lower_is_better else -1
     step = max(0.055, 1.0 / 40) * (high - low)
-    ordered = sorted(points, key=lambda point: -point.mean)
+    ordered = sorted(points, key=lambda point: sign * point.mean)
     heights: list[float] = []
     for point in ordered:
-        heights.append(min(point.mean, heights[-1] - step) if heights else point.mean)
-    shift = max(0.0, low + step / 2 - heights[-1])
+        least = sign * heights[-1] + step if heights else -math.inf
+        heights.append(sign * max(sign * point.mean, least))
     for point, height in zip(ordered, heights, strict=True):
         axes.annotate(
-            f"{point.label}  {point.mean:.{places}f}",
+            f"{point.label}  {point.mean:.{digits(metric)}f}",
             (point.cost, point.mean),
-            xytext=(1.02, (height + shift - low) / (high - low)),
+            xytext=(1.02, (height - low) / (high - low)),
             textcoords="axes fraction",
             fontsize=9,
             va="center",

@@ -17,7 +17,7 @@ from rich.text import Text
 from raysearch.results._metric import Metric
 from raysearch.results._progress import Progress, Running
 from raysearch.results._trials import TrialInfo
-from raysearch.results._words import duration, plural, with_unit
+from raysearch.results._words import duration, plural, short, with_unit
 
 MAX_ROWS = 8  # running trials shown at once
 PROGRESS_SECONDS = 10.0  # between two plain progress lines
@@ -186,8 +186,9 @@ class Display:
 
     def _tested(self, metrics: Mapping[str, float]) -> str:
         if self.metric is not None and (key := f"test_{self.metric.name}") in metrics:
-            return f"{self.metric.label} {with_unit(metrics[key], self.metric)}"
-        return ""
+            return f"{short(self.metric)} {with_unit(metrics[key], self.metric)}"
+        known = [key for key in metrics if key.startswith("test_") and key != "test_loss"]
+        return f"{known[0].replace('_', ' ')} {metrics[known[0]]:.4g}" if known else ""
 
 
 def _can_redraw(console: Console) -> bool:

@@ -91,6 +91,11 @@ class Measured:
     joined: Sequence[str] = ()
 
     @property
+    def several(self) -> bool:
+        """Whether more than one method was asked for, also where others could not go on."""
+        return len({*self.methods, *self.failed}) > 1
+
+    @property
     def image_size(self) -> tuple[int, int] | None:
         """Height and width of the images in pixels, where they are known."""
         if self.size is not None or self.samples is None:

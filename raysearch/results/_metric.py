@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """What a trained network is judged by.
+    """What a network is judged by.
 
     Attributes:
-        name: in figures, where `test_` precedes it: "error" is `test_error`.
-        unit: "%", or empty for a number in [0, 1].
-        label: for people: "test error".
-        lower_is_better: whether less is better.
+        name: as in the figures' names, `test_<name>` and `val_<name>`.
+        label: what a table or an axis says, with the unit: "test error in %".
+        unit: "%" (values from 0 to 100) or "" (from 0 to 1).
+        lower_is_better: whether a smaller value is a better network.
     """
 
     name: str
-    unit: str
     label: str
+    unit: str
     lower_is_better: bool

@@ -15,18 +15,18 @@ from raysearch.policy import Policy, SubPolicies
 from raysearch.results._frame import Measured
 from raysearch.results._metric import Metric
 from raysearch.results._rows import REFERENCES
-from raysearch.results._statements import NOTHING, best, metric_of, searched, statements
+from raysearch.results._statements import NOTHING, best, metric_of, searched, several, statements
 from raysearch.results._statistics import levels
 from raysearch.results._words import (
     UNITS,
     difference,
     digits,
     duration,
-    heading,
     method_label,
     parameter,
     phrase,
     predefined_words,
+    short,
     times,
     value,
     with_unit,
@@ -60,8 +60,6 @@ def page(
     html = _template("page.html.j2").render(
         summary=summary,
         metric=metric,
-        heading=heading(metric),
-        metric_unit=metric.unit,
         points=" in percentage points," if metric.unit == "%" else "",
         best=best(list(rows), summary),
         statements=statements(summary),
@@ -70,7 +68,8 @@ def page(
         any_searched=bool(searched(summary)),
         chart=_dots(summary, metric),
         cost=_data_url(cost) if cost else None,
-        side_by_side=_side_by_side(summary) if len(summary["methods"]) > 1 else None,
+        several=several(summary),
+        side_by_side=_side_by_side(summary) if several(summary) else None,
         units=UNITS,
         methods={
             name: _method(measured.methods[name].policy, method, pictures.get(name, {}))
@@ -102,6 +101,7 @@ def _template(name: str) -> jinja2.Template:
         times=times,
         parameter=parameter,
         with_unit=with_unit,
+        short=short,
     )
     return environment.get_template(name)
 
@@ -142,7 +142,7 @@ def _train_folder(data: Mapping[str, Any]) -> str:
 def _settings(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What all methods share, and each one's own."""
     own = {name: method["configuration"] for name, method in summary["methods"].items()}
-    if len(own) == 1:
+    if not several(summary):
         return {**summary["configuration"], **next(iter(own.values()))}
     return {**summary["configuration"], "methods": own}
 

@@ -86,10 +86,9 @@ def make_rows(measured: Measured) -> list[Row]:
         _evaluated(str(name), trials, searches, measured, scale, key)
         for name, trials in evaluations.groupby("policy", sort=False)
     ]
-    several = len(searches["method"].unique()) > 1
     for method, trials in searches.groupby("method", sort=False):
         if trials[key].notna().any():
-            name = network_name(str(method)) if several else JOINT
+            name = network_name(str(method)) if measured.several else JOINT
             cost = _search_cost(trials, scale.get(method, 1.0), None)
             error = _errors(trials, key)
             found.append(Row(name, str(method), "network", error, cost, _nothing(), 1))

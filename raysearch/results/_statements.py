@@ -14,6 +14,7 @@ from raysearch.results._words import (
     method_label,
     phrase,
     predefined_words,
+    short,
     signed,
     times,
     with_unit,
@@ -26,6 +27,11 @@ NOTHING = 0.005  # operations an image, below which a policy applies nothing
 def metric_of(summary: Mapping[str, Any]) -> Metric:
     """What the figures of a summary are."""
     return Metric(**summary["metric"])
+
+
+def several(summary: Mapping[str, Any]) -> bool:
+    """Whether more than one method was asked for."""
+    return len({**summary["methods"], **summary["failed_methods"]}) > 1
 
 
 def searched(summary: Mapping[str, Any]) -> list[str]:
@@ -51,7 +57,7 @@ def statements(summary: Mapping[str, Any], brief: bool = False) -> list[str]:
         brief: leave out comparisons with baselines that others beat.
     """
     lines = list(guessing(summary))
-    if len(summary["methods"]) > 1:
+    if several(summary):
         lines += best_by_budget(summary)
     else:
         lines += _verdicts(summary, brief)
@@ -66,18 +72,23 @@ def about(summary: Mapping[str, Any]) -> Iterator[str]:
     policies = [name for name in known if rows[name]["about"] == "policy"]
     methods = [name for name in known if rows[name]["about"] == "method"]
     if policies:
-        names = " and ".join(phrase(name, rows[name]["label"]) for name in policies)
+        names = _listed(policies, rows)
         each = "each " if len(policies) > 1 else ""
         yield (
             f"The intervals of {names} are {each}about the one policy that is handed over, not "
             "about what another search of the method would find."
         )
     if methods:
-        names = " and ".join(phrase(name, rows[name]["label"]) for name in methods)
+        names = _listed(methods, rows)
         yield (
             f"The intervals of {names} are about the method: every evaluation seed has a search of "
             "its own."
         )
+
+
+def _listed(names: Sequence[str], rows: Mapping[str, Any]) -> str:
+    *first, last = (phrase(name, rows[name]["label"]) for name in names)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _verdicts(summary: Mapping[str, Any], brief: bool) -> Iterator[str]:
@@ -111,7 +122,7 @@ def verdict(other: str, found: Mapping[str, Any], own: str, metric: Metric) -> s
         metric: that was measured.
 
     >>> found = {"mean": -1.0, "low": -1.5, "high": -0.5, "seeds": 5, "confidence": 0.95}
-    >>> verdict("Cutout", found, "the policy", Metric("error", "%", "test error", True))
+    >>> verdict("Cutout", found, "the policy", Metric("error", "test error in %", "%", True))
     'The policy beats Cutout by 1.00 points (95 % CI −1.50 to −0.50, 5 seeds).'
     """
     places = digits(metric)
@@ -124,7 +135,7 @@ def verdict(other: str, found: Mapping[str, Any], own: str, metric: Metric) -> s
             f"One seed: {own} is {size} {side} {other}, which settles nothing; "
             "use more evaluation seeds."
         )
-    measured = metric.label.removeprefix("test ")
+    measured = short(metric).removeprefix("test ")
     if low == high:
         side = "the same as" if mean == 0 else f"{size} {'below' if mean < 0 else 'above'}"
         return (
@@ -172,7 +183,7 @@ def guessing(summary: Mapping[str, Any]) -> Iterator[str]:
     if abs(mean - guess) >= GUESSING * noise and (mean < guess) == metric.lower_is_better:
         return
     yield (
-        f"Nothing here can be told from guessing: the best {metric.label} is "
+        f"Nothing here can be told from guessing: the best {short(metric)} is "
         f"{with_unit(mean, metric)}, that of always predicting the same {with_unit(guess, metric)}."
         " Differences between policies mean nothing then; more epochs, another learning rate or a "
         "look at the labels come first."
@@ -193,8 +204,8 @@ def idle(summary: Mapping[str, Any]) -> Iterator[str]:
     for name, method in summary["methods"].items():
         if method["searches"] and applies_nothing(method["policy"]):
             count = method["policy"]["operations_per_image"]
-            several = len(summary["methods"]) > 1
-            subject = f"The policy of {method_label(name)}" if several else "The learned policy"
+            subject = f"The policy of {method_label(name)}"
+            subject = subject if several(summary) else "The learned policy"
             yield (
                 f"{subject} applies nothing ({count:.3f} operations an image): the search found "
                 "nothing that helps beyond the predefined augmentation."

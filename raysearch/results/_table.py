@@ -11,7 +11,14 @@ from rich.text import Text
 
 from raysearch.results._frame import Measured
 from raysearch.results._rows import REFERENCES
-from raysearch.results._statements import applies_nothing, best, metric_of, searched, statements
+from raysearch.results._statements import (
+    applies_nothing,
+    best,
+    metric_of,
+    searched,
+    several,
+    statements,
+)
 from raysearch.results._statistics import levels
 from raysearch.results._summary import summarise
 from raysearch.results._words import (
@@ -24,6 +31,7 @@ from raysearch.results._words import (
     parameter,
     phrase,
     plural,
+    short,
     times,
     value,
 )
@@ -59,7 +67,7 @@ def result_table(summary: Mapping[str, Any]) -> RenderableType:
         parts += [_differences(summary)] if _references(summary) else []
         parts += [Text(line) for line in statements(summary, brief=True)]
     methods = summary["methods"]
-    if len(methods) > 1:
+    if several(summary):
         parts += [_policies(summary)] if any(map(_has_operations, methods.values())) else []
     else:
         for method in methods.values():
@@ -99,8 +107,7 @@ def _search_cost(summary: Mapping[str, Any]) -> RenderableType:
     """What each method's searches cost."""
     table = _titled_table("Search cost")
     methods = {name: each for name, each in summary["methods"].items() if each["searches"]}
-    several = len(summary["methods"]) > 1
-    if several:
+    if several(summary):
         table.add_column("method", overflow="fold")
     for column in ("wall time", "device time", "epoch-equivalents"):
         table.add_column(column, justify="right")
@@ -108,7 +115,7 @@ def _search_cost(summary: Mapping[str, Any]) -> RenderableType:
         cost = method["search"]
         cells = [duration(cost["wall_seconds"]), duration(cost["device_seconds"])]
         cells.append(f"{cost['epoch_equivalents']:.1f}")
-        table.add_row(*([method_label(name)] if several else []), *cells)
+        table.add_row(*([method_label(name)] if several(summary) else []), *cells)
     return table
 
 
@@ -120,7 +127,7 @@ def _rows(summary: Mapping[str, Any]) -> RenderableType:
     costs = summary["plain_training"] is not None
     table = _titled_table(_capital(heading(metric)), _caption(summary, seeds))
     table.add_column("policy", overflow="fold")
-    table.add_column(metric.label, justify="right", no_wrap=True)
+    table.add_column(short(metric), justify="right", no_wrap=True)
     if costs:
         table.add_column("× plain\nepochs", justify="right", no_wrap=True)
         table.add_column("× plain\ntime", justify="right", no_wrap=True)
@@ -242,9 +249,9 @@ def _titled(title: str, grid: Table) -> RenderableType:
 def _places(summary: Mapping[str, Any]) -> RenderableType:
     folder, methods = summary["directory"], summary["methods"]
     networks = any(row["kind"] == "network" for row in summary["rows"].values())
-    own = [method for method in methods.values() if method["folder"] is None]
-    tested = len(methods) != 1 or own == [] or own[0]["row"] in summary["rows"]
-    policy = "policy.json" if len(methods) == 1 else "policies/"
+    only = None if several(summary) else next(iter(methods.values()))
+    tested = only is None or only["row"] in summary["rows"] or not summary["rows"]
+    policy = "policy.json" if only is not None else "policies/"
     rows = [
         ("report", f"{folder}/report.html"),
         ("policy", f"{folder}/{policy}" + ("" if tested else "  (not evaluated in this run)")),

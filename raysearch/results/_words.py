@@ -101,16 +101,20 @@ def digits(metric: Metric) -> int:
     return 2 if metric.unit == "%" else 4
 
 
-def heading(metric: Metric) -> str:
-    """A metric with its unit and, where more is better, its direction.
+def short(metric: Metric) -> str:
+    """A metric's label without its unit: "test error"."""
+    return metric.label.removesuffix(f" in {metric.unit}")
 
-    >>> heading(Metric("error", "%", "test error", True))
+
+def heading(metric: Metric) -> str:
+    """A metric's label and, where more is better, its direction.
+
+    >>> heading(Metric("error", "test error in %", "%", True))
     'test error in %'
-    >>> heading(Metric("auroc", "", "test AUROC", False))
+    >>> heading(Metric("auroc", "test AUROC", "", False))
     'test AUROC (higher is better)'
     """
-    unit = f" in {metric.unit}" if metric.unit else ""
-    return metric.label + unit + ("" if metric.lower_is_better else " (higher is better)")
+    return metric.label + ("" if metric.lower_is_better else " (higher is better)")
 
 
 def with_unit(value: float, metric: Metric) -> str:
@@ -121,7 +125,7 @@ def with_unit(value: float, metric: Metric) -> str:
 def value(error: Mapping[str, Any], metric: Metric) -> str:
     """Mean ± standard deviation, where there is one; or which seeds have failed.
 
-    >>> percent = Metric("error", "%", "test error", True)
+    >>> percent = Metric("error", "test error in %", "%", True)
     >>> value({"mean": 3.14159, "std": 0.2, "failed": []}, percent)
     '3.14 ± 0.20'
     >>> value({"mean": None, "std": None, "failed": [{"seed": 3}]}, percent)
@@ -148,7 +152,7 @@ def signed(number: float, places: int = 2) -> str:
 def difference(figures: Mapping[str, Any], metric: Metric) -> str:
     """A difference with its confidence interval, which one seed does not give.
 
-    >>> percent = Metric("error", "%", "test error", True)
+    >>> percent = Metric("error", "test error in %", "%", True)
     >>> difference({"mean": -0.5, "low": -0.75, "high": -0.25}, percent)
     '−0.50 [−0.75, −0.25]'
     >>> difference({"mean": 2.0, "low": -10.51, "high": 14.51}, percent)

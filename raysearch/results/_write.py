@@ -24,6 +24,7 @@ from raysearch.results._frame import (
 )
 from raysearch.results._metric import Metric
 from raysearch.results._page import page
+from raysearch.results._statements import several
 from raysearch.results._summary import summarise
 
 PAGE = "report.html"
@@ -63,7 +64,7 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
         "table.csv": csv_table(summary).encode(),
         "table.tex": latex_table(summary).encode(),
         **{
-            _place(name, method, len(measured.methods)): content
+            _place(name, method, measured.several): content
             for method, own in drawn.items()
             for name, content in own.items()
             if content is not None and name != "curves"
@@ -72,30 +73,31 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
         PAGE: page(summary, measured, drawn, cost),
         SUMMARY: (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode(),
     }
-    write_policies(folder, measured.methods)
+    for name, method in measured.methods.items():
+        write_policies(folder, name, method.policy, method.seed_policies, measured.several)
     for name, content in files.items():
         _write(folder / name, content)
     return summary
 
 
-def write_policies(folder: Path, methods: Mapping[str, MethodMeasured]) -> None:
-    """Write each method's policy, and what each of its searches found.
+def write_policies(
+    folder: Path, method: str, policy: Policy, seed_policies: Mapping[int, Policy], several: bool
+) -> None:
+    """Write what a method hands over, see `policy_file`, and what each of its searches found.
 
-    The only method's goes to `policy.json`, one of several to `policies/<method>.json`; those of
-    single searches to `policies/<method>/seed-<seed>.json`.
+    The latter go to `policies/<method>/seed-<seed>.json`.
 
     Raises:
         RaysearchError: a file cannot be written.
     """
-    for method, found in methods.items():
-        _save(found.policy, folder / policy_file(method, len(methods)))
-        for seed, policy in found.seed_policies.items():
-            _save(policy, folder / "policies" / method / f"seed-{seed}.json")
+    _save(policy, folder / policy_file(method, several))
+    for seed, own in seed_policies.items():
+        _save(own, folder / "policies" / method / f"seed-{seed}.json")
 
 
-def policy_file(method: str, methods: int) -> str:
-    """Where in an experiment's folder the policy of one of so many methods is."""
-    return "policy.json" if methods == 1 else f"policies/{method}.json"
+def policy_file(method: str, several: bool) -> str:
+    """Where in an experiment's folder a method's policy is; whether it is one of several."""
+    return f"policies/{method}.json" if several else "policy.json"
 
 
 def pictures(measured: Measured) -> dict[str, dict[str, bytes | None]]:
@@ -111,7 +113,7 @@ def pictures(measured: Measured) -> dict[str, dict[str, bytes | None]]:
     for name, method in measured.methods.items():
         searches, uniform = measured.searches(name), method.uniform
         shares = method.policy.marginals()
-        if not shares and not method.policy.parameters() and len(measured.methods) > 1:
+        if measured.several and not (shares or method.policy.parameters()):
             continue
         if not uniform or set(shares) - set(uniform):
             uniform = {operation: 1 / len(shares) for operation in shares}
@@ -146,7 +148,7 @@ def read(folder: Path) -> Measured:
         folder=str(folder),
         metric=Metric(**summary["metric"]),
         methods={
-            name: _method(folder, name, found, len(summary["methods"]))
+            name: _method(folder, name, found, several(summary))
             for name, found in summary["methods"].items()
         },
         trials=trials_of(trials, epochs),
@@ -162,13 +164,13 @@ def read(folder: Path) -> Measured:
     )
 
 
-def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> MethodMeasured:
+def _method(folder: Path, name: str, found: Mapping[str, Any], several: bool) -> MethodMeasured:
     own = folder / "policies" / name
     files = {int(path.stem.removeprefix("seed-")): path for path in own.glob("seed-*.json")}
-    picture = folder / _place("augmented", name, methods)
+    picture = folder / _place("augmented", name, several)
     return MethodMeasured(
         row=found["row"],
-        policy=read_policy(folder / policy_file(name, methods)),
+        policy=read_policy(folder / policy_file(name, several)),
         seed_policies={seed: read_policy(files[seed]) for seed in sorted(files)},
         predefined=found["predefined"],
         uniform=found["policy"]["uniform"],
@@ -180,9 +182,9 @@ def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> 
     )
 
 
-def _place(picture: str, method: str, methods: int) -> str:
-    """Where in an experiment's folder a picture of one of so many methods is."""
-    return f"{picture}.png" if methods == 1 else f"pictures/{method}-{picture}.png"
+def _place(picture: str, method: str, several: bool) -> str:
+    """Where in an experiment's folder a picture of a method is; whether it is one of several."""
+    return f"pictures/{method}-{picture}.png" if several else f"{picture}.png"
 
 
 def _cost(summary: Mapping[str, Any]) -> bytes | None:

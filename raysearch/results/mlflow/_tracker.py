@@ -11,6 +11,7 @@ from typing import Any
 from raysearch import __version__
 from raysearch.errors import RaysearchError
 from raysearch.results._trials import TrialInfo, TrialResult
+from raysearch.results._write import policy_file
 from raysearch.results.mlflow._fields import SEARCH_COSTS, entity_key, search_costs, summary_metrics
 from raysearch.results.mlflow._store import Store, attach, describe_location, reason
 from raysearch.results.mlflow._writer import (
@@ -287,10 +288,17 @@ class Tracker:
     def _attach(self, folder: Path) -> str | None:
         """Upload the experiment's files; what went wrong, or None."""
         try:
-            attach(self._store, self.run_id, folder)
+            if self._method is None:
+                attach(self._store, self.run_id, folder)
+            else:  # the experiment's own files go to the run of the whole; see `log_comparison`
+                self._attach_policy(folder / policy_file(self._method, several=True))
         except Exception as error:  # whatever a store raises, the results are on disk already
             return reason(error)
         return None
+
+    def _attach_policy(self, path: Path) -> None:
+        if path.is_file():
+            self._store.client.log_artifact(self.run_id, str(path))
 
     def _tag_parent(self, key: str, value: str) -> None:
         with self._writer.lock:
