@@ -7,28 +7,44 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _measured import compared, joint, one_method
 
 from raysearch.errors import RaysearchError
-from raysearch.tracking import Observer, Tracker, TrialInfo, TrialResult
-from raysearch.tracking import _writer as writer_module
-from raysearch.tracking._fields import PARAM_LIMIT, entity_key, flatten, summary_metrics
+from raysearch.results import (
+    Measured,
+    Tracker,
+    TrialInfo,
+    TrialResult,
+    Watcher,
+    log_comparison,
+    read_experiment,
+    summarise,
+    write,
+)
+from raysearch.results.mlflow import _writer as writer_module
+from raysearch.results.mlflow._fields import PARAM_LIMIT, entity_key, flatten, summary_metrics
 
-SEARCH = TrialInfo("search-0", "search", "dada seed 0", None, 0, {"epochs": 3})
-LEARNED = TrialInfo("learned-0", "evaluation", "learned seed 0", "learned", 0)
-NONE = TrialInfo("none-0", "evaluation", "none seed 0", "none", 0)
+SEARCH = TrialInfo("search-0", "dada", "search", "dada seed 0", None, 0, 3, {"epochs": 3})
+LEARNED = TrialInfo("learned-0", "dada", "evaluation", "learned seed 0", "learned", 0, 3)
+NONE = TrialInfo("none-0", "dada", "evaluation", "none seed 0", "none", 0, 3)
 CONFIG = {"method": {"name": "dada"}, "search": {"epochs": 3, "lr": 0.1}, "note": "x" * 9000}
 COST = {"wall_seconds": 2.0, "device_seconds": 0.5, "epoch_equivalents": 9.0}
-SUMMARY = {
-    "search": COST,
-    "evaluations": {"learned": COST, "none": COST},
-    "errors": {"learned": {"mean": 3.0, "std": 0.5}, "none": {"mean": 4.0, "std": 0.5}},
-    "differences": {"none": {"mean": -1.0, "low": -1.5, "high": -0.5}},
-    "policy": {"operations": {"ShearX": 0.7}},
-}
+
+
+def small() -> Measured:
+    """What the trials that `play` plays come to."""
+    costs = tuple(COST.values())
+    trials = [
+        TrialResult(SEARCH, [{"epoch": 1.0}], {}, *costs),
+        TrialResult(LEARNED, [{"epoch": 1.0}], {"test_error": 3.0}, *costs),
+        TrialResult(NONE, [{"epoch": 1.0}], {"test_error": 4.0}, *costs),
+    ]
+    return one_method(1, trials=trials, wall_seconds={})
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +71,7 @@ def children(tracker: Tracker) -> dict[str, Any]:
 
 
 def play(tracker: Tracker, trial: TrialInfo, epochs: range, end: bool = True) -> None:
-    tracker.stage_started(trial.stage, 1, 3)
+    tracker.planned([trial], 0)
     tracker.trial_started(trial)
     for epoch in epochs:
         metrics = {"train_loss": 1.0 / epoch, "epoch_equivalents": 3.0 * epoch}
@@ -64,20 +80,20 @@ def play(tracker: Tracker, trial: TrialInfo, epochs: range, end: bool = True) ->
         error = {} if trial.stage == "search" else {"test_error": 3.0}
         last = {**COST, **error, "epoch_equivalents": 3.0 * epochs[-1]}
         tracker.trial_finished(trial, None, last)
-        tracker.stage_finished(trial.stage)
+        tracker.ended()
 
 
 def test_a_run_is_a_parent_with_a_child_per_trial(
     database: str, tmp_path: Path, warnings: list[str], every_epoch: None
 ) -> None:
     tracker = Tracker(database, "round", "demo", CONFIG, warn=warnings.append)
-    assert isinstance(tracker, Observer)
+    assert isinstance(tracker, Watcher)
     for trial in (SEARCH, LEARNED, NONE):
         play(tracker, trial, range(1, 4))
     (tmp_path / "summary.json").write_text("{}")
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "seed-0.json").write_text("{}")
-    tracker.finish(SUMMARY, tmp_path)
+    tracker.finish(summarise(small()), tmp_path)
 
     client = tracker._store.client
     parent = client.get_run(tracker.run_id)
@@ -89,8 +105,8 @@ def test_a_run_is_a_parent_with_a_child_per_trial(
     assert len(parent.data.params["note"]) == PARAM_LIMIT
     assert runs["none seed 0"].data.params["method.name"] == "dada"
     assert parent.data.metrics["test_error/none/mean"] == 4.0
-    assert parent.data.metrics["difference/none/high"] == -0.5
-    assert parent.data.metrics["share/ShearX"] == 0.7
+    assert parent.data.metrics["difference/none/mean"] == -1.0
+    assert 0 < parent.data.metrics["share/ShearX"] < 1
     assert parent.data.metrics["epoch_equivalents"] == 27.0
     steps = [m.step for m in client.get_metric_history(runs["dada seed 0"].info.run_id, "epoch")]
     assert sorted(steps) == [1, 2, 3]
@@ -104,7 +120,7 @@ def test_cost_and_error_have_the_same_names_in_every_run(database: str, tmp_path
     tracker = Tracker(database, "names", "demo", {})
     for trial in (SEARCH, LEARNED, NONE):
         play(tracker, trial, range(1, 3))
-    tracker.finish(SUMMARY, tmp_path)
+    tracker.finish(summarise(small()), tmp_path)
     parent = tracker._store.client.get_run(tracker.run_id).data.metrics
     runs = {name: run.data.metrics for name, run in children(tracker).items()}
     costs = {f"{prefix}{name}" for prefix in ("", "search_") for name in COST}
@@ -119,28 +135,66 @@ def test_cost_and_error_have_the_same_names_in_every_run(database: str, tmp_path
 def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> None:
     tracker = Tracker(database, "joint", "demo", {})
     tracker.trial_started(SEARCH)
-    tracker.trial_progress(SEARCH, 1, {"mean/tx": 0.1, "spread/tx": 0.2})
+    tracker.trial_progress(SEARCH, 1, {"mean/tx": 0.1, "std/tx": 0.2})
     tracker.trial_finished(SEARCH, None, {**COST, "test_error": 4.0, "test_loss": 0.1})
-    summary: dict[str, Any] = {
-        "search": COST,
-        "evaluations": {"none": COST},
-        "errors": {"none": {"mean": 5.0, "std": None}, "joint": {"mean": 4.0, "std": 0.5}},
-        "differences": {},
-        "joint_differences": {"none": {"mean": -1.0, "low": -1.5, "high": -0.5}},
-        "relative_cost": {"joint": {"epoch_equivalents": 5.3, "device_seconds": None}},
-        "policy": {"operations": {}, "parameters": {"tx": {"mean": 0.1, "std": 0.2}}},
-    }
-    tracker.finish(summary, None)
+    measured = joint()
+    networks = [r for r in measured.trials if r.trial.policy in (None, "none")]
+    tracker.finish(summarise(joint(trials=networks)), None)
     child = children(tracker)["dada seed 0"].data.metrics
-    assert (child["test_error"], child["test_loss"], child["spread/tx"]) == (4.0, 0.1, 0.2)
+    assert (child["test_error"], child["test_loss"], child["std/tx"]) == (4.0, 0.1, 0.2)
     parent = tracker._store.client.get_run(tracker.run_id).data.metrics
-    assert (parent["test_error"], parent["test_error_std"]) == (4.0, 0.5)
-    assert parent["joint_difference/none/high"] == -0.5
-    assert parent["relative_cost/joint/epoch_equivalents"] == 5.3
-    assert "relative_cost/joint/device_seconds" not in parent
-    assert (parent["mean/tx"], parent["spread/tx"]) == (0.1, 0.2)
-    summary["errors"]["learned"] = {"mean": 3.0, "std": 0.2}
-    assert summary_metrics(summary)["test_error"] == 3.0
+    assert parent["test_error"] == pytest.approx(3.32)
+    assert parent["joint_difference/none/mean"] == pytest.approx(-5.78)
+    assert parent["relative_cost/joint/epoch_equivalents"] == pytest.approx(156 / 20)
+    assert {"mean/tx", "std/tx"} <= set(parent)
+    assert summary_metrics(summarise(measured))["test_error"] == pytest.approx(4.4)
+
+
+def test_a_comparison_has_a_run_for_each_method_and_one_of_its_own(
+    database: str, tmp_path: Path, warnings: list[str]
+) -> None:
+    measured = compared()
+    places = {}
+    trackers = {}
+    for name in measured.methods:
+        config = {"method": {"name": name}}
+        trackers[name] = Tracker(database, "compare", name, config, method=name)
+        trackers[name].complete(measured.trials)
+        places[name] = trackers[name].location()
+    methods = {
+        name: replace(method, tracking=places[name]) for name, method in measured.methods.items()
+    }
+    measured = replace(measured, methods=methods, tracking=places["none"])
+    summary = write(tmp_path, measured)
+    for tracker in trackers.values():
+        tracker.finish(summary, tmp_path)
+    view = log_comparison(summary, tmp_path, database, warn=warnings.append)
+    assert warnings == []
+    assert view is not None
+    assert set(children(trackers["dada"])) == {
+        *(f"dada seed {seed}" for seed in (0, 1)),
+        *(f"dada seed {seed}" for seed in (0, 1, 2)),
+    }
+    client = trackers["dada"]._store.client
+    figures = client.get_run(places["dada"]["run_id"]).data.metrics
+    assert figures["test_error"] == pytest.approx(4.4)
+    assert figures["total_trainings"] == pytest.approx(6)
+    assert figures["difference/none/mean"] == pytest.approx(-4.667, abs=1e-3)
+    [again] = read_experiment(database, "compare")
+    assert summarise(again)["errors"] == summary["errors"]
+    assert log_comparison(summary, tmp_path, database, warn=warnings.append) == view
+    assert len(read_experiment(database, "compare")) == 1
+
+
+def test_a_run_can_be_read_back(database: str, tmp_path: Path) -> None:
+    measured = one_method(tracking=None)
+    tracker = Tracker(database, "single", "demo", {})
+    tracker.finish(write(tmp_path, measured), tmp_path)
+    [again] = read_experiment(database, "single")
+    assert again.methods["dada"].policy == measured.methods["dada"].policy
+    assert again.folder == "MLflow run demo"
+    with pytest.raises(RaysearchError, match="it has no experiment 'nothing'"):
+        read_experiment(database, "nothing")
 
 
 def test_resume_continues_parent_and_children_without_doubles(
@@ -310,7 +364,7 @@ def test_a_store_that_dies_does_not_stop_the_run_and_is_caught_up(
         play(tracker, NONE, range(1, 3))
     assert len(warnings) == 1
     assert "no answer" in warnings[0]
-    tracker.finish(SUMMARY, tmp_path)
+    tracker.finish(summarise(small()), tmp_path)
     assert len(warnings) == 1
     assert {run.info.status for run in children(tracker).values()} == {"FINISHED"}
     assert len(children(tracker)) == 3
@@ -319,12 +373,12 @@ def test_a_store_that_dies_does_not_stop_the_run_and_is_caught_up(
 def test_a_store_that_stays_dead_is_named_with_the_place_of_the_results(
     database: str, tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raysearch.tracking._tracker.DRAIN_SECONDS", 1.0)
+    monkeypatch.setattr("raysearch.results.mlflow._tracker.DRAIN_SECONDS", 1.0)
     tracker = Tracker(database, "dead", "demo", {}, warn=warnings.append)
     for name in ("log_batch", "create_run", "set_terminated", "log_artifact"):
         monkeypatch.setattr(tracker._store.client, name, refuse_connection)
     play(tracker, SEARCH, range(1, 3))
-    tracker.finish(SUMMARY, tmp_path)
+    tracker.finish(summarise(small()), tmp_path)
     assert str(tmp_path) in warnings[-1]
     assert "incomplete" in warnings[-1]
 

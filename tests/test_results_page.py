@@ -1,224 +1,62 @@
-"""What a run leaves behind: figures that are right, files that are whole."""
+"""What an experiment leaves behind: files that are whole, and pages that work offline."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
-import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
+from _measured import (
+    EPOCHS,
+    ERRORS,
+    NAMES,
+    PARAMETERS,
+    baselines,
+    compared,
+    evaluations,
+    joint,
+    one_method,
+    searches,
+)
 from PIL import Image
 from rich.console import Console
-from scipy import stats
+from torch import Tensor
 
-from raysearch.cli._results import _samples
-from raysearch.data import TensorSplit
+from raysearch import results
 from raysearch.errors import RaysearchError
-from raysearch.policy import Policy, SubPolicies, read_policy, trivial_augment
-from raysearch.report import _write, paired_difference, result_table, spread, write_report
-from raysearch.report._words import verdict
-from raysearch.tracking import TrialInfo, TrialResult
+from raysearch.policy import (
+    Candidates,
+    Mixture,
+    Schedule,
+    SubPolicies,
+    Transformations,
+    read_policy,
+    trivial_augment,
+)
+from raysearch.results import Measured, MethodMeasured, TrialResult, _write
+from raysearch.results._augmented import augmented_png
+from raysearch.results._curves import curves_png, policy_png
+from raysearch.results._words import UNITS
 
-NAMES = ("ShearX", "Rotate", "Color", "Posterize", "Cutout", "Invert", "Solarize", "Equalize")
 FILES = {
     "policy.json",
     "summary.json",
+    "trials.parquet",
     "history.parquet",
+    "table.csv",
+    "table.tex",
     "policy.png",
     "augmented.png",
+    "cost_error.png",
     "report.html",
 }
-ERRORS = {
-    "none": [9.0, 9.4, 8.8, 9.2, 9.1],
-    "predefined": [6.0, 6.3, 6.1, 5.9, 6.2],
-    "trivial_augment": [4.6, 4.1, 4.9, 4.2, 4.7],
-    "learned": [4.3, 4.5, 4.4, 4.0, 4.8],
-}
-
-
-def search_results(seeds: int, epochs: int = 4) -> list[TrialResult]:
-    results = []
-    for seed in range(seeds):
-        history = [
-            {
-                "epoch": float(epoch),
-                "train_loss": 1.0 / epoch,
-                "val_loss": 1.2 / epoch,
-                "kl_uniform": 0.01 * epoch,
-                **{f"share/{name}": (i + 1 + seed) / 50 for i, name in enumerate(NAMES)},
-            }
-            for epoch in range(1, epochs + 1)
-        ]
-        info = TrialInfo(f"search-{seed}", "search", f"dada seed {seed}", None, seed)
-        results.append(TrialResult(info, history, history[-1], 10.0, 5.0, 44.0))
-    return results
-
-
-def evaluation_results(errors: dict[str, list[float]] = ERRORS) -> list[TrialResult]:
-    return [
-        TrialResult(
-            TrialInfo(f"{name}-{seed}", "evaluation", f"{name} seed {seed}", name, seed),
-            [{"epoch": 1.0, "train_loss": 0.5}, {"epoch": 2.0, "train_loss": 0.4}],
-            {"train_loss": 0.4, "test_error": error},
-            4.0,
-            2.0,
-            30.0,
-        )
-        for name, runs in errors.items()
-        for seed, error in enumerate(runs)
-    ]
-
-
-def write(run_dir: Path, seeds: int = 1, **changes: Any) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(0)
-    policies = [
-        SubPolicies.pairs(NAMES, weights=torch.rand(28, generator=generator)) for _ in range(seeds)
-    ]
-    arguments: dict[str, Any] = {
-        "name": "demo",
-        "config": {"method": {"name": "dada"}, "data": {"root": Path("photos")}},
-        "policy": SubPolicies.merge(policies),
-        "seed_policies": dict(enumerate(policies)),
-        "search": search_results(seeds),
-        "evaluations": evaluation_results(),
-        "samples": torch.randint(0, 256, (9, 1, 8, 8), generator=generator).to(torch.uint8),
-        "classes": ["a", "b"],
-        "wall_seconds": {"search": 12.0, "total": 40.0},
-        **changes,
-    }
-    return write_report(run_dir, **arguments)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    run_dir = tmp_path_factory.mktemp("run")
-    return run_dir, write(run_dir, seeds=2)
-
-
-# Statistics
-
-
-def test_paired_difference_has_the_textbook_interval() -> None:
-    # Differences 1, 2, 3, 4, 5: mean 3, deviation √2.5, t(0.975, 4) = 2.776445.
-    values = {seed: 10.0 + seed for seed in range(1, 6)}
-    baseline = dict.fromkeys(range(1, 6), 10.0)
-    found = paired_difference(values, baseline)
-    assert found is not None
-    half = 2.776445 * math.sqrt(2.5 / 5)
-    assert found["mean"] == pytest.approx(3.0)
-    assert found["low"] == pytest.approx(3.0 - half, abs=1e-5)
-    assert found["high"] == pytest.approx(3.0 + half, abs=1e-5)
-    assert found["seeds"] == 5
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(0)
-    covered = 0
-    for _ in range(1000):
-        differences = generator.normal(-0.3, 1.0, 5)
-        found = paired_difference(dict(enumerate(differences)), dict.fromkeys(range(5), 0.0))
-        assert found is not None
-        covered += found["low"] <= -0.3 <= found["high"]
-    assert stats.binomtest(covered, 1000, 0.95).pvalue > 1e-3
-
-
-def test_only_seeds_that_both_have_are_paired() -> None:
-    found = paired_difference({0: 1.0, 1: 2.0, 7: 50.0}, {0: 0.0, 1: 1.0, 8: -50.0})
-    assert found is not None
-    assert (found["mean"], found["seeds"]) == (1.0, 2)
-    assert paired_difference({0: 1.0}, {1: 1.0}) is None
-
-
-def test_one_seed_has_no_deviation_and_no_interval() -> None:
-    assert spread([3.0]) == (3.0, None)
-    found = paired_difference({0: 1.0}, {0: 2.0})
-    assert found is not None
-    assert found["low"] is None
-    assert "settles nothing" in verdict("none", found)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [(-2.0, -0.1, "beats"), (0.1, 2.0, "is worse than"), (-0.1, 2.0, "not settled")],
-)
-def test_the_verdict_follows_the_interval(low: float, high: float, words: str) -> None:
-    mean = (low + high) / 2
-    facts = {"mean": mean, "low": low, "high": high, "seeds": 5, "confidence": 0.95}
-    assert words in verdict("trivial_augment", facts)
-
-
-# Files
-
-
-def test_all_files_are_there_and_nothing_else(written: tuple[Path, dict[str, Any]]) -> None:
-    run_dir, _ = written
-    assert {path.name for path in run_dir.iterdir()} == FILES | {"policies"}
-    assert {path.name for path in (run_dir / "policies").iterdir()} == {
-        "seed-0.json",
-        "seed-1.json",
-    }
-    assert len(read_policy(run_dir / "policy.json").marginals()) == len(NAMES)
-
-
-def test_summary_holds_the_figures(written: tuple[Path, dict[str, Any]]) -> None:
-    run_dir, returned = written
-    summary = json.loads((run_dir / "summary.json").read_text())
-    assert summary == returned
-    assert summary["search"] == {
-        "wall_seconds": 12.0,
-        "device_seconds": 10.0,
-        "epoch_equivalents": 88.0,
-    }
-    learned = summary["errors"]["learned"]
-    assert learned["runs"] == ERRORS["learned"]
-    assert learned["mean"] == pytest.approx(np.mean(ERRORS["learned"]))
-    assert learned["std"] == pytest.approx(np.std(ERRORS["learned"], ddof=1))
-    reference = stats.ttest_rel(ERRORS["learned"], ERRORS["predefined"]).confidence_interval(0.95)
-    difference = summary["differences"]["predefined"]
-    assert (difference["low"], difference["high"]) == pytest.approx(tuple(reference))
-    assert set(summary["policy"]["operations"]) == set(NAMES)
-    assert sum(summary["policy"]["operations"].values()) == pytest.approx(1.0)
-    assert summary["evaluations"]["none"]["device_seconds"] == 10.0
-    assert summary["seeds"] == {"search": [0, 1], "evaluation": [0, 1, 2, 3, 4]}
-    assert summary["joint_differences"] == {}
-    assert {"raysearch", "python", "torch", "torchvision", "ray", "mlflow", "kornia"} <= set(
-        summary["versions"]
-    )
-    assert summary["configuration"]["data"]["root"] == "photos"
-
-
-def test_history_has_a_row_per_trial_and_epoch(written: tuple[Path, dict[str, Any]]) -> None:
-    table = pq.read_table(written[0] / "history.parquet")
-    assert table.num_rows == 2 * 4 + 20 * 2
-    assert table.column_names[:6] == ["trial", "stage", "name", "policy", "seed", "epoch"]
-    row = table.slice(1, 1).to_pylist()[0]
-    assert (row["trial"], row["epoch"], row["val_loss"]) == ("search-0", 2, 0.6)
-    assert row["policy"] is None
-    assert table.column("val_loss").null_count == 40
-
-
-def test_pictures_open(written: tuple[Path, dict[str, Any]]) -> None:
-    for name in ("policy.png", "augmented.png"):
-        with Image.open(written[0] / name) as picture:
-            picture.load()
-            assert picture.width >= 600
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 32, 48), (3, 1, 8, 8), (2, 3, 200, 150)])
-def test_augmented_pictures_of_all_shapes(shape: tuple[int, ...]) -> None:
-    from raysearch.report._augmented import augmented_png
-
-    samples = torch.randint(0, 256, shape).to(torch.uint8)
-    first = augmented_png(SubPolicies.pairs(NAMES), samples)
-    assert Image.open(io.BytesIO(first)).width > 50
-    assert first == augmented_png(SubPolicies.pairs(NAMES), samples)  # the draws are seeded
 
 
 class Page(HTMLParser):
@@ -238,36 +76,63 @@ class Page(HTMLParser):
         self.text += data
 
 
-def page(run_dir: Path) -> tuple[str, Page]:
-    html = (run_dir / "report.html").read_text()
+def page(folder: Path) -> tuple[str, Page]:
+    html = (folder / "report.html").read_text()
     parser = Page()
     parser.feed(html)
     return html, parser
 
 
-def test_the_report_is_one_file_that_loads_nothing(written: tuple[Path, dict[str, Any]]) -> None:
-    html, parsed = page(written[0])
-    assert len(parsed.loads) == 3
-    assert all(load.startswith("data:image/png;base64,") for load in parsed.loads)
-    assert not re.search(r"url\(|@import|https?://", html)
-    assert not parsed.tags & {"script", "link", "iframe", "object"}
-    assert "beats no augmentation" in parsed.text
-    assert "TrivialAugment it is not settled" in parsed.text
+def shown(result: Any, width: int = 80, quiet: bool = False) -> str:
+    out = io.StringIO()
+    results.show(Console(file=out, width=width), result, quiet)
+    return out.getvalue()
 
 
-def test_the_report_escapes_what_users_name(tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script>"
-    write(
-        tmp_path,
-        name=evil,
-        config={"data": {"root": evil, "n": float("nan")}},
-        classes=[evil],
-        tracking={"uri": "x", "experiment": evil, "run_id": "0", "command": evil},
-        evaluations=evaluation_results({evil: [1.0, 2.0], "learned": [1.0, 2.0]}),
-    )
-    html, parsed = page(tmp_path)
-    assert "<script" not in html
-    assert evil in parsed.text
+Written = tuple[Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, results.write(folder, one_method())
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder = tmp_path_factory.mktemp("compared")
+    return folder, results.write(folder, compared(name="<i>c</i>"))
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder = tmp_path_factory.mktemp("joint")
+    return folder, results.write(folder, joint())
+
+
+# Files
+
+
+def test_all_files_are_there_and_nothing_else(written: Written) -> None:
+    folder, returned = written
+    assert {path.name for path in folder.iterdir()} == FILES | {"policies"}
+    own = folder / "policies" / "dada"
+    assert {path.name for path in own.iterdir()} == {"seed-0.json", "seed-1.json"}
+    assert len(read_policy(folder / "policy.json").marginals()) == len(NAMES)
+    assert json.loads((folder / "summary.json").read_text()) == returned
+    assert {"raysearch", "python", "torch", "ray", "mlflow"} <= set(returned["versions"])
+    for name in ("policy.png", "augmented.png", "cost_error.png"):
+        with Image.open(folder / name) as picture:
+            picture.load()
+            assert picture.width >= 600
+
+
+def test_several_methods_have_a_policy_and_pictures_each(several: Written) -> None:
+    folder, _ = several
+    names = ("aws", "dada", "none", "trivial_augment")
+    assert {path.name for path in folder.glob("policies/*.json")} == {f"{n}.json" for n in names}
+    assert len(list(folder.glob("pictures/*-augmented.png"))) == 4
+    assert not (folder / "policy.json").exists()
 
 
 def test_a_failure_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,9 +140,9 @@ def test_a_failure_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError("drawing failed")
 
     with monkeypatch.context() as broken:
-        broken.setattr(_write, "augmented_png", fail)
+        broken.setattr(_write, "pictures", fail)
         with pytest.raises(RuntimeError):
-            write(tmp_path)
+            results.write(tmp_path, one_method())
     assert list(tmp_path.iterdir()) == []
 
     original = _write.write_whole
@@ -289,81 +154,80 @@ def test_a_failure_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(_write, "write_whole", full_disk)
     with pytest.raises(RaysearchError, match=r"report\.html: No space left on device"):
-        write(tmp_path)
+        results.write(tmp_path, one_method())
     left = {path.name for path in tmp_path.iterdir()}
     assert left == (FILES | {"policies"}) - {"report.html", "summary.json"}
 
 
-def test_failed_trials_and_missing_policies_are_reported(tmp_path: Path) -> None:
-    evaluations = evaluation_results({"none": [9.0, 9.5], "learned": [4.0]})
-    info = TrialInfo("learned-1", "evaluation", "learned seed 1", "learned", 1)
-    evaluations.append(TrialResult(info, [], {}, 1.0, 1.0, 1.0, "out of memory"))
-    summary = write(tmp_path, evaluations=evaluations)
-    assert summary["failed"] == [{"trial": "learned seed 1", "error": "out of memory"}]
-    assert summary["differences"]["none"]["seeds"] == 1
-    assert "out of memory" in page(tmp_path)[1].text
+def test_csv_and_latex(several: Written) -> None:
+    lines = list(csv.DictReader(io.StringIO((several[0] / "table.csv").read_text())))
+    assert [line["name"] for line in lines] == ["none", "trivial_augment", "dada", "aws"]
+    assert float(lines[2]["trainings_bought"]) == pytest.approx(5)
+    assert (lines[0]["minus_none"], lines[2]["about"]) == ("", "policy")
+    latex = (several[0] / "table.tex").read_text()
+    assert r"\textbf{DADA} & \textbf{4.40 $\pm$ 0.10}" in latex
+    assert r"\toprule" in latex
+
+
+# The page
+
+
+def test_the_page_is_one_file_that_loads_nothing(written: Written, several: Written) -> None:
+    for folder, _ in (written, several):
+        html, parsed = page(folder)
+        assert parsed.loads
+        assert all(load.startswith("data:image/png;base64,") for load in parsed.loads)
+        assert not re.search(r"url\(|@import|https?://", html)
+        assert not parsed.tags & {"script", "link", "iframe", "object"}
+    text = page(written[0])[1].text
+    assert "beats no augmentation" in text
+    assert "TrivialAugment it is not settled" in text
+    assert "about this one policy" in text
+    assert "Images: 12,345 train, 360 test, 3 skipped." in text
+    assert "<i>c</i>" in page(several[0])[1].text  # escaped, or it were no text
+
+
+def test_the_page_escapes_what_users_name(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    results.write(
+        tmp_path,
+        one_method(
+            name=evil,
+            configuration={"data": {"root": evil, "n": float("nan")}},
+            classes=[evil],
+            tracking={"uri": "x", "experiment": evil, "run_id": "0", "command": evil},
+            trials=baselines({evil: [1.0, 2.0], "learned": [1.0, 2.0]}),
+        ),
+    )
+    html, parsed = page(tmp_path)
+    assert "<script" not in html
+    assert evil in parsed.text
+
+
+def test_failed_seeds_are_shown_in_place_of_a_mean(tmp_path: Path) -> None:
+    trials = baselines({"none": [9.0, 9.5]})
+    trials += evaluations("dada", "learned", [4.0, 0.0], failed={1: "out of memory"})
+    summary = results.write(tmp_path, one_method(trials=trials))
+    text = page(tmp_path)[1].text
+    for said in ("seed 1 failed", "learned seed 1: out of memory"):
+        assert said in text
     assert "learned policy (1/2)" in shown(summary)
-
-
-def test_a_policy_that_applies_nothing_is_said_to(tmp_path: Path) -> None:
-    zero = torch.zeros(28, 2)
-    idle = SubPolicies.pairs(NAMES, probabilities=zero)
-    summary = write(tmp_path, policy=idle, seed_policies={0: idle})
-    said = "The learned policy applies nothing (0.000 operations an image)"
-    assert said in (tmp_path / "report.html").read_text()
-    assert said in shown(summary, width=200)
-
-
-def test_errors_of_guessing_are_said_to_say_nothing(tmp_path: Path) -> None:
-    guessed = evaluation_results({"none": [90.0, 89.0], "learned": [88.0, 91.0]})
-    known = {"guess_error": 90.0, "images": {"train": 100, "val": 0, "test": 400, "skipped": 0}}
-    summary = write(tmp_path, evaluations=guessed, **known)
-    said = "Nothing here can be told from guessing: the lowest error is 89.50 %"
-    assert said in (tmp_path / "report.html").read_text()
-    assert said in shown(summary, width=200)
-    for changes in (known, {"evaluations": guessed}, {**known, "evaluations": []}):
-        assert "told from guessing" not in shown(write(tmp_path, **changes))
-    hundred = {**known, "guess_error": 99.0, "evaluations": guessed}
-    assert "told from guessing" not in shown(write(tmp_path, **hundred))
+    assert "seed 1 failed" in shown(summary)
 
 
 def test_no_evaluation_and_a_policy_without_history(tmp_path: Path) -> None:
-    policy: Policy = trivial_augment()
-    info = TrialInfo("s", "search", "range seed 0", None, 0)
-    search = [TrialResult(info, [], {}, 1.0, 1.0, 0.0)]
-    summary = write(
-        tmp_path, policy=policy, seed_policies={0: policy}, search=search, evaluations=[]
-    )
+    policy = trivial_augment()
+    bare = [replace(searches("dada", 1)[0], history=[], metrics={})]
+    method = MethodMeasured("learned", policy, {0: policy})
+    summary = results.write(tmp_path, one_method(trials=bare, methods={"dada": method}))
     assert summary["errors"] == {}
     assert "No policy was evaluated" in page(tmp_path)[1].text
     assert "Search cost" in shown(summary)
 
 
-def shown(summary: dict[str, Any], width: int = 80) -> str:
-    out = io.StringIO()
-    Console(file=out, width=width).print(result_table(summary))
-    return out.getvalue()
-
-
-def test_the_table_fits_eighty_columns_and_says_it_all(
-    written: tuple[Path, dict[str, Any]],
-) -> None:
-    summary = {**written[1], "directory": "runs/demo", "tracking": {"command": "mlflow ui"}}
-    text = shown(summary)
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert any("learned policy" in line and "*" in line and "4.40 ± 0.29" in line for line in lines)
-    for words in ("epoch-equivalents", "TrivialAugment", "runs/demo/report.html", "mlflow ui"):
-        assert words in text
-    assert "not settled" in text
-    strongest = max(summary["policy"]["operations"], key=summary["policy"]["operations"].get)
-    assert strongest in text
-
-
-def test_the_report_says_how_to_use_the_policy_on_the_same_images(tmp_path: Path) -> None:
-    flips = {"flip": True, "vertical_flip": False, "padding": 2, "cutout": 0}
-    write(tmp_path, predefined=flips)
-    code = (tmp_path / "report.html").read_text().partition("v2.Compose([")[2].partition("])")[0]
+def test_the_page_says_how_to_use_the_policy_on_the_same_images(written: Written) -> None:
+    html = (written[0] / "report.html").read_text()
+    code = html.partition("v2.Compose([")[2].partition("])")[0]
     lines = [line.strip().partition(",  ")[0].rstrip(",") for line in code.splitlines() if line]
     assert lines[:4] == [
         "v2.Resize(8), v2.CenterCrop(8)",
@@ -371,9 +235,171 @@ def test_the_report_says_how_to_use_the_policy_on_the_same_images(tmp_path: Path
         "v2.RandomCrop((8, 8), padding=2)",
         "augment",
     ]
+    text = page(written[0])[1].text
+    assert "mirroring left-right, random crops after padding by 2 pixels. Use both." in text
 
 
-def test_pictures_show_every_class() -> None:
-    images = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1)
-    split = TensorSplit(images, torch.tensor([0] * 9 + [2, 1, 1]))
-    assert _samples(split).flatten().tolist() == [0, 9, 10, 1, 11, 2, 3, 4, 5, 6, 7, 8]
+def test_several_methods_are_side_by_side(several: Written) -> None:
+    text = page(several[0])[1].text
+    assert "Between what was searched" in text
+    assert "operations an image" in text
+    assert 'load_policy("policies/aws.json")' in text
+    assert "With a budget from 51.0 plain trainings on: AWS, 4.20 %" in text
+
+
+# The terminal
+
+
+def test_the_table_fits_eighty_columns_and_says_it_all(written: Written, several: Written) -> None:
+    text = shown({**written[1], "directory": "runs/demo", "tracking": {"command": "mlflow ui"}})
+    assert max(map(len, text.splitlines())) <= 80
+    assert any("learned policy *" in line and "4.40 ± 0.29" in line for line in text.splitlines())
+    for words in ("epoch-equivalents", "TrivialAugment", "runs/demo/report.html", "mlflow ui"):
+        assert words in text
+    assert "not settled" in text
+    text = shown({**several[1], "directory": "runs/c"})
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
+def test_quiet_is_two_lines() -> None:
+    trials = baselines({"none": [4.0], "learned": [2.5, 3.5]})
+    assert shown(one_method(trials=trials), quiet=True).splitlines() == [
+        "test error in %: no augmentation 4.00, learned policy 3.00 ± 0.71",
+        "runs/demo/report.html",
+    ]
+
+
+def test_a_policy_that_applies_nothing_is_said_to() -> None:
+    idle = SubPolicies.pairs(NAMES, probabilities=torch.zeros(28, 2))
+    measured = one_method(methods={"dada": MethodMeasured("learned", idle, {0: idle})})
+    said = "The learned policy applies nothing (0.000 operations an image)"
+    assert said in shown(measured, width=200)
+
+
+# Networks that searches trained, policies of continuous parameters and those that change
+
+
+def test_networks_and_parameters_are_shown(networks: Written) -> None:
+    folder, summary = networks
+    found = summary["methods"]["dada"]["policy"]
+    assert found["operations"] == {}
+    assert list(found["parameters"]) == ["rotation", *PARAMETERS]
+    assert set(found["parameters"]) == set(UNITS)
+    assert found["phases"] == EPOCHS
+    rotation = found["parameters"]["rotation"]
+    text = page(folder)[1].text
+    for words in (shown(summary), text):
+        joined = " ".join(words.split())
+        assert "The jointly trained network beats the learned policy by 1.08 points" in joined
+        assert f"± {rotation['std']:.1f}" in words
+        assert "degrees" in words
+        assert "KL divergence" not in words
+    assert "augment.progress = epoch / epochs" in text
+    assert 'raysearch.load_network("networks/dada/seed-0.pt")' in text
+
+
+def test_everything_fits_eighty_columns() -> None:
+    trials = joint().trials
+    for measured in (joint(), joint(trials=[*trials, *baselines({"uniform": [44.0, 45.0]})])):
+        text = shown(measured)
+        lines = text[: text.index("\nreport ")].splitlines()
+        assert max(map(len, lines)) <= 80
+        assert "…" not in text
+
+
+def test_a_schedule_of_operations_has_both_figures_and_phases(tmp_path: Path) -> None:
+    phases = [
+        Candidates(NAMES, torch.full((8,), 0.5), torch.rand(8), augment) for augment in (0.2, 0.8)
+    ]
+    method = MethodMeasured("learned", Schedule(phases), {0: Schedule(phases)})
+    summary = results.write(tmp_path, one_method(methods={"dada": method}))
+    policy = summary["methods"]["dada"]["policy"]
+    assert (policy["phases"], policy["operations_per_image"]) == (2, pytest.approx(1.0))
+    assert "Strongest of 8 operations over the training" in shown(summary)
+    text = page(tmp_path)[1].text
+    assert "changes over a training, 2 phases" in text
+    assert "phase 2 of 2" in text
+
+
+# Pictures
+
+
+def size(picture: bytes | None) -> tuple[int, int]:
+    assert picture is not None
+    return Image.open(io.BytesIO(picture)).size
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 48), (3, 1, 8, 8), (2, 3, 200, 150)])
+def test_augmented_pictures_of_all_shapes(shape: tuple[int, ...]) -> None:
+    samples = torch.randint(0, 256, shape).to(torch.uint8)
+    first = augmented_png(SubPolicies.pairs(NAMES), samples)
+    assert size(first)[0] > 50
+    assert first == augmented_png(SubPolicies.pairs(NAMES), samples)  # the draws are seeded
+
+
+class Watched(Schedule):
+    """Notes for which points of a training it was asked."""
+
+    asked: list[float]
+
+    def __call__(
+        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    ) -> Tensor:
+        self.asked.append(progress)
+        return images
+
+
+def test_images_are_shown_at_four_points_of_the_training() -> None:
+    policy = Watched(2 * [SubPolicies.pairs(NAMES)])
+    policy.asked = []
+    assert size(augmented_png(policy, torch.zeros(3, 1, 8, 8, dtype=torch.uint8)))[1] > 800
+    assert policy.asked == pytest.approx([p for p in (0, 1 / 3, 2 / 3, 1) for _ in range(2)])
+
+
+def test_a_mixture_of_schedules_is_shown_too() -> None:
+    policies = joint().methods["dada"].seed_policies
+    picture = augmented_png(Mixture(list(policies.values())), torch.zeros(3, 3, 8, 8).byte())
+    assert size(picture)[1] > 800
+
+
+@pytest.mark.parametrize(("names", "rows"), [(("tx", "ty"), 1), (PARAMETERS, 3)])
+def test_each_parameter_has_a_panel(names: tuple[str, ...], rows: int) -> None:
+    policy = Transformations(names, torch.randn(5, len(names)))
+    record = {"epoch": 1.0}
+    for name, (mean, std) in policy.parameters().items():
+        record |= {f"mean/{name}": mean, f"std/{name}": std}
+    search = [replace(searches("dada", 1)[0], history=[record, {**record, "epoch": 2.0}])]
+    assert size(policy_png(search, policy, {})) == (1040, round(130 * (0.3 + 1.7 * rows)))
+
+
+def test_a_search_that_reports_nothing_has_its_policy_drawn() -> None:
+    assert size(policy_png([], SubPolicies.pairs(NAMES), {}))[0] > 500
+
+
+def test_curves_show_how_often_images_are_augmented_and_bear_trials_that_ended_early() -> None:
+    search: list[TrialResult] = searches("dada", 2)
+    one_row = size(curves_png(search))[1]
+    longer = [
+        [{**record, "augment": 0.5, "entropy": 1.0} for record in result.history]
+        for result in search
+    ]
+    changed = [
+        replace(search[0], history=longer[0]),
+        replace(search[1], history=longer[1][:2]),
+    ]
+    assert size(curves_png(changed))[1] > one_row
+    assert curves_png([]) is None
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Measured:
+    results.write(tmp_path, one_method(trials=baselines(ERRORS)))
+    return results.read(tmp_path)
+
+
+def test_a_picture_is_kept_where_images_are_not(finished: Measured, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    results.write(again, finished)
+    assert (again / "augmented.png").read_bytes() == (tmp_path / "augmented.png").read_bytes()

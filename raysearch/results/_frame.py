@@ -91,9 +91,14 @@ class Measured:
     joined: Sequence[str] = ()
 
     @property
+    def asked(self) -> int:
+        """How many methods were asked for, those that could not go on among them."""
+        return len({*self.methods, *self.failed})
+
+    @property
     def several(self) -> bool:
-        """Whether more than one method was asked for, also where others could not go on."""
-        return len({*self.methods, *self.failed}) > 1
+        """Whether more than one method was asked for."""
+        return self.asked > 1
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -180,7 +185,7 @@ def _records(rows: pd.DataFrame) -> Iterator[dict[str, float]]:
         yield {key: float(value) for key, value in record.items() if not math.isnan(value)}
 
 
-def _result(row: Mapping[str, Any], epochs: Sequence[Mapping[str, float]]) -> TrialResult:
+def _result(row: Mapping[str, Any], epochs: list[dict[str, float]]) -> TrialResult:
     known: dict[str, Any] = {key: None if pd.isna(value) else value for key, value in row.items()}
     trial = TrialInfo(known["trial"], **{key: known[key] for key in TRIAL[1:]})
     tested = {

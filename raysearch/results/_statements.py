@@ -29,9 +29,14 @@ def metric_of(summary: Mapping[str, Any]) -> Metric:
     return Metric(**summary["metric"])
 
 
+def asked(summary: Mapping[str, Any]) -> int:
+    """How many methods were asked for, those that could not go on among them."""
+    return len({**summary["methods"], **summary["failed_methods"]})
+
+
 def several(summary: Mapping[str, Any]) -> bool:
     """Whether more than one method was asked for."""
-    return len({**summary["methods"], **summary["failed_methods"]}) > 1
+    return asked(summary) > 1
 
 
 def searched(summary: Mapping[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ from raysearch.results._frame import (
 )
 from raysearch.results._metric import Metric
 from raysearch.results._page import page
-from raysearch.results._statements import several
+from raysearch.results._statements import asked
 from raysearch.results._summary import summarise
 
 PAGE = "report.html"
@@ -74,14 +74,14 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
         SUMMARY: (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode(),
     }
     for name, method in measured.methods.items():
-        write_policies(folder, name, method.policy, method.seed_policies, measured.several)
+        write_policies(folder, name, method.policy, method.seed_policies, measured.asked)
     for name, content in files.items():
         _write(folder / name, content)
     return summary
 
 
 def write_policies(
-    folder: Path, method: str, policy: Policy, seed_policies: Mapping[int, Policy], several: bool
+    folder: Path, method: str, policy: Policy, seed_policies: Mapping[int, Policy], methods: int
 ) -> None:
     """Write what a method hands over, see `policy_file`, and what each of its searches found.
 
@@ -90,14 +90,14 @@ def write_policies(
     Raises:
         RaysearchError: a file cannot be written.
     """
-    _save(policy, folder / policy_file(method, several))
+    _save(policy, folder / policy_file(method, methods))
     for seed, own in seed_policies.items():
         _save(own, folder / "policies" / method / f"seed-{seed}.json")
 
 
-def policy_file(method: str, several: bool) -> str:
-    """Where in an experiment's folder a method's policy is; whether it is one of several."""
-    return f"policies/{method}.json" if several else "policy.json"
+def policy_file(method: str, methods: int) -> str:
+    """Where in an experiment's folder the policy of one of so many methods is."""
+    return "policy.json" if methods == 1 else f"policies/{method}.json"
 
 
 def pictures(measured: Measured) -> dict[str, dict[str, bytes | None]]:
@@ -148,7 +148,7 @@ def read(folder: Path) -> Measured:
         folder=str(folder),
         metric=Metric(**summary["metric"]),
         methods={
-            name: _method(folder, name, found, several(summary))
+            name: _method(folder, name, found, asked(summary))
             for name, found in summary["methods"].items()
         },
         trials=trials_of(trials, epochs),
@@ -164,13 +164,13 @@ def read(folder: Path) -> Measured:
     )
 
 
-def _method(folder: Path, name: str, found: Mapping[str, Any], several: bool) -> MethodMeasured:
+def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> MethodMeasured:
     own = folder / "policies" / name
     files = {int(path.stem.removeprefix("seed-")): path for path in own.glob("seed-*.json")}
-    picture = folder / _place("augmented", name, several)
+    picture = folder / _place("augmented", name, methods > 1)
     return MethodMeasured(
         row=found["row"],
-        policy=read_policy(folder / policy_file(name, several)),
+        policy=read_policy(folder / policy_file(name, methods)),
         seed_policies={seed: read_policy(files[seed]) for seed in sorted(files)},
         predefined=found["predefined"],
         uniform=found["policy"]["uniform"],

@@ -291,14 +291,12 @@ class Tracker:
             if self._method is None:
                 attach(self._store, self.run_id, folder)
             else:  # the experiment's own files go to the run of the whole; see `log_comparison`
-                self._attach_policy(folder / policy_file(self._method, several=True))
+                own = folder / policy_file(self._method, methods=2)
+                if own.is_file():
+                    self._store.client.log_artifact(self.run_id, str(own))
         except Exception as error:  # whatever a store raises, the results are on disk already
             return reason(error)
         return None
-
-    def _attach_policy(self, path: Path) -> None:
-        if path.is_file():
-            self._store.client.log_artifact(self.run_id, str(path))
 
     def _tag_parent(self, key: str, value: str) -> None:
         with self._writer.lock:
