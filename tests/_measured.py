@@ -57,7 +57,7 @@ def searches(
         ]
         tested = {"test_error": networks[seed], "test_loss": 0.1} if networks else {}
         info = TrialInfo(
-            f"{method}-{seed}", method, "search", f"{method} seed {seed}", None, seed, 4
+            f"search-{method}-{seed}", method, "search", f"{method} seed {seed}", None, seed, 4
         )
         found.append(TrialResult(info, history, {**history[-1], **tested}, 10.0, 5.0, cost))
     return found
