@@ -89,6 +89,13 @@ def shown(result: Any, width: int = 80, quiet: bool = False) -> str:
     return out.getvalue()
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, which takes seconds."""
+    monkeypatch.setattr(_write, "pictures", lambda measured: {})
+    monkeypatch.setattr(_write, "_cost", lambda summary: None)
+
+
 Written = tuple[Path, dict[str, Any]]
 
 
@@ -187,6 +194,7 @@ def test_the_page_is_one_file_that_loads_nothing(written: Written, several: Writ
     assert "<i>c</i>" in page(several[0])[1].text  # escaped, or it were no text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_escapes_what_users_name(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     results.write(
@@ -204,6 +212,7 @@ def test_the_page_escapes_what_users_name(tmp_path: Path) -> None:
     assert evil in parsed.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failed_seeds_are_shown_in_place_of_a_mean(tmp_path: Path) -> None:
     trials = baselines({"none": [9.0, 9.5]})
     trials += evaluations("dada", "learned", [4.0, 0.0], failed={1: "out of memory"})
@@ -215,6 +224,7 @@ def test_failed_seeds_are_shown_in_place_of_a_mean(tmp_path: Path) -> None:
     assert "seed 1 failed" in shown(summary)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_evaluation_and_a_policy_without_history(tmp_path: Path) -> None:
     policy = trivial_augment()
     bare = [replace(searches("dada", 1)[0], history=[], metrics={})]
@@ -308,6 +318,7 @@ def test_everything_fits_eighty_columns() -> None:
         assert "…" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_schedule_of_operations_has_both_figures_and_phases(tmp_path: Path) -> None:
     phases = [
         Candidates(NAMES, torch.full((8,), 0.5), torch.rand(8), augment) for augment in (0.2, 0.8)

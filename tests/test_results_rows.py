@@ -28,6 +28,7 @@ from raysearch import results
 from raysearch.errors import RaysearchError
 from raysearch.results import (
     Measured,
+    _write,
     frame,
     history,
     join,
@@ -36,6 +37,14 @@ from raysearch.results import (
     summarise,
 )
 from raysearch.results._statements import statements, verdict
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, which takes seconds."""
+    monkeypatch.setattr(_write, "pictures", lambda measured: {})
+    monkeypatch.setattr(_write, "_cost", lambda summary: None)
+
 
 # Statistics
 
@@ -112,6 +121,7 @@ def test_the_history_has_a_row_a_trial_and_epoch() -> None:
     assert table["val_loss"].isna().sum() == 40
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("measured", [one_method(), compared(), joint(2)])
 def test_what_is_written_is_read_back(tmp_path: Path, measured: Measured) -> None:
     summary = results.write(tmp_path, measured)
@@ -125,11 +135,13 @@ def test_what_is_written_is_read_back(tmp_path: Path, measured: Measured) -> Non
         assert list(method.seed_policies) == list(measured.methods[name].seed_policies)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_experiment_without_any_trial_can_be_read_back(tmp_path: Path) -> None:
     results.write(tmp_path, one_method(trials=[]))
     assert results.read(tmp_path).trials == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_no_finished_run_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RaysearchError, match="holds no finished run"):
         results.read(tmp_path)

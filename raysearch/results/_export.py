@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from raysearch.results._rows import REFERENCES
-from raysearch.results._statements import metric_of
+from raysearch.results._statements import metric_of, references
 from raysearch.results._trials import COSTS
-from raysearch.results._words import difference, heading, label, times, value
+from raysearch.results._words import difference, heading, times, value
 
 _TEX = str.maketrans(
     {
@@ -42,12 +41,12 @@ def csv_table(summary: Mapping[str, Any]) -> str:
 def latex_table(summary: Mapping[str, Any]) -> str:
     """A table for a paper, for the package booktabs; rows on the Pareto front are bold."""
     metric, rows = metric_of(summary), summary["rows"]
-    references = [name for name in REFERENCES if name in rows]
-    columns = ["", heading(metric), *(f"− {label(name)}" for name in references)]
+    others = references(summary)
+    columns = ["", heading(metric), *(f"− {rows[name]['label']}" for name in others)]
     columns.append("search (trainings)")
     lines = []
     for name, row in rows.items():
-        found = [summary["differences"][name].get(each) for each in references]
+        found = [summary["differences"][name].get(each) for each in others]
         bought = row["trainings_bought"]
         cells = [
             row["label"],

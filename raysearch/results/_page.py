@@ -14,8 +14,15 @@ import jinja2
 from raysearch.policy import Policy, SubPolicies
 from raysearch.results._frame import Measured
 from raysearch.results._metric import Metric
-from raysearch.results._rows import REFERENCES
-from raysearch.results._statements import NOTHING, best, metric_of, searched, several, statements
+from raysearch.results._statements import (
+    NOTHING,
+    best,
+    metric_of,
+    references,
+    searched,
+    several,
+    statements,
+)
 from raysearch.results._statistics import levels
 from raysearch.results._words import (
     UNITS,
@@ -55,7 +62,6 @@ def page(
         cost: cost against the metric, likewise.
     """
     rows, metric = summary["rows"], metric_of(summary)
-    found = {name for each in summary["differences"].values() for name in each}
     use = _to_use(summary)
     html = _template("page.html.j2").render(
         summary=summary,
@@ -63,7 +69,7 @@ def page(
         points=" in percentage points," if metric.unit == "%" else "",
         best=best(list(rows), summary),
         statements=statements(summary),
-        references=[name for name in REFERENCES if name in found],
+        references=references(summary),
         between=[name for name in searched(summary) if summary["differences"][name]],
         any_searched=bool(searched(summary)),
         chart=_dots(summary, metric),

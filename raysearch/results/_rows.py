@@ -26,8 +26,6 @@ from raysearch.results._trials import COSTS
 from raysearch.results._words import BASELINES, JOINT, label, network_name
 
 ARITHMETIC, TIME = "epoch_equivalents", "device_seconds"
-REFERENCES = ("none", "predefined", "trivial_augment")
-"""Baselines whose differences are in the tables; the others' are in `summary.json`."""
 PLAIN = ("none", "predefined")
 """A training with the first of these that there is costs 1."""
 KINDS = ("baseline", "policy", "method", "network")

@@ -21,6 +21,7 @@ from raysearch.results._words import (
 )
 
 GUESSING = 3.0  # standard errors from guessing, from which something has been learned
+REFERENCES = ("none", "predefined", "trivial_augment")
 NOTHING = 0.005  # operations an image, below which a policy applies nothing
 
 
@@ -50,6 +51,16 @@ def best(names: Sequence[str], summary: Mapping[str, Any]) -> str | None:
     means = {name: summary["errors"][name]["mean"] for name in names}
     known = {name: sign * mean for name, mean in means.items() if mean is not None}
     return min(known, key=lambda name: known[name], default=None)
+
+
+def references(summary: Mapping[str, Any]) -> list[str]:
+    """Rows whose differences have a column in the tables; all others are in `summary.json`.
+
+    The plainest baselines, or else the first row that others have differences from.
+    """
+    found = {name for each in summary["differences"].values() for name in each}
+    known = [name for name in REFERENCES if name in found]
+    return known or [name for name in summary["rows"] if name in found][:1]
 
 
 def statements(summary: Mapping[str, Any], brief: bool = False) -> list[str]:

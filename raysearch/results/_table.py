@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from raysearch.results._frame import Measured
-from raysearch.results._rows import REFERENCES
 from raysearch.results._statements import (
     applies_nothing,
     best,
     metric_of,
+    references,
     searched,
     several,
     statements,
@@ -26,7 +26,6 @@ from raysearch.results._words import (
     difference,
     duration,
     heading,
-    label,
     method_label,
     parameter,
     phrase,
@@ -64,7 +63,7 @@ def result_table(summary: Mapping[str, Any]) -> RenderableType:
         parts.append(_search_cost(summary))
     if summary["rows"]:
         parts.append(_rows(summary))
-        parts += [_differences(summary)] if _references(summary) else []
+        parts += [_differences(summary)] if references(summary) else []
         parts += [Text(line) for line in statements(summary, brief=True)]
     methods = summary["methods"]
     if several(summary):
@@ -157,25 +156,17 @@ def _caption(summary: Mapping[str, Any], seeds: int) -> str:
     return "\n".join(notes)
 
 
-def _references(summary: Mapping[str, Any]) -> list[str]:
-    """Rows whose differences have a column: the plain baselines, or else what else was tested."""
-    rows = summary["rows"]
-    found = {name for each in summary["differences"].values() for name in each}
-    known = [name for name in REFERENCES if name in found]
-    return known or [name for name in rows if name in found][:1]
-
-
 def _differences(summary: Mapping[str, Any]) -> RenderableType:
     """Every row's differences from the references, the interval on a line of its own."""
     metric, rows = metric_of(summary), summary["rows"]
     points = " in points" if metric.unit == "%" else ""
     table = _titled_table(f"Difference{points}, paired by seed, with 95 % interval")
     table.add_column("policy", overflow="fold")
-    references = _references(summary)
-    for name in references:
-        table.add_column(f"− {label(name, rows[name]['kind'])}", justify="right")
+    others = references(summary)
+    for name in others:
+        table.add_column(f"− {rows[name]['label']}", justify="right")
     for name in searched(summary) or rows:
-        found = [summary["differences"][name].get(each) for each in references]
+        found = [summary["differences"][name].get(each) for each in others]
         if any(found):
             cells = [difference(each, metric) if each else "" for each in found]
             broken = (cell.replace(" [", "\n[", 1) for cell in cells)
