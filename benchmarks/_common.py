@@ -20,7 +20,7 @@ from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.methods import Member, PreparedTrialSearch
 from raysearch.policy import Policy, read_policy
-from raysearch.report import paired_difference
+from raysearch.results import paired_difference
 from raysearch.training import Setup
 from raysearch.tune import MembersJob, Share, Wish, cluster, run_populations
 

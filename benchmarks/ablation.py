@@ -24,7 +24,7 @@ from benchmarks._common import arguments, compared, console, finish, run
 from benchmarks.gain import setting_of, train
 from raysearch.errors import RaysearchError
 from raysearch.policy import Candidates, Pairs, Policy, SubPolicies, read_policy
-from raysearch.report import spread
+from raysearch.results import mean_and_std
 from raysearch.training import keep_freed_memory
 
 DEFAULTS = {
@@ -170,7 +170,7 @@ def report(
             difference, text = compared(runs, errors[0])
             differences.append(difference)
         paper = f"{PAPER[i]:.2f}" if i < len(PAPER) else ""
-        table.add_row(row, "{:.2f} ± {:.2f}".format(*spread(runs)), text, paper)
+        table.add_row(row, "{:.2f} ± {:.2f}".format(*mean_and_std(runs)), text, paper)
     console.print(table)
     finish(
         {

@@ -42,7 +42,7 @@ from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.methods import SearchMethod
 from raysearch.policy import Policy
-from raysearch.report import spread
+from raysearch.results import mean_and_std
 from raysearch.training import Predefined, Setup, Training, keep_freed_memory
 
 DEFAULTS = {
@@ -221,7 +221,7 @@ def report(
     differences: dict[str, list[float]] = {}
     cost = {name: sum(f.epoch_equivalents for f in searches) for name, searches in found.items()}
     for name, runs in errors.items():
-        mean, std = spread(runs)
+        mean, std = mean_and_std(runs)
         text = ""
         if name != "uniform" and "uniform" in errors:
             differences[name], text = compared(runs, errors["uniform"])

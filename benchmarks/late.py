@@ -35,7 +35,7 @@ from benchmarks.gain import setting_of, train
 from raysearch.errors import RaysearchError
 from raysearch.methods.aws import AwsSettings
 from raysearch.policy import Policy, RandomOperations, Schedule, read_policy, trivial_augment
-from raysearch.report import spread
+from raysearch.results import mean_and_std
 from raysearch.training import keep_freed_memory
 
 DEFAULTS = {
@@ -146,7 +146,7 @@ def report(values: Mapping[str, Any], epochs: int, errors: Errors, seconds: floa
         last, text = errors["last"][n], ""
         if 0 < n < epochs:
             differences[str(n)], text = compared(last, first)
-        cells = ["{:.2f} ± {:.2f}".format(*spread(runs)) for runs in (first, last)]
+        cells = ["{:.2f} ± {:.2f}".format(*mean_and_std(runs)) for runs in (first, last)]
         table.add_row(str(n), *cells, text)
     console.print(table)
     finish(
@@ -170,7 +170,7 @@ def draw(path: Path, values: Mapping[str, Any], epochs: int, errors: Errors) -> 
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     axes = figure.subplots()
     for (side, points), colour in zip(errors.items(), ("#1f77b4", "#d95f02"), strict=True):
-        means, stds = zip(*(spread(runs) for runs in points.values()), strict=True)
+        means, stds = zip(*(mean_and_std(runs) for runs in points.values()), strict=True)
         label = f"the {side} N epochs"
         axes.errorbar(list(points), means, stds, marker="o", capsize=3, color=colour, label=label)
     axes.set_xticks(list(errors["first"]))

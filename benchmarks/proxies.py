@@ -49,7 +49,7 @@ from raysearch.errors import RaysearchError
 from raysearch.methods._shared import SharedTraining
 from raysearch.methods.aws import AwsSettings, FineTuner
 from raysearch.policy import Pairs
-from raysearch.report import spread
+from raysearch.results import mean_and_std
 from raysearch.training import Setup, Training, derive_seed, evaluate, keep_freed_memory
 
 DEFAULTS = {
@@ -311,7 +311,7 @@ def report(
     for heading in ("policy", "full training", *PAPER):
         table.add_column(heading)
     for name in names:
-        mean, std = spread(accuracies[FULL][name])
+        mean, std = mean_and_std(accuracies[FULL][name])
         others = [f"{fmean(accuracies[kind][name]):.2f}" for kind in PAPER]
         table.add_row(name, f"{mean:.2f} ± {std:.2f}", *others)
     console.print(table)

@@ -38,7 +38,7 @@ from rich.table import Table
 
 from benchmarks._common import arguments, console, finish, run
 from raysearch.errors import RaysearchError
-from raysearch.tracking import Tracker, TrialInfo
+from raysearch.results import Tracker, TrialInfo
 from raysearch.tune import Job, Share, Wish, cluster, run_stage
 
 DEFAULTS = {
@@ -106,8 +106,8 @@ class Watch:
     ran: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
     told: float = 0.0
 
-    def stage_started(self, stage: str, trials: int, epochs: int, resumed: int = 0) -> None:
-        self.tracker.stage_started(stage, trials, epochs, resumed)
+    def planned(self, trials: Sequence[TrialInfo], done: int) -> None:
+        self.tracker.planned(trials, done)
 
     def trial_started(self, trial: TrialInfo) -> None:
         start = time.perf_counter()
@@ -131,8 +131,8 @@ class Watch:
     def message(self, text: str) -> None:
         console.print(text)
 
-    def stage_finished(self, stage: str) -> None:
-        self.tracker.stage_finished(stage)
+    def ended(self) -> None:
+        self.tracker.ended()
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def measure(count: int, values: Mapping[str, Any], folder: Path) -> Scale:
     folder.mkdir()
     place = folder / "mlflow.db"
     trials = [
-        TrialInfo(f"sleep-{i}", "evaluation", f"sleep {i}", "none", i, {"seed": i})
+        TrialInfo(f"sleep-{i}", "none", "evaluation", f"sleep {i}", "none", i, values["epochs"])
         for i in range(count)
     ]
     build = Build(values["epochs"], values["seconds"], values["values"])

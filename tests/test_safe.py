@@ -35,7 +35,7 @@ from raysearch.data import Dataset, load_dataset
 from raysearch.data._decode import DecodeError, Decoder, ignored_warnings, read_header
 from raysearch.errors import RaysearchError, unknown
 from raysearch.policy import read_policy, trivial_augment
-from raysearch.tracking import Tracker
+from raysearch.results import Tracker
 from raysearch.tune._checkpoints import Progress, read_progress, read_state, write_checkpoint
 from tests.conftest import CommandLine, dark_and_light
 

@@ -1,0 +1,43 @@
+"""What was measured: one frame, and the page, the table, the files, the display and MLflow."""
+
+from __future__ import annotations
+
+from raysearch.results._display import Display
+from raysearch.results._frame import Measured, MethodMeasured, frame, history
+from raysearch.results._join import check_alike, check_measured, join, leaves
+from raysearch.results._metric import Metric
+from raysearch.results._statistics import mean_and_std, paired_difference
+from raysearch.results._summary import summarise
+from raysearch.results._table import show
+from raysearch.results._trials import COSTS, TrialInfo, TrialResult, Watcher
+from raysearch.results._write import pictures, policy_file, read, write, write_policies
+from raysearch.results.mlflow import Tracker, log_comparison, read_experiment
+
+__all__ = [
+    "COSTS",
+    "Display",
+    "Measured",
+    "MethodMeasured",
+    "Metric",
+    "Tracker",
+    "TrialInfo",
+    "TrialResult",
+    "Watcher",
+    "check_alike",
+    "check_measured",
+    "frame",
+    "history",
+    "join",
+    "leaves",
+    "log_comparison",
+    "mean_and_std",
+    "paired_difference",
+    "pictures",
+    "policy_file",
+    "read",
+    "read_experiment",
+    "show",
+    "summarise",
+    "write",
+    "write_policies",
+]

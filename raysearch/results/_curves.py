@@ -1,0 +1,150 @@
+"""policy.png and the other curves: how a search went, epoch by epoch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from raysearch.policy import Policy
+from raysearch.results._figures import COLOURS, Values, mean, panels, plot, png, series
+from raysearch.results._statistics import levels
+from raysearch.results._trials import TrialResult
+
+PANELS = {
+    "kl_uniform": "KL divergence from uniform (nats)",
+    "entropy": "entropy of the policy (nats)",
+    "augment": "t: probability of any augmentation",
+    "reward": "reward, the mean of the trials",
+    "val_loss": "validation loss",
+    "train_loss": "training loss",
+}
+FIGURES = {"mean/": COLOURS[0], "std/": COLOURS[1]}
+
+
+def policy_png(
+    search: Sequence[TrialResult], policy: Policy, uniform: Mapping[str, float]
+) -> bytes:
+    """The policy over the search's epochs, the mean over its seeds; thin lines are single seeds.
+
+    Each operation's share of all applications, or mean and standard deviation of each
+    continuous parameter. Where the search has no such metrics, the policy itself. Dashed lines
+    are the shares that operations have in the uniform policy.
+    """
+    shares = series(search, "share/")
+    if shares:
+        return png(_shares(shares, _unit(search), levels(uniform)))
+    parameters = {figure: series(search, figure) for figure in FIGURES}
+    if all(parameters.values()):
+        return png(_parameters(parameters))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.png"
+        policy.draw(path)
+        return path.read_bytes()
+
+
+def curves_png(search: Sequence[TrialResult]) -> bytes | None:
+    """How far the policy moved, and the losses, over the search; None where neither is known."""
+    found = {key: series(search, key) for key in PANELS}
+    is_result = any(
+        key.startswith("test_") for trial in search for key in trial.metrics
+    )  # the trained network
+    shown = [key for key in PANELS if found[key] and (key != "train_loss" or is_result)]
+    if not shown:
+        return None
+    figure, grid = panels(len(shown), 2 if len(shown) == 4 else 3, 2.2)
+    for axes, key in zip(grid, shown, strict=True):
+        plot(axes, found[key][key], COLOURS[0])
+        axes.set_title(PANELS[key], fontsize=9, loc="left")
+    figure.supxlabel(_unit(search), fontsize=8)
+    return png(figure)
+
+
+def _shares(curves: dict[str, Values], unit: str, uniform: Sequence[float]) -> Figure:
+    """Operations as lines: those that end strongest in colour, the others in grey."""
+    names = sorted(curves, key=lambda name: -np.nan_to_num(mean(curves[name])[-1]))
+    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    epochs = np.arange(1, curves[names[0]].shape[1] + 1)
+    for name in names[len(COLOURS) :][::-1]:
+        axes.plot(epochs, 100 * mean(curves[name]), color="0.78", linewidth=1)
+    ends = [(level, f"uniform  {level:.1f} %", "0.35") for level in uniform]
+    for level in uniform:
+        axes.axhline(level, color="0.35", linewidth=1, linestyle="--")
+    for name, colour in zip(names, COLOURS, strict=False):
+        plot(axes, 100 * curves[name], colour)
+        last = 100 * float(mean(curves[name])[-1])
+        ends.append((last, f"{name}  {last:.1f} %", colour))
+    axes.set_ylim(bottom=0)
+    _label_ends(axes, float(epochs[-1]), ends)
+    axes.set_xlabel(unit)
+    axes.set_ylabel("share of applications (%)")
+    more = len(names) - len(COLOURS)
+    others = f", the other {more} in grey" if more > 0 else ""
+    title = f"Operations over the search ({_seeds(curves[names[0]])}{others})"
+    axes.set_title(title, fontsize=10, loc="left")
+    return figure
+
+
+def _parameters(curves: dict[str, dict[str, Values]]) -> Figure:
+    """A panel for each continuous parameter: its mean and its standard deviation."""
+    names = list(curves["mean/"])
+    figure, grid = panels(len(names), 4, 1.7)
+    for axes, name in zip(grid, names, strict=True):
+        axes.axhline(0, color="0.5", linewidth=1, linestyle="--")
+        for kind, colour in FIGURES.items():
+            if name in curves[kind]:
+                plot(axes, curves[kind][name], colour)
+        axes.set_title(f"{name} (°)" if name == "rotation" else name, fontsize=9, loc="left")
+    figure.legend(
+        handles=[
+            Line2D([], [], color=COLOURS[0], linewidth=2.2, label="mean"),
+            Line2D([], [], color=COLOURS[1], linewidth=2.2, label="standard deviation"),
+            Line2D([], [], color="0.5", linewidth=1, linestyle="--", label="0: no change"),
+        ],
+        loc="outside upper left",
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+        title=f"Parameters over the search ({_seeds(next(iter(curves['mean/'].values())))})",
+        title_fontsize=10,
+        alignment="left",
+    )
+    figure.supxlabel("search epoch", fontsize=9)
+    return figure
+
+
+def _unit(search: Sequence[TrialResult]) -> str:
+    """What the search's history counts."""
+    return "update of the policy" if series(search, "reward") else "search epoch"
+
+
+def _seeds(values: Values) -> str:
+    return f"mean of {len(values)} seeds, thin: each seed" if len(values) > 1 else "one seed"
+
+
+def _label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write each line's name at its right end, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    step = 0.055 * (high - low)
+    places: list[float] = []
+    ends = sorted(ends, reverse=True)
+    for y, _, _ in ends:
+        places.append(min(y, places[-1] - step) if places else y)
+    shortfall = max(0.0, low + step / 2 - places[-1])
+    for place, (y, text, colour) in zip(places, ends, strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(1.015, (place + shortfall - low) / (high - low)),
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=9,
+            va="center",
+            annotation_clip=False,
+        )

@@ -1,0 +1,86 @@
+"""What pictures have in common; drawn without pyplot's global state."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from raysearch.results._trials import TrialResult
+
+COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#c22f7a", "#7570b3", "#a6761d")
+
+Values = npt.NDArray[np.float64]  # [seed, epoch]; NaN where a trial ended early
+
+
+def series(search: Sequence[TrialResult], prefix: str) -> dict[str, Values]:
+    """The metrics of a search whose names begin with `prefix`, or the one of that name.
+
+    Args:
+        search: its trials, one a seed.
+        prefix: ends in a slash, and is left out of the names then.
+    """
+    search = [result for result in search if result.history]
+    length = max((len(result.history) for result in search), default=0)
+    names = dict.fromkeys(
+        key
+        for result in search
+        for record in result.history
+        for key in record
+        if key == prefix or (prefix.endswith("/") and key.startswith(prefix))
+    )
+    return {
+        name.removeprefix(prefix) if prefix.endswith("/") else name: np.array(
+            [
+                [record.get(name, math.nan) for record in result.history]
+                + [math.nan] * (length - len(result.history))
+                for result in search
+            ]
+        )
+        for name in names
+    }
+
+
+def mean(values: Values) -> Values:
+    """Over the seeds that came so far, [epoch]; NaN where none has the metric."""
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), math.nan)
+
+
+def plot(axes: Axes, values: Values, colour: str, label: str | None = None) -> None:
+    """The mean over seeds against the epoch, and thin lines for the single seeds."""
+    epochs = np.arange(1, values.shape[1] + 1)
+    if len(values) > 1:
+        axes.plot(epochs, values.T, color=colour, linewidth=0.7, alpha=0.4)
+    marker = "o" if len(epochs) < 2 else ""
+    axes.plot(epochs, mean(values), color=colour, linewidth=2.2, marker=marker, label=label)
+    axes.set_xlim(1, max(len(epochs), 2))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` small panels in rows, each `height` inches high."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(8.0, 0.3 + height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.set_visible(False)
+    for axes in grid.flat[:count]:
+        axes.tick_params(labelsize=8)
+    return figure, list(grid.flat[:count])
+
+
+def png(figure: Figure, dpi: float = 130.0) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()

@@ -1,0 +1,147 @@
+"""summary.json: an experiment's figures, as all that shows them reads them."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from raysearch import __version__
+from raysearch.policy import Policy
+from raysearch.results._frame import Measured, MethodMeasured, frame
+from raysearch.results._rows import table_of
+from raysearch.results._statistics import entropy_and_kl
+from raysearch.results._trials import COSTS
+
+PACKAGES = ("torch", "torchvision", "ray", "mlflow", "kornia", "optuna")
+
+
+def summarise(measured: Measured) -> dict[str, Any]:
+    """The summary of an experiment, in plain values; not-a-number and infinity are null.
+
+    Keys:
+        name, created, directory, configuration, classes, images, versions, wall_seconds, tracking,
+            joined: of the experiment.
+        metric: `name`, `unit`, `label`, `lower_is_better`; `guess` is that of always predicting
+            the same.
+        rows, errors, differences, plain_training, front, steps: see `table_of`; differences in the
+            metric's unit, own row minus the other.
+        methods: of each its `row`, `policy` in figures, `predefined`, `configuration`, `searches`
+            (their seeds), and `search`, their cost in `COSTS` as measured.
+        search: the same cost over all methods.
+        evaluations: for each row that was trained the cost of its trainings, summed and by seed.
+        seeds: `search` and `evaluation`.
+        failed: trials that failed, and why; `failed_methods`, methods that could not go on.
+    """
+    table = frame(measured)
+    searches = table[table["stage"] == "search"]
+    evaluations = table[table["stage"] == "evaluation"].sort_values("seed", kind="stable")
+    total = _cost(searches)
+    wall = measured.wall_seconds.get("search", total["wall_seconds"])
+    failed = table[table["error"].notna()]
+    summary = {
+        "name": measured.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "directory": measured.folder,
+        "metric": asdict(measured.metric),
+        **table_of(measured),
+        "methods": {
+            name: _method(method, searches[searches["method"] == name])
+            for name, method in measured.methods.items()
+        },
+        "search": {**total, "wall_seconds": wall},
+        "evaluations": {
+            name: {**_cost(trials), "runs": trials[["seed", *COSTS]].to_dict("records")}
+            for name, trials in evaluations.groupby("policy", sort=False)
+        },
+        "failed": [
+            {"trial": name, "error": error}
+            for name, error in failed[["name", "error"]].itertuples(index=False)
+        ],
+        "failed_methods": measured.failed,
+        "seeds": {
+            "search": sorted({int(seed) for seed in searches["seed"]}),
+            "evaluation": sorted({int(seed) for seed in evaluations["seed"]}),
+        },
+        "classes": list(measured.classes),
+        "images": measured.images,
+        "size": measured.image_size,
+        "guess": measured.guess,
+        "wall_seconds": measured.wall_seconds,
+        "tracking": measured.tracking,
+        "joined": measured.joined,
+        "versions": _versions(),
+        "configuration": measured.configuration,
+    }
+    result = plain(summary)
+    assert isinstance(result, dict)
+    return result
+
+
+def _cost(trials: Any) -> dict[str, float]:
+    """Summed over trials."""
+    return {cost: math.fsum(trials[cost]) for cost in COSTS}
+
+
+def _method(method: MethodMeasured, searches: Any) -> dict[str, Any]:
+    cost = _cost(searches)
+    return {
+        "row": method.row,
+        "searches": sorted({int(seed) for seed in searches["seed"]}),
+        "search": {**cost, "wall_seconds": method.wall_seconds or cost["wall_seconds"]},
+        "policy": policy_figures(method.policy, method.uniform),
+        "predefined": method.predefined,
+        "tracking": method.tracking,
+        "folder": method.folder,
+        "configuration": method.configuration,
+    }
+
+
+def policy_figures(policy: Policy, uniform: Mapping[str, float] | None) -> dict[str, Any]:
+    """A policy in figures, the mean over a training of one that changes."""
+    shares = policy.marginals()
+    if not uniform or set(shares) - set(uniform):  # of other operations
+        uniform = {name: 1 / len(shares) for name in shares}
+    entropy, kl_uniform = entropy_and_kl(shares, uniform) if shares else (None, None)
+    return {
+        "operations": shares,
+        "uniform": dict(uniform) if shares else {},
+        "operations_per_image": policy.operations_per_image(),
+        "operation_entropy": entropy,  # of the shares; history has that of the policy
+        "operation_kl_uniform": kl_uniform,
+        "parameters": {
+            name: {"mean": mean, "std": std} for name, (mean, std) in policy.parameters().items()
+        },
+        "description": policy.describe(4),
+        "phases": len(policy.moments()),  # of a training, each with a policy of its own
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {
+        "raysearch": __version__,
+        "python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's terms: not a number and infinity become null, others their text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return str(value)

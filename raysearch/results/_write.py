@@ -1,0 +1,209 @@
+"""Writes an experiment's files, each whole or not at all, and reads them back."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from raysearch.errors import RaysearchError
+from raysearch.files import write_whole
+from raysearch.policy import Policy, read_policy
+from raysearch.results._export import csv_table, latex_table
+from raysearch.results._frame import (
+    Measured,
+    MethodMeasured,
+    frame,
+    history,
+    parquet,
+    trials_of,
+)
+from raysearch.results._metric import Metric
+from raysearch.results._page import page
+from raysearch.results._statements import asked
+from raysearch.results._summary import summarise
+
+PAGE = "report.html"
+SUMMARY = "summary.json"
+TRIALS = "trials.parquet"
+HISTORY = "history.parquet"
+NEEDED = (SUMMARY, TRIALS, HISTORY, "policy.json", "policies")
+"""What `read` reads; only one of the last two has the policies of an experiment's methods."""
+PICTURES = ("augmented.png", "pictures")
+"""What it reads where it is there."""
+WANTED = ("name", "metric", "methods", "configuration", "classes", "images")
+
+
+def write(folder: Path, measured: Measured) -> dict[str, Any]:
+    """Write what an experiment leaves behind.
+
+    These files: the policies, `trials.parquet` and `history.parquet` (see `frame`, `history`),
+    `table.csv`, `table.tex`, the pictures, `report.html` and, last, `summary.json`, so its presence
+    says that the others are there. All contents are made before the first is written.
+
+    Args:
+        folder: exists.
+        measured: what was measured.
+
+    Returns:
+        The summary, as `summary.json` holds it.
+
+    Raises:
+        RaysearchError: a file cannot be written; those before it are whole.
+    """
+    summary = summarise(measured)
+    drawn = pictures(measured)
+    cost = _cost(summary)
+    files = {
+        TRIALS: parquet(frame(measured)),
+        HISTORY: parquet(history(measured)),
+        "table.csv": csv_table(summary).encode(),
+        "table.tex": latex_table(summary).encode(),
+        **{
+            _place(name, method, measured.several): content
+            for method, own in drawn.items()
+            for name, content in own.items()
+            if content is not None and name != "curves"
+        },
+        **({"cost_error.png": cost} if cost else {}),
+        PAGE: page(summary, measured, drawn, cost),
+        SUMMARY: (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode(),
+    }
+    for name, method in measured.methods.items():
+        write_policies(folder, name, method.policy, method.seed_policies, measured.asked)
+    for name, content in files.items():
+        _write(folder / name, content)
+    return summary
+
+
+def write_policies(
+    folder: Path, method: str, policy: Policy, seed_policies: Mapping[int, Policy], methods: int
+) -> None:
+    """Write what a method hands over, see `policy_file`, and what each of its searches found.
+
+    The latter go to `policies/<method>/seed-<seed>.json`.
+
+    Raises:
+        RaysearchError: a file cannot be written.
+    """
+    _save(policy, folder / policy_file(method, methods))
+    for seed, own in seed_policies.items():
+        _save(own, folder / "policies" / method / f"seed-{seed}.json")
+
+
+def policy_file(method: str, methods: int) -> str:
+    """Where in an experiment's folder the policy of one of so many methods is."""
+    return "policy.json" if methods == 1 else f"policies/{method}.json"
+
+
+def pictures(measured: Measured) -> dict[str, dict[str, bytes | None]]:
+    """PNG files of each method that does something to images.
+
+    `policy` shows the policy over its search, `curves` how the search went, `augmented` images
+    before and after; None where there is nothing to show.
+    """
+    from raysearch.results._augmented import augmented_png
+    from raysearch.results._curves import curves_png, policy_png
+
+    found: dict[str, dict[str, bytes | None]] = {}
+    for name, method in measured.methods.items():
+        searches, uniform = measured.searches(name), method.uniform
+        shares = method.policy.marginals()
+        if measured.several and not (shares or method.policy.parameters()):
+            continue
+        if not uniform or set(shares) - set(uniform):
+            uniform = {operation: 1 / len(shares) for operation in shares}
+        drawn = method.picture
+        if measured.samples is not None and len(measured.samples) > 0:
+            drawn = augmented_png(method.policy, measured.samples)
+        found[name] = {
+            "policy": policy_png(searches, method.policy, uniform),
+            "curves": curves_png(searches),
+            "augmented": drawn,
+        }
+    return found
+
+
+def read(folder: Path) -> Measured:
+    """A finished experiment, as `write` has left it in a folder; without sample images.
+
+    Raises:
+        RaysearchError: there is none, or it cannot be read.
+    """
+    try:
+        summary = json.loads((folder / SUMMARY).read_text())
+        trials = pd.read_parquet(io.BytesIO((folder / TRIALS).read_bytes()))
+        epochs = pd.read_parquet(io.BytesIO((folder / HISTORY).read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RaysearchError(f"{folder} holds no finished run that can be read: {error}") from None
+    missing = [key for key in WANTED if not isinstance(summary, dict) or key not in summary]
+    if missing:
+        raise RaysearchError(f"{folder / SUMMARY} is not a run's summary: it has no {missing[0]!r}")
+    return Measured(
+        name=summary["name"],
+        folder=str(folder),
+        metric=Metric(**summary["metric"]),
+        methods={
+            name: _method(folder, name, found, asked(summary))
+            for name, found in summary["methods"].items()
+        },
+        trials=trials_of(trials, epochs),
+        configuration=summary["configuration"],
+        classes=summary["classes"],
+        images=summary["images"],
+        guess=summary["guess"],
+        size=tuple(summary["size"]) if summary["size"] else None,
+        wall_seconds=summary["wall_seconds"],
+        tracking=summary["tracking"],
+        failed=summary["failed_methods"],
+        joined=summary["joined"],
+    )
+
+
+def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> MethodMeasured:
+    own = folder / "policies" / name
+    files = {int(path.stem.removeprefix("seed-")): path for path in own.glob("seed-*.json")}
+    picture = folder / _place("augmented", name, methods > 1)
+    return MethodMeasured(
+        row=found["row"],
+        policy=read_policy(folder / policy_file(name, methods)),
+        seed_policies={seed: read_policy(files[seed]) for seed in sorted(files)},
+        predefined=found["predefined"],
+        uniform=found["policy"]["uniform"],
+        configuration=found["configuration"],
+        wall_seconds=found["search"]["wall_seconds"],
+        tracking=found["tracking"],
+        folder=found["folder"],
+        picture=picture.read_bytes() if picture.is_file() else None,
+    )
+
+
+def _place(picture: str, method: str, several: bool) -> str:
+    """Where in an experiment's folder a picture of a method is; whether it is one of several."""
+    return f"pictures/{method}-{picture}.png" if several else f"{picture}.png"
+
+
+def _cost(summary: Mapping[str, Any]) -> bytes | None:
+    from raysearch.results._cost_figure import cost_png
+
+    return cost_png(summary)
+
+
+def _save(policy: Policy, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        policy.save(path)
+    except OSError as error:
+        raise RaysearchError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, content)
+    except OSError as error:
+        raise RaysearchError(f"cannot write {path}: {error.strerror or error}") from None

@@ -1,0 +1,246 @@
+"""Opening the MLflow store, and saying in one line when it cannot be opened."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sqlite3
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from raysearch.credentials import NO_CREDENTIALS, redacted
+from raysearch.errors import RaysearchError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+ARTIFACT_SUFFIXES = (".json", ".html", ".png", ".parquet", ".csv", ".tex", ".yaml", ".log")
+FOLDERS = ("policies", "pictures")
+UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
+DEFAULT_EXPERIMENT = "raysearch"
+CHECK_SECONDS = 5  # a server that takes longer for one small request counts as silent
+OPEN_SECONDS = 60.0  # creating the tables of a new data base on a slow disk takes a while
+REQUEST_SECONDS = 10
+_HINT = "start it, correct tracking.uri, or set tracking.enabled=false"
+
+
+class Store:
+    """A checked MLflow store with one experiment.
+
+    Args:
+        uri: `http(s)://…` for a server, `sqlite:///…` for a file; None is `mlflow.db` in the
+            working directory, with the artifacts in `mlruns/` beside it, where a plain
+            `mlflow ui` finds both.
+        experiment: the experiment's name.
+        create: create it where it does not exist.
+
+    Raises:
+        RaysearchError: the server does not answer within seconds, the data base is corrupt,
+            locked or not writable, MLflow refuses it, there is no such experiment, or the URL has
+            a password in it: it is stored with the run. MLflow takes one from the environment.
+    """
+
+    def __init__(self, uri: str | None, experiment: str, *, create: bool = True) -> None:
+        if uri is not None and redacted(uri) != uri:
+            raise RaysearchError(f"tracking.uri={uri}: {NO_CREDENTIALS}")
+        self.uri, self.database = _absolute(uri or DEFAULT_URI)
+        self.experiment, self._create = experiment, create
+        existed = self.database is not None and self.database.exists()
+        if self.database is not None:
+            if not existed and not create:
+                raise RaysearchError(f"there is no MLflow data base {self.database}")
+            _check_database(self.database)
+        _quieten_mlflow()
+        try:
+            limit = OPEN_SECONDS if self.database is not None else 3.0 * CHECK_SECONDS
+            self.client, self.experiment_id = self._open(limit)
+        except RaysearchError:
+            if self.database is not None and not existed:
+                self.database.unlink(missing_ok=True)  # no half-made tables
+            raise
+
+    def view(self, run_id: str) -> str:
+        """What shows a run: a page of the server, or the command that starts the UI."""
+        if self.is_server:
+            return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        return self._command()
+
+    def view_of_experiment(self, key: str) -> str:
+        """What shows the experiment in a view that is kept with it."""
+        page = f"/#/experiments/{self.experiment_id}/runs?viewStateShareKey={key}"
+        return self.uri + page if self.is_server else f"{self._command()}, then {UI}{page}"
+
+    def _command(self) -> str:
+        """Starts the UI on a store that no server holds."""
+        plain = self.database == Path.cwd() / "mlflow.db" and not _has_file_store(Path.cwd())
+        return "mlflow ui" if plain else f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+
+    @property
+    def is_server(self) -> bool:
+        """Whether the store is reached over HTTP."""
+        return self.uri.startswith(("http://", "https://"))
+
+    def _open(self, limit: float) -> tuple[MlflowClient, str]:
+        """Client and experiment id, in a thread: MLflow's own retries may take minutes."""
+        done: dict[str, Any] = {}
+
+        def work() -> None:
+            try:
+                done["result"] = self._connect()
+            except Exception as error:
+                done["error"] = error
+
+        thread = threading.Thread(target=work, name="mlflow-open", daemon=True)
+        with _Environment(
+            MLFLOW_HTTP_REQUEST_TIMEOUT=str(CHECK_SECONDS), MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+        ):
+            thread.start()
+            thread.join(limit)
+        if "result" in done:
+            client, experiment_id = done["result"]
+            return client, experiment_id
+        error = done.get("error")
+        if error is not None and " error code 404 " in str(error):
+            raise RaysearchError(f"{self.uri} answers, but is no MLflow server: {_HINT}")
+        if error is not None and not is_silence(error):
+            raise RaysearchError(f"MLflow at {self.uri}: {reason(error)}")
+        raise RaysearchError(f"MLflow at {self.uri} does not answer: {_HINT}")
+
+    def _connect(self) -> tuple[MlflowClient, str]:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=self.uri)
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is None and not self._create:
+            raise RaysearchError(f"it has no experiment {self.experiment!r}")
+        if experiment is None:
+            return client, client.create_experiment(self.experiment, self._artifact_location())
+        if experiment.lifecycle_stage != "active":
+            raise RaysearchError(
+                f"the experiment {self.experiment!r} was deleted there; choose another "
+                "tracking.experiment or restore it with `mlflow experiments restore`"
+            )
+        return client, experiment.experiment_id
+
+    def _artifact_location(self) -> str | None:
+        """Beside the data base, wherever that is; a server knows its own place."""
+        if self.database is None:
+            return None
+        folder = "".join(c if c.isalnum() or c in "-_" else "_" for c in self.experiment)
+        return (self.database.parent / "mlruns" / folder).as_uri()
+
+
+def attach(store: Store, run_id: str, folder: Path) -> None:
+    """Upload an experiment's files and folders of files to a run; raises what MLflow raises."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in ARTIFACT_SUFFIXES:
+            store.client.log_artifact(run_id, str(path))
+    for name in FOLDERS:
+        if (folder / name).is_dir():
+            store.client.log_artifacts(run_id, str(folder / name), name)
+
+
+def reason(error: BaseException) -> str:
+    """The error in a few words: its message's first line, without MLflow's error code."""
+    if is_silence(error):
+        return "no answer"
+    text = str(error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    head, _, tail = line.partition(": ")
+    return (tail if head.isupper() and tail else line)[:300]
+
+
+def absolute(uri: str | None) -> str:
+    """A store's URI, independent of the working directory; None is the default's."""
+    return _absolute(uri or DEFAULT_URI)[0]
+
+
+def _absolute(uri: str) -> tuple[str, Path | None]:
+    """The URI, independent of the working directory, and the SQLite file where it is one."""
+    if not uri.startswith("sqlite:///"):
+        return uri.rstrip("/"), None
+    path = Path(uri.removeprefix("sqlite:///")).expanduser()
+    path = Path(os.path.abspath(path))
+    return f"sqlite:///{path}", path
+
+
+def _check_database(path: Path) -> None:
+    """Find out now, not after the search, that the file cannot be used."""
+    where = f"the MLflow data base {path}"
+    if not path.parent.is_dir():
+        raise RaysearchError(f"{where}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise RaysearchError(f"{where} is a folder; tracking.uri must name a file")
+    existed = path.exists()
+    try:
+        connection = sqlite3.connect(path, timeout=CHECK_SECONDS, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            connection.execute("ROLLBACK")
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise RaysearchError(
+            f"{where} cannot be used ({error}); move it away or choose another tracking.uri"
+        ) from None
+    finally:
+        if not existed:
+            path.unlink(missing_ok=True)
+
+
+def _quieten_mlflow() -> None:
+    """Before MLflow is imported: no telemetry, warnings only, and retries that end.
+
+    The user's own settings of the others win; telemetry is off in any case.
+    """
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_SECONDS))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def is_silence(error: BaseException) -> bool:
+    """Whether nobody answered, as opposed to an answer that says no."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and not isinstance(seen, FileNotFoundError | PermissionError):
+            return True  # requests' exceptions are OSErrors too
+        seen = seen.__cause__ or seen.__context__
+    return "API request to" in str(error) and "failed with exception" in str(error)
+
+
+def _has_file_store(folder: Path) -> bool:
+    """Whether `mlflow ui` would open an old `mlruns/` file store instead of `mlflow.db`."""
+    return any(path.parent.name.isdigit() for path in folder.glob("mlruns/*/meta.yaml"))
+
+
+def describe_location(uri: str) -> str:
+    """The store's place for people: a path or a host."""
+    return uri.removeprefix("sqlite:///") if uri.startswith("sqlite:") else urlsplit(uri).geturl()
+
+
+class _Environment:
+    """Sets environment variables for the length of a `with` block."""
+
+    def __init__(self, **values: str) -> None:
+        self._values = values
+        self._before: dict[str, str | None] = {}
+
+    def __enter__(self) -> None:
+        self._before = {key: os.environ.get(key) for key in self._values}
+        os.environ.update(self._values)
+
+    def __exit__(self, *_: object) -> None:
+        for key, value in self._before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
