@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+COSTS = ("wall_seconds", "device_seconds", "epoch_equivalents")
+"""The three units of a cost."""
+
 
 @dataclass(frozen=True)
 class TrialInfo:

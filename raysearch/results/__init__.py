@@ -9,7 +9,7 @@ from raysearch.results._metric import Metric
 from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._summary import summarise
 from raysearch.results._table import show
-from raysearch.results._trials import COSTS, TrialInfo, TrialResult, Watcher
+from raysearch.trials import COSTS, TrialInfo, TrialResult, Watcher
 from raysearch.results._write import pictures, policy_file, read, write, write_policies
 from raysearch.results.mlflow import Tracker, log_comparison, read_experiment
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from raysearch.policy import Policy
 from raysearch.results._figures import COLOURS, Values, mean, panels, plot, png, series
 from raysearch.results._statistics import levels
-from raysearch.results._trials import TrialResult
+from raysearch.trials import TrialResult
 
 PANELS = {
     "kl_uniform": "KL divergence from uniform (nats)",

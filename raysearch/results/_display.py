@@ -16,7 +16,7 @@ from rich.text import Text
 
 from raysearch.results._metric import Metric
 from raysearch.results._progress import Progress, Running
-from raysearch.results._trials import TrialInfo
+from raysearch.trials import TrialInfo
 from raysearch.results._words import duration, plural, short, with_unit
 
 MAX_ROWS = 8  # running trials shown at once

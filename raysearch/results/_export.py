@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from raysearch.results._statements import metric_of, references
-from raysearch.results._trials import COSTS
+from raysearch.trials import COSTS
 from raysearch.results._words import difference, heading, times, value
 
 _TEX = str.maketrans(

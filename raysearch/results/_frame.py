@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raysearch.policy import Policy
 from raysearch.results._metric import Metric
-from raysearch.results._trials import COSTS, TrialInfo, TrialResult
+from raysearch.trials import COSTS, TrialInfo, TrialResult
 
 TRIAL = ("trial", "method", "stage", "name", "policy", "seed", "search_seed", "epochs")
 """What trials are known by, in both frames."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from raysearch.errors import RaysearchError
 from raysearch.results._frame import Measured, MethodMeasured
-from raysearch.results._trials import TrialResult
+from raysearch.trials import TrialResult
 
 # Settings that joined experiments have in common; what trials hold changes only their time.
 COMMON = ("data", "model", "evaluation")

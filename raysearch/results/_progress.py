@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from raysearch.results._trials import TrialInfo
+from raysearch.trials import TrialInfo
 
 Kind = tuple[str, str | None]  # trials of one kind take about as long as each other
 

@@ -22,7 +22,7 @@ import pandas as pd
 from raysearch.results._frame import Measured, frame
 from raysearch.results._metric import Metric
 from raysearch.results._statistics import mean_and_std, paired_difference
-from raysearch.results._trials import COSTS
+from raysearch.trials import COSTS
 from raysearch.results._words import BASELINES, JOINT, label, network_name
 
 ARITHMETIC, TIME = "epoch_equivalents", "device_seconds"

@@ -15,7 +15,7 @@ from raysearch.policy import Policy
 from raysearch.results._frame import Measured, MethodMeasured, frame
 from raysearch.results._rows import table_of
 from raysearch.results._statistics import entropy_and_kl
-from raysearch.results._trials import COSTS
+from raysearch.trials import COSTS
 
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "kornia", "optuna")
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raysearch.results._trials import COSTS
+from raysearch.trials import COSTS
 
 PARAM_LIMIT = 6000  # MLflow 3: characters of a parameter's value
 TAG_LIMIT = 8000
