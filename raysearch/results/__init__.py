@@ -1,0 +1,1 @@
+"""What was measured, as a frame, a page, tables and pictures."""
