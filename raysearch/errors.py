@@ -60,6 +60,24 @@ class NonFiniteLossError(DivergedError):
         return type(self), (self.where, self.epoch, self.step)
 
 
+def not_installed(what: str, error: ModuleNotFoundError) -> RaysearchError:
+    """The error for something that needs a package of the `search` extra, which is missing.
+
+    Args:
+        what: what cannot be done, as the subject of a sentence.
+        error: of the import.
+
+    Raises:
+        ModuleNotFoundError: `error` itself, if raysearch's own parts are what is missing.
+    """
+    if error.name is None or error.name.partition(".")[0] == "raysearch":
+        raise error
+    return RaysearchError(
+        f"{what} needs {error.name}, which is not installed: "
+        'pip install "raysearch[search]" brings all that searches need'
+    )
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> RaysearchError:
     """The error for a name that is not one of `known`, with the nearest ones named.
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from raysearch.errors import not_installed
 from raysearch.files import write_whole
-from raysearch.policy._draw import draw_policy
 
 Json = dict[str, Any]
 
@@ -89,7 +89,7 @@ class Policy(ABC):
     @classmethod
     @abstractmethod
     def from_body(cls, body: Mapping[str, Any]) -> Policy:
-        """The policy from its own, schema-checked part of a JSON document."""
+        """The policy from its own, checked part of a JSON document."""
 
     @classmethod
     def merge(cls, policies: Sequence[Policy]) -> Policy:
@@ -130,7 +130,16 @@ class Policy(ABC):
 
         Each operation's share of all applications as bars, each continuous parameter's mean and
         standard deviation; as lines over the training for a policy that changes.
+
+        Raises:
+            RaysearchError: matplotlib, which the extra `search` brings, is not installed.
+            OSError: the folder does not exist or cannot be written.
         """
+        try:
+            from raysearch.results._policy_drawing import draw_policy
+        except ModuleNotFoundError as error:
+            raise not_installed("drawing a policy", error) from None
+
         starts = self.moments()
         points = [self.at(start) for start in starts]
         draw_policy(

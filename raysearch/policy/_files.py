@@ -1,20 +1,27 @@
-"""Policies as files: JSON under a versioned schema, refused with one line when it is wrong."""
+"""Policies as files: JSON of a known version, refused with one line when it is wrong."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
-
-from jsonschema import Draft202012Validator, ValidationError, validators
 
 from raysearch.errors import RaysearchError, unknown
 from raysearch.files import check_regular
 from raysearch.policy._base import FORMAT, VERSION, Json, Policy
 from raysearch.policy._candidates import MAX_MAGNITUDE, Candidates
+from raysearch.policy._checks import (
+    Check,
+    any_object,
+    list_of,
+    number,
+    object_of,
+    one_of,
+    text,
+    whole_number,
+)
 from raysearch.policy._compound import Compound
 from raysearch.policy._mixture import Mixture
 from raysearch.policy._pairs import MAX_ELEMENTS, Pairs
@@ -41,100 +48,63 @@ _CLASSES: tuple[type[Policy], ...] = (
 )
 KINDS: dict[str, type[Policy]] = {cls.kind: cls for cls in _CLASSES}
 
-_UNIT = {"type": "number", "minimum": 0, "maximum": 1}
-_NAME = {"type": "string", "maxLength": 64}
-_COUNT = {"type": "integer", "minimum": 1, "maximum": 16}
-_RANGES = {"enum": ["autoaugment", "wide"]}
+_UNIT, _POSITIVE = number(0, 1), number(0)
+_NAME = text(64)
+_COUNT = whole_number(1, 16)
+_RANGES = one_of("autoaugment", "wide")
+_ANY = MAX_VALUES  # no limit but that of the file
 
-
-def _object(**properties: Any) -> Json:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _list(items: Json, most: int) -> Json:
-    return {"type": "array", "minItems": 1, "maxItems": most, "items": items}
-
-
-SCHEMAS: dict[str, Json] = {
-    SubPolicies.kind: _object(
+BODIES: dict[str, Check] = {
+    SubPolicies.kind: object_of(
         ranges=_RANGES,
-        sub_policies={
-            "type": "array",
-            "minItems": 1,
-            "items": _object(
-                weight={"type": "number", "minimum": 0},
-                operations={
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": 16,
-                    "items": _object(name=_NAME, probability=_UNIT, magnitude=_UNIT),
-                },
+        sub_policies=list_of(
+            object_of(
+                weight=_POSITIVE,
+                operations=list_of(
+                    object_of(name=_NAME, probability=_UNIT, magnitude=_UNIT), least=1, most=16
+                ),
             ),
-        },
-    ),
-    RandomOperations.kind: _object(
-        ranges=_RANGES,
-        operations={"type": "array", "minItems": 1, "items": _NAME},
-        count=_COUNT,
-        magnitude=_object(
-            low=_UNIT, high=_UNIT, levels={"type": "integer", "minimum": 1, "maximum": 1_000_000}
+            least=1,
+            most=_ANY,
         ),
     ),
-    Candidates.kind: _object(
+    RandomOperations.kind: object_of(
+        ranges=_RANGES,
+        operations=list_of(_NAME, least=1, most=_ANY),
+        count=_COUNT,
+        magnitude=object_of(low=_UNIT, high=_UNIT, levels=whole_number(1, 1_000_000)),
+    ),
+    Candidates.kind: object_of(
         ranges=_RANGES,
         augment=_UNIT,
         count=_COUNT,
-        operations=_list(_NAME, 10_000),
-        magnitudes=_list({"type": "number", "minimum": 0, "maximum": MAX_MAGNITUDE}, 10_000),
-        probabilities=_list({"type": "number", "minimum": 0}, 10_000),
+        operations=list_of(_NAME, least=1, most=10_000),
+        magnitudes=list_of(number(0, MAX_MAGNITUDE), least=1, most=10_000),
+        probabilities=list_of(_POSITIVE, least=1, most=10_000),
     ),
-    Pairs.kind: _object(
+    Pairs.kind: object_of(
         ranges=_RANGES,
-        operations=_list(_NAME, MAX_ELEMENTS),
-        magnitudes=_list(_UNIT, MAX_ELEMENTS),
-        probabilities=_list(_list({"type": "number", "minimum": 0}, MAX_ELEMENTS), MAX_ELEMENTS),
+        operations=list_of(_NAME, least=1, most=MAX_ELEMENTS),
+        magnitudes=list_of(_UNIT, least=1, most=MAX_ELEMENTS),
+        probabilities=list_of(
+            list_of(_POSITIVE, least=1, most=MAX_ELEMENTS), least=1, most=MAX_ELEMENTS
+        ),
     ),
-    RandomOrder.kind: _object(
+    RandomOrder.kind: object_of(
         ranges=_RANGES,
-        counts={**_list({"type": "number", "minimum": 0}, 17), "minItems": 2},
-        operations=_list(_NAME, 256),
-        probabilities=_list(_UNIT, 256),
-        magnitudes=_list(_UNIT, 256),
+        counts=list_of(_POSITIVE, least=2, most=17),
+        operations=list_of(_NAME, least=1, most=256),
+        probabilities=list_of(_UNIT, least=1, most=256),
+        magnitudes=list_of(_UNIT, least=1, most=256),
     ),
-    Transformations.kind: _object(
-        names=_list(_NAME, 16),
-        draws={"type": "array", "minItems": 1, "maxItems": 1_000_000},  # see its `from_body`
+    Transformations.kind: object_of(
+        names=list_of(_NAME, least=1, most=16),
+        draws=list_of(None, least=1, most=1_000_000),  # whose rows its `from_body` checks
     ),
-    Schedule.kind: _object(phases=_list({"type": "object"}, 10_000)),
-    Mixture.kind: _object(members=_list({"type": "object"}, 1_000)),
+    Schedule.kind: object_of(phases=list_of(any_object, least=1, most=10_000)),
+    Mixture.kind: object_of(members=list_of(any_object, least=1, most=1_000)),
 }
-
-
-def _items(
-    validator: Draft202012Validator, items: Json, instance: Any, schema: Json
-) -> Iterator[ValidationError]:
-    """JSON Schema's `items`, fifty times as fast for numbers, of which there may be millions."""
-    if items.get("type") != "number" or not isinstance(instance, list):
-        yield from Draft202012Validator.VALIDATORS["items"](validator, items, instance, schema)
-        return
-    low, high = items.get("minimum", -math.inf), items.get("maximum", math.inf)
-    for index, value in enumerate(instance):
-        if type(value) not in (int, float) or not low <= value <= high:
-            yield from validator.descend(value, items, path=index)
-
-
-_Validator = validators.extend(
-    Draft202012Validator,
-    {"items": _items},
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, value: type(value) is int
-    ),
-)
+"""What the JSON of each kind must be, apart from format, version and kind."""
 
 
 def from_json(document: Any, where: str = "policy") -> Policy:
@@ -173,10 +143,7 @@ def _read(document: Json, kinds: Collection[str]) -> Policy:
         raise unknown("policy kind", str(kind), kinds)
     cls = KINDS[kind]
     body = {k: v for k, v in document.items() if k != "kind"}
-    error = next(_Validator(SCHEMAS[kind]).iter_errors(body), None)
-    if error is not None:
-        place = error.json_path.removeprefix("$").removeprefix(".") or "document"
-        raise RaysearchError(f"{place}: {error.message[:200]}")
+    BODIES[kind](body)
     if issubclass(cls, Compound):
         inner = [kind for kind in kinds if kind not in cls.excluded]
         body = {cls.key: [_part(cls.key, i, one, inner) for i, one in enumerate(body[cls.key])]}
@@ -202,12 +169,12 @@ def read_policy(path: str | os.PathLike[str]) -> Policy:
         check_regular(path)
         if path.stat().st_size > MAX_BYTES:
             raise RaysearchError(f"{path}: larger than {MAX_BYTES >> 20} MiB; not a policy")
-        text = path.read_text(encoding="utf-8")
-        if text.count("{") > MAX_OBJECTS or text.count(",") + text.count("[") > MAX_VALUES:
+        content = path.read_text(encoding="utf-8")
+        if content.count("{") > MAX_OBJECTS or content.count(",") + content.count("[") > MAX_VALUES:
             raise RaysearchError(
                 f"{path}: more than {MAX_OBJECTS:,} objects or {MAX_VALUES:,} values; not a policy"
             )
-        document = json.loads(text, parse_constant=_refuse_constant)
+        document = json.loads(content, parse_constant=_refuse_constant)
     except OSError as error:
         raise RaysearchError(f"{path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from raysearch.errors import unknown
+from raysearch.ops import _continuous
 from raysearch.policy._base import Json, Policy, source
 
 MAX_PARAMETER = 1e6  # beyond which float32 places in an image mean nothing
@@ -34,12 +35,10 @@ class Transformations(Policy):
     kind: ClassVar[str] = "transformations"
 
     def __init__(self, names: Sequence[str], draws: Tensor) -> None:
-        from raysearch.ops import differentiable  # Kornia takes a second to import
-
         self.names = tuple(names)
         for name in self.names:
-            if name not in differentiable.PARAMETERS:
-                raise unknown("parameter", name, differentiable.PARAMETERS)
+            if name not in _continuous.PARAMETERS:
+                raise unknown("parameter", name, _continuous.PARAMETERS)
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"names must be at least one and different, got {list(self.names)}")
         if draws.ndim != 2 or not len(draws) or draws.shape[1] != len(self.names):
@@ -66,11 +65,9 @@ class Transformations(Policy):
         self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
     ) -> Tensor:
         """Transform each image with one of the N sets; see `Policy.__call__`."""
-        from raysearch.ops import differentiable
-
         device = source(generator)
         row = torch.randint(len(self), (len(images),), device=device, generator=generator)
-        colour = [name for name in differentiable.COLOUR if name in self.names]
+        colour = [name for name in _continuous.COLOUR if name in self.names]
         order = torch.randperm(len(colour), device=device, generator=generator).tolist()
         if not len(images):
             return images.clone()
@@ -78,7 +75,7 @@ class Transformations(Policy):
         levels = images.to(torch.float32)
         if not images.is_floating_point():
             levels = levels / 255
-        result = differentiable.transform(
+        result = _continuous.transform(
             levels,
             dict(zip(self.names, drawn.unbind(1), strict=True)),
             [colour[i] for i in order],
@@ -89,11 +86,9 @@ class Transformations(Policy):
 
     def parameters(self) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation of each, and of the rotation in degrees that they make."""
-        from raysearch.ops import differentiable
-
         values = dict(zip(self.names, self.draws.unbind(1), strict=True))
         if {"a11", "a12", "a21", "a22"} <= set(self.names):
-            values = {"rotation": differentiable.rotation(values), **values}
+            values = {"rotation": _continuous.rotation(values), **values}
         return {
             name: (float(value.mean()), float(value.std(correction=0)))
             for name, value in values.items()
