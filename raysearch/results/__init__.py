@@ -5,13 +5,13 @@ from __future__ import annotations
 from raysearch.results._display import Display
 from raysearch.results._frame import Measured, MethodMeasured, frame, history
 from raysearch.results._join import check_alike, check_measured, join, leaves
-from raysearch.results._metric import Metric
 from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._summary import summarise
 from raysearch.results._table import show
-from raysearch.trials import COSTS, TrialInfo, TrialResult, Watcher
 from raysearch.results._write import pictures, policy_file, read, write, write_policies
 from raysearch.results.mlflow import Tracker, log_comparison, read_experiment
+from raysearch.tasks import Metric
+from raysearch.trials import COSTS, TrialInfo, TrialResult, Watcher
 
 __all__ = [
     "COSTS",

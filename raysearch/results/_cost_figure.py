@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from raysearch.results._figures import COLOURS, png
-from raysearch.results._metric import Metric
 from raysearch.results._statements import metric_of
 from raysearch.results._words import digits, heading, phrase, short
+from raysearch.tasks import Metric
 
 
 class Point(NamedTuple):

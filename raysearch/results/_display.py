@@ -14,10 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raysearch.results._metric import Metric
 from raysearch.results._progress import Progress, Running
-from raysearch.trials import TrialInfo
 from raysearch.results._words import duration, plural, short, with_unit
+from raysearch.tasks import Metric
+from raysearch.trials import TrialInfo
 
 MAX_ROWS = 8  # running trials shown at once
 PROGRESS_SECONDS = 10.0  # between two plain progress lines

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from raysearch.results._statements import metric_of, references
-from raysearch.trials import COSTS
 from raysearch.results._words import difference, heading, times, value
+from raysearch.trials import COSTS
 
 _TEX = str.maketrans(
     {

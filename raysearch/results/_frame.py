@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from raysearch.policy import Policy
-from raysearch.results._metric import Metric
+from raysearch.tasks import Metric
 from raysearch.trials import COSTS, TrialInfo, TrialResult
 
 TRIAL = ("trial", "method", "stage", "name", "policy", "seed", "search_seed", "epochs")

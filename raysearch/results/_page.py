@@ -13,7 +13,6 @@ import jinja2
 
 from raysearch.policy import Policy, SubPolicies
 from raysearch.results._frame import Measured
-from raysearch.results._metric import Metric
 from raysearch.results._statements import (
     NOTHING,
     best,
@@ -38,6 +37,7 @@ from raysearch.results._words import (
     value,
     with_unit,
 )
+from raysearch.tasks import Metric
 
 SUB_POLICIES = 15  # listed at most
 WORDS = 90  # lines of a policy's description, shared by its members and phases

@@ -20,10 +20,10 @@ from typing import Any
 import pandas as pd
 
 from raysearch.results._frame import Measured, frame
-from raysearch.results._metric import Metric
 from raysearch.results._statistics import mean_and_std, paired_difference
-from raysearch.trials import COSTS
 from raysearch.results._words import BASELINES, JOINT, label, network_name
+from raysearch.tasks import Metric
+from raysearch.trials import COSTS
 
 ARITHMETIC, TIME = "epoch_equivalents", "device_seconds"
 PLAIN = ("none", "predefined")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from raysearch.results._metric import Metric
 from raysearch.results._words import (
     LEARNED,
     difference,
@@ -19,6 +18,7 @@ from raysearch.results._words import (
     times,
     with_unit,
 )
+from raysearch.tasks import Metric
 
 GUESSING = 3.0  # standard errors from guessing, from which something has been learned
 REFERENCES = ("none", "predefined", "trivial_augment")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from raysearch.results._metric import Metric
+from raysearch.tasks import Metric
 
 BASELINES = (
     "none",

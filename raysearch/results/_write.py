@@ -22,10 +22,10 @@ from raysearch.results._frame import (
     parquet,
     trials_of,
 )
-from raysearch.results._metric import Metric
 from raysearch.results._page import page
 from raysearch.results._statements import asked
 from raysearch.results._summary import summarise
+from raysearch.tasks import Metric
 
 PAGE = "report.html"
 SUMMARY = "summary.json"

@@ -10,7 +10,6 @@ from typing import Any
 
 from raysearch import __version__
 from raysearch.errors import RaysearchError
-from raysearch.trials import TrialInfo, TrialResult
 from raysearch.results._write import policy_file
 from raysearch.results.mlflow._fields import SEARCH_COSTS, entity_key, search_costs, summary_metrics
 from raysearch.results.mlflow._store import Store, attach, describe_location, reason
@@ -21,6 +20,7 @@ from raysearch.results.mlflow._writer import (
     find_children,
     milliseconds,
 )
+from raysearch.trials import TrialInfo, TrialResult
 
 CHOICES = ("method.name", "data.name", "model.name")
 DRAIN_SECONDS = 10.0
