@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ TIMING_SECONDS = 2.0  # that timing plain steps may take
 COUNT_SECONDS = 1.0  # that a plain step on two images may take, for a method's step to be counted
 FLOPS = 2e10  # a second, of one CPU thread; what is too large to be timed is judged by it
 LARGEST = 10**8  # parameters of a network that is built for timing
+REPEATS = 3  # steps timed with whole batches
 FEW = 4  # images of the data set on which a step is counted
 
 
@@ -50,8 +52,10 @@ def plain_cost(setup: Setup, batch_size: int) -> Plain:
         RaysearchError: the network does not take such images.
     """
     flops = plain_step_flops(setup, 2)
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in setup.build_model().parameters())
+    meta = torch.device("meta")
+    with meta:
+        network = replace(setup, device=meta).build_model()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > LARGEST:
         return Plain(flops / 2 / FLOPS, parameters)
     smaller, scale = _affordable(setup, flops)
@@ -85,17 +89,19 @@ def _time(setup: Setup, batch_size: int) -> float:
     model, policy = setup.build_model().train(), trivial_augment()
     channels, size = setup.dataset.channels, setup.dataset.size
     end = time.perf_counter() + TIMING_SECONDS
-    batch, each = 2, 0.0
-    while True:
+    batch, each, repeats = min(2, batch_size), math.inf, REPEATS
+    while repeats:
         images = torch.randint(0, 256, (batch, channels, *size), dtype=torch.uint8)
         start = time.perf_counter()
         _step(setup, model, setup.augment(images, policy, True, setup.generators(0)))
         now = time.perf_counter()
-        each = (now - start) / batch if not each else min(each, (now - start) / batch)
-        larger = min(batch * 2, batch_size)
-        if now + 3 * larger * each > end or batch == larger:
-            return each
-        batch = larger
+        each = min(each, (now - start) / batch)
+        if batch == batch_size:
+            repeats -= 1
+        batch = min(2 * batch, batch_size)
+        if now + 2 * batch * each > end:
+            break
+    return each
 
 
 def _step(setup: Setup, model: torch.nn.Module, images: Tensor) -> None:

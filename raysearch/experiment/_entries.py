@@ -229,7 +229,7 @@ def places_of(part: Part, capacity: Capacity) -> dict[str, Place]:
         "evaluation": settings.evaluation,
     }
     return {
-        stage: Place(*trial_share(stage, capacity, group.cpus_per_trial, group.gpus_per_trial))
+        stage: trial_share(stage, capacity, group.cpus_per_trial, group.gpus_per_trial)
         for stage, group in groups.items()
         if group is not None
     }
