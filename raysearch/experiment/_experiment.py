@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,9 @@ def read_experiment(path: Path) -> Experiment:
     return Experiment(found, compared)
 
 
-def check_same(path: Path, before: Experiment, now: Experiment) -> None:
+def check_same(
+    path: Path, before: Experiment, now: Experiment, anew: Collection[str] = ()
+) -> None:
     """An experiment that is continued has the settings with which it began.
 
     Methods may have been added.
@@ -155,6 +157,7 @@ def check_same(path: Path, before: Experiment, now: Experiment) -> None:
     Args:
         path: its folder.
         before, now: its settings, and those asked for.
+        anew: methods that may begin anew, with settings of their own that are others.
 
     Raises:
         RaysearchError: it has others.
@@ -163,7 +166,7 @@ def check_same(path: Path, before: Experiment, now: Experiment) -> None:
 
     for name, asked in now.methods.items():
         began = before.methods.get(name, next(iter(before.methods.values())))
-        own = () if name in before.methods else OWN
+        own = () if name in before.methods and name not in anew else OWN
         searched = asked.settings.method.name not in methods.FIXED
         free = (*MAY_CHANGE, *own, *(() if searched else SEARCH))
         first, second = dict(leaves(began.values)), dict(leaves(asked.values))

@@ -60,6 +60,11 @@ class Folder:
         return [name for name, status in self._methods.items() if status == "complete"]
 
     @property
+    def failed(self) -> list[str]:
+        """The methods that could not go on."""
+        return [name for name, status in self._methods.items() if status == "failed"]
+
+    @property
     def log(self) -> Path:
         """The log file."""
         return self.path / LOG
@@ -139,6 +144,15 @@ class Folder:
             self._written = now
             with contextlib.suppress(OSError):  # not worth a trial
                 self.save()
+
+    def forget_method(self, method: str) -> None:
+        """Let a method begin anew."""
+        kept = self.state.setdefault("parallel", {})
+        kept.pop(method, None)
+        for kind in ("search", "evaluation"):
+            for name in (f"{method}", f"{method}-method"):  # see `TrialInfo.id`
+                for path in self.trials.glob(f"{kind}-{name}-seed-*"):
+                    shutil.rmtree(path, ignore_errors=True)
 
     def forget_trials(self, entries: Iterable[str] | None = None) -> None:
         """Remove what the engine needed to go on.

@@ -55,8 +55,8 @@ class LeftOutError(RaysearchError):
     def __init__(self, failed: Mapping[str, RaysearchError], folder: Folder) -> None:
         whose = "; ".join(f"{method}: {error}" for method, error in failed.items())
         super().__init__(
-            f"left out of {folder.path}: {whose}; the same command tries again, and other settings "
-            "of these methods need another name="
+            f"left out of {folder.path}: {whose}; the same command tries again, with the same "
+            "settings of these methods or with others"
         )
         self.expected = all(getattr(error, "expected", True) for error in failed.values())
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raysearch import results
 from raysearch.engine import Interrupted, Wish, local_capacity
 from raysearch.errors import RaysearchError
-from raysearch.experiment._experiment import Experiment, check_same
+from raysearch.experiment._compose import Configuration
+from raysearch.experiment._experiment import OWN, Experiment, check_same
 from raysearch.experiment._folder import (
     CONFIG,
     Folder,
@@ -96,7 +97,11 @@ def earlier(experiment: Experiment) -> Folder | None:
         before = folder.experiment
         if not before.compared:
             raise RaysearchError(f"{path} is a run, not a comparison: choose another name=")
-        check_same(path, before, experiment)
+        check_same(path, before, experiment, anew=folder.failed)
+        for name in folder.failed:
+            asked_for = experiment.methods.get(name)
+            if asked_for is not None and _own(asked_for) != _own(before.methods[name]):
+                folder.forget_method(name)
         kept = {name: each for name, each in before.methods.items() if name in folder.complete}
         chosen = {group: before.values[group] for group in ("model", "data")}
         asked = experiment.changed(**chosen)
@@ -107,6 +112,10 @@ def earlier(experiment: Experiment) -> Folder | None:
         folder.release()
         raise
     return folder
+
+
+def _own(configuration: Configuration) -> dict[str, Any]:
+    return {key: configuration.values.get(key) for key in OWN}
 
 
 def begin(
