@@ -44,6 +44,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["seeds=[1,1]"], "seeds=[1, 1]: names a seed twice"),
         (["method.lr=fast"], "method.lr=fast: should be a number"),
         (["method.temperature=-1"], "method.temperature=-1"),
+        (["finetune.epochs=2"], "only method=aws has a finetune group"),
+        (["metric=accuracy"], "metric=accuracy: should be"),
+        (["metric=map"], "map"),
+        (["task=detection"], "task=detection: should be"),
         (["method=dada,dada_paper"], "one value per run"),
         (["search.epochs"], "cannot read 'search.epochs': expected KEY=VALUE"),
         (["name=a/b"], "name='a/b'"),
@@ -113,6 +117,16 @@ def test_a_name_that_is_taken(folder: Path, capfd: pytest.CaptureFixture[str]) -
     assert "mine exists already" in capfd.readouterr().err
 
 
+def test_a_run_of_an_earlier_layout(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    old = folder / "runs" / "old"
+    old.mkdir(parents=True)
+    (old / "config.yaml").write_text("name: old\nmethod: {name: dada}\n")
+    assert main(["--resume", "old"]) == 2
+    err = capfd.readouterr().err
+    assert "runs/old was made by an earlier version, which alone can continue it" in err
+    assert err.count("\n") == 1
+
+
 def test_no_space_left(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,12 +152,12 @@ def test_the_exit_code_of_the_process(cli: CommandLine) -> None:
 def test_interrupted_before_anything_was_computed(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import raysearch.cli._execute as execute
+    from raysearch import engine
 
     def stop(*arguments: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(execute, "cluster", stop)
+    monkeypatch.setattr(engine, "cluster", stop)
     assert main(["tracking=none"]) == 130
     assert capfd.readouterr().err == "interrupted before anything was computed\n"
     assert not list(folder.iterdir())

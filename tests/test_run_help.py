@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, descendants
 
 from raysearch import __version__
-from raysearch.cli._compose import choices, compose, config_dir
-from raysearch.cli._execute import cautions
 from raysearch.cli._main import main
-from raysearch.cli._plan import make_plan
+from raysearch.experiment._compose import choices, compose, config_dir
+from raysearch.experiment._describe import cautions
+from raysearch.experiment._experiment import compose_run
+from raysearch.experiment._plan import make_plan
 
 
 @pytest.fixture
@@ -56,6 +58,18 @@ def test_dry_run_says_what_would_happen_and_starts_nothing(
     assert not [command for _, command in descendants(os.getpid()) if "raylet" in command]
 
 
+def test_a_dry_run_of_much_takes_seconds(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    big = ["data=digits", "data.size=224", "model=resnet50", "data.limit=null"]
+    began = time.monotonic()
+    assert main([*big, "--dry-run", "--num-cpus", "2", "device=cpu"]) == 0
+    assert time.monotonic() - began < 20  # ten, and reading the data, on a busy machine
+    out = capfd.readouterr().out
+    assert "this takes about" in out
+    assert "data.size=112 would take about a quarter of it" in out
+
+
 def test_logical_gpus_are_packed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     packed = ["search.gpus_per_trial=0.25", "evaluation.gpus_per_trial=0.25", "seeds=32"]
     flags = ["--dry-run", "--num-gpus", "8", "--num-cpus", "2"]
@@ -93,7 +107,7 @@ def test_the_command_line_starts_without_pytorch(module: str) -> None:
 
 @pytest.mark.parametrize(("limit", "warned"), [(99, True), (100, False)])
 def test_trainings_of_a_step_an_epoch_are_warned_of(limit: int, warned: bool) -> None:
-    plan = make_plan(compose([f"data.limit={limit}", "evaluation.batch_size=50"]))
+    plan = make_plan(compose_run([f"data.limit={limit}", "evaluation.batch_size=50"]))
     said = cautions(plan)
     assert bool(said) == warned
     assert all("an epoch of 99 images is one step" in line for line in said)

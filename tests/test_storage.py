@@ -17,11 +17,13 @@ import fsspec
 import pytest
 from conftest import SMALL
 
-from raysearch.cli import _execute, _storage
 from raysearch.cli._main import main
-from raysearch.cli._storage import Storage
+from raysearch.engine._cluster import JOB
 from raysearch.errors import RaysearchError
-from raysearch.tune._cluster import JOB
+from raysearch.experiment import _run, _storage
+from raysearch.experiment._experiment import compose_run
+from raysearch.experiment._folder import Folder, create
+from raysearch.experiment._storage import Storage
 
 RUN = [*SMALL, "method=predefined", "evaluation.policies=[predefined]", "evaluation.seeds=1"]
 RUN = [*RUN, "evaluation.epochs=1", "name=mine", "--num-cpus", "1", "device=cpu"]
@@ -91,7 +93,7 @@ def test_a_file_is_whole_or_not_there(
     def full(source: str, target: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", target)
 
-    monkeypatch.setattr("raysearch.files.os.replace", full)
+    monkeypatch.setattr(_storage.os, "replace", full)
     with pytest.raises(
         RaysearchError, match=r"cannot be written: No space left on device \(.*mine"
     ):
@@ -129,14 +131,13 @@ def test_a_whole_run(folder: Path, memory: Any, capfd: pytest.CaptureFixture[str
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs compute something, and fail."""
 
-    def fail(run: _execute.Run, *rest: object) -> None:
-        run.folder.begin_stage("evaluation")
-        run.folder.end_stage()
-        (run.folder.trials / "evaluation" / "checkpoint_0").mkdir(parents=True)
-        (run.folder.trials / "evaluation" / "checkpoint_0" / "state.pt").touch()
+    def fail(plan: object, folder: Folder, *rest: object) -> None:
+        folder.count(1.0, ["evaluation"], [])
+        (folder.trials / "evaluation" / "checkpoint_0").mkdir(parents=True)
+        (folder.trials / "evaluation" / "checkpoint_0" / "state.pt").touch()
         raise RuntimeError("no report today")
 
-    monkeypatch.setattr(_execute, "_stages", fail)
+    monkeypatch.setattr(_run, "_compute", fail)
 
 
 @pytest.mark.usefixtures("failing")
@@ -238,12 +239,9 @@ def test_a_jobs_results_must_not_go_with_it(
 
 
 def test_names_differ_where_others_write_too(folder: Path) -> None:
-    from raysearch.cli._compose import compose
-    from raysearch.cli._folder import create
-
     names = set()
     for place in ("a", "b"):
-        run = create(compose(["storage=memory://results", f"runs_dir={place}"]))
+        run = create(compose_run(["storage=memory://results", f"runs_dir={place}"]))
         names.add(run.path.name)
         run.release()
     assert len(names) == 2

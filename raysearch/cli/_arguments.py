@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from raysearch import __version__
-from raysearch.cli._compose import choices
 from raysearch.errors import RaysearchError
+from raysearch.experiment._compose import choices
 
 DESCRIPTION = """\
 Learns a data-augmentation policy for labelled images, proves what it is worth, and writes

@@ -1,38 +1,27 @@
-"""`python -m raysearch.compare`: several methods in one Ray run, and runs that there are."""
+"""The command line of `raysearch.compare`: several methods, and experiments that there are."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from raysearch.cli._arguments import COMPARE, Arguments, parse
-from raysearch.cli._comparison import (
-    Asked,
-    check_comparable,
-    check_same,
-    existing,
-    name_uniquely,
-    read_settings,
-    read_summary,
-    tracked,
-)
-from raysearch.cli._compose import Configuration, load
-from raysearch.cli._folder import CONFIG, LOCK, check_unchanged, is_complete, lock
 from raysearch.cli._main import check_reachable, guarded, wished
-from raysearch.cli._storage import check_storage, copied, warning
 from raysearch.errors import RaysearchError
+from raysearch.experiment._compose import compose
+from raysearch.experiment._experiment import Experiment, compose_experiment
+from raysearch.experiment._storage import AGAIN, check_storage, copy_results
 
 if TYPE_CHECKING:
-    from raysearch.cli._pool import Member
-    from raysearch.report.comparison import Entry
-    from raysearch.tune import Wish
+    from raysearch.experiment._folder import Folder
+    from raysearch.results import Measured
+
+OWN = ("methods", "runs", "experiment")  # settings of a comparison
+LISTS = ("methods", "runs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,202 +30,126 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(arguments: Arguments) -> None:
-    asked = read_settings(arguments.overrides)
-    others = [*existing(asked.runs), *tracked(asked)]
-    check_comparable(asked, others)
-    _check_ours(asked)
-    missing = _missing(asked)
-    if missing:
-        check_reachable(arguments)
-    if arguments.dry_run:
-        _describe(asked, missing, others, arguments)
+    given, lines = own_settings(arguments.overrides)
+    if not any(given.get(key) for key in OWN):
+        raise RaysearchError("name what to compare: methods=[none,dada], runs=[...] or experiment=")
+    methods = [str(name) for name in given.get("methods") or []]
+    experiment = compose_experiment(methods, lines) if methods else None
+    others = _others(given, experiment, lines)
+    if experiment is None:
+        _join(lines, others, arguments)
         return
-    check_storage(asked.common, resumed=asked.folder.exists())
-    if said := warning(asked.common):
-        print(said, file=sys.stderr)
-    stored = copied(
-        asked.common,
-        asked.folder,
-        lambda: _begun(asked),
-        say=print,
-        warn=lambda text: print(text, file=sys.stderr),
-        again="the same command copies again",
-    )
-    with _held(asked), stored:
-        failed = _compute(asked, missing, others, arguments) if missing else {}
-        if others or len(failed) < len(asked.members):
-            _present(asked, others, failed, arguments.quiet)
-    if failed:
-        raise LeftOutError(failed, asked.folder)
+    check_reachable(arguments)
+    from raysearch.experiment._session import earlier
 
-
-def _check_ours(asked: Asked) -> None:
-    """The folder is new or empty, or a comparison's.
-
-    Raises:
-        RaysearchError: it is a run's, or has files of somebody else's.
-    """
-    folder = asked.folder
-    if (folder / CONFIG).exists():
-        raise RaysearchError(f"{folder} is a run, not a comparison: choose another name=")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / LOCK).exists():
-        raise RaysearchError(f"{folder} exists and is no comparison: choose another name=")
-
-
-@contextmanager
-def _held(asked: Asked) -> Iterator[None]:
-    """The comparison's folder, alone; one that is new and holds nothing at the end is removed."""
-    new = not asked.folder.exists()
+    folder = earlier(experiment)
     try:
-        asked.folder.mkdir(parents=True, exist_ok=True)
-        held = lock(asked.folder)
-    except OSError as error:
-        raise RaysearchError(f"{asked.folder} cannot be written: {error.strerror}") from error
-    try:
-        yield
+        _carry_out(experiment, folder, others, arguments)
     finally:
-        os.close(held)
-        if new and not _begun(asked) and not (asked.folder / "comparison.json").exists():
-            shutil.rmtree(asked.folder, ignore_errors=True)
+        if folder is not None:
+            folder.release()
 
 
-def _begun(asked: Asked) -> bool:
-    """Whether there is a run in the comparison's folder."""
-    return any(asked.folder.glob(f"*/{CONFIG}"))
-
-
-def _missing(asked: Asked) -> dict[str, Configuration]:
-    """The configurations of the runs that have not finished, by their methods.
-
-    Raises:
-        RaysearchError: one was begun with other settings.
-    """
-    missing = {}
-    for method, configuration in asked.members.items():
-        folder = asked.folder / method
-        if (folder / CONFIG).is_file():
-            check_same(folder, load(folder / CONFIG), configuration)
-        if not is_complete(folder):
-            missing[method] = configuration
-    return missing
-
-
-def _compute(
-    asked: Asked,
-    missing: dict[str, Configuration],
-    others: Sequence[Entry],
+def _carry_out(
+    experiment: Experiment,
+    folder: Folder | None,
+    others: Sequence[Measured],
     arguments: Arguments,
-) -> Mapping[str, RaysearchError]:
-    """Run what is missing; why runs could not go on, by their methods."""
-    from raysearch.cli._members import compute
-    from raysearch.tune import Interrupted
+) -> None:
+    """Run the methods that have not been carried out; all go on one page."""
+    from raysearch.experiment._describe import describe
+    from raysearch.experiment._run import LeftOutError
+    from raysearch.experiment._session import begin, prepare
+
+    done = [] if folder is None else folder.complete
+    asked = experiment if folder is None else folder.experiment
+    if not arguments.dry_run:
+        check_storage(asked, resumed=folder is not None)
+        if folder is not None and set(asked.methods) <= set(done):
+            _again(folder, others, arguments)
+            return
+    wish = wished(arguments, asked.settings.device)
+    kept = None if folder is None else folder.path
+    plan, forecast = prepare(asked, wish, kept=kept, others=others)
+    if arguments.dry_run:
+        print(describe(plan, forecast, done))
+        return
+    folder, ended = begin(
+        plan, forecast, wish, folder=folder, quietly=arguments.quiet, others=others
+    )
+    if ended.failed:
+        raise LeftOutError(ended.failed, folder)
+
+
+def _again(folder: Folder, others: Sequence[Measured], arguments: Arguments) -> None:
+    """Nothing is left to run: show the page anew, with the others on it."""
+    from raysearch import results
+
+    found = results.read(folder.path)
+    _present([found, *others], found.name, folder.path, arguments.quiet)
+    copy_results(folder.experiment, folder.path, AGAIN)
+
+
+def _join(lines: Sequence[str], others: Sequence[Measured], arguments: Arguments) -> None:
+    """Put experiments that there are on one page; nothing is run."""
+    settings = compose(lines).settings
+    name = settings.name or "compare-runs"
+    path = Path(settings.runs_dir) / name
+    if arguments.dry_run:
+        print(f"# comparison {path} of {', '.join(other.name for other in others)}")
+        return
+    _present(others, name, path, arguments.quiet)
+
+
+def _present(found: Sequence[Measured], name: str, path: Path, quiet: bool) -> None:
+    from rich.console import Console
+
+    from raysearch import results
 
     try:
-        members, wish = _make_members(asked, missing, others, arguments)
-        return compute(asked.folder, members, wish, arguments.quiet)
-    except (Interrupted, KeyboardInterrupt) as error:
-        if not _begun(asked):
-            raise KeyboardInterrupt("interrupted before anything was computed") from error
-        raise KeyboardInterrupt(
-            f"stopped; {asked.folder} keeps what was done, the same command continues it"
-        ) from error
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RaysearchError(f"{path} cannot be written: {error.strerror}") from error
+    summary = results.write(path, results.join(name, str(path), found))
+    results.show(Console(), summary, quiet)
 
 
-def _make_members(
-    asked: Asked,
-    missing: dict[str, Configuration],
-    others: Sequence[Entry],
-    arguments: Arguments,
-) -> tuple[list[Member], Wish]:
-    """What is to be run, and on what.
+def _others(
+    given: dict[str, Any], experiment: Experiment | None, lines: Sequence[str]
+) -> list[Measured]:
+    """Experiments that there are: in folders, and in MLflow."""
+    if not given.get("runs") and given.get("experiment") is None:
+        return []
+    from raysearch import results
+
+    found = [results.read(Path(str(run))) for run in given.get("runs") or []]
+    if given.get("experiment") is not None:
+        settings = (compose(lines) if experiment is None else experiment).settings
+        found += results.read_experiment(settings.tracking.uri, given["experiment"])
+    return found
+
+
+def own_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The comparison's own settings, and the others.
 
     Raises:
-        RaysearchError: it cannot be, or others than these images are in runs that there are.
+        RaysearchError: one of them is not what it should be.
     """
-    from raysearch.cli._members import make_members
-    from raysearch.report.comparison import check_images
-
-    first = next(iter(missing.values()))
-    wish = wished(arguments, first.settings.device)
-    members = make_members(asked.folder, missing, wish)
-    data = members[0].plan.dataset
-    for method in asked.members:
-        check_unchanged(asked.folder / method, data)
-    now = {"images": data.counts, "classes": list(data.classes)}
-    for entry in others:
-        check_images(entry.name, entry.summary, members[0].name, now)
-    return members, wish
-
-
-def _describe(
-    asked: Asked,
-    missing: dict[str, Configuration],
-    others: Sequence[Entry],
-    arguments: Arguments,
-) -> None:
-    from raysearch.cli._members import describe
-
-    done = [method for method in asked.members if method not in missing]
-    print(f"# comparison {asked.folder}")
-    if done:
-        print(f"done: {', '.join(done)}")
-    if missing:
-        print(describe(_make_members(asked, missing, others, arguments)[0]))
-
-
-def _own(asked: Asked, methods: Collection[str]) -> list[Entry]:
-    """The comparison's own runs of some methods, which are complete, in the order asked for."""
-    from raysearch.report.comparison import Entry
-
-    folders = {method: asked.folder / method for method in asked.members if method in methods}
-    return [Entry(method, read_summary(folder), folder) for method, folder in folders.items()]
-
-
-class LeftOutError(RaysearchError):
-    """Methods could not go on, and the comparison is without them.
-
-    Attributes:
-        expected: whether the user can mend all of it; see `TrialError`.
-    """
-
-    def __init__(self, failed: Mapping[str, RaysearchError], folder: Path) -> None:
-        whose = "; ".join(f"{method}: {error}" for method, error in failed.items())
-        places = " and ".join(str(folder / method) for method in failed)
-        super().__init__(
-            f"not in the comparison: {whose}; the same command tries again, and with other "
-            f"settings once you have removed {places}"
-        )
-        self.expected = all(getattr(error, "expected", True) for error in failed.values())
-
-
-def _present(
-    asked: Asked, others: Sequence[Entry], failed: Mapping[str, RaysearchError], quiet: bool
-) -> None:
-    """Put all runs that are complete on one page and show the table."""
-    from raysearch.report.comparison import (
-        compare,
-        comparison_lines,
-        comparison_table,
-        write_comparison,
-    )
-    from raysearch.tracking import log_comparison
-
-    own = _own(asked, asked.members.keys() - failed.keys())
-    reasons = {method: getattr(error, "reason", str(error)) for method, error in failed.items()}
-    comparison = compare(asked.name, name_uniquely([*own, *others]), reasons)
-    files = write_comparison(asked.folder, comparison)
-    console, view = Console(), None
-    tracking = asked.common.settings.tracking
-    if tracking.enabled:
-        view = log_comparison(
-            comparison,
-            files,
-            tracking.uri,
-            warn=lambda text: console.print(text, style="yellow"),
-        )
-    shown = [str(file) for file in files]
-    if quiet:
-        for line in comparison_lines(comparison, shown):
-            console.print(line, soft_wrap=True, highlight=False)
-    else:
-        console.print(comparison_table(comparison, shown, view))
+    given: dict[str, Any] = {}
+    rest = []
+    for line in overrides:
+        key = line.partition("=")[0]
+        if key not in OWN:
+            rest.append(line)
+            continue
+        try:
+            value = OverridesParser.create().parse_override(line).value()
+        except HydraException:
+            value = None
+        if key in LISTS and not isinstance(value, list):
+            raise RaysearchError(f"{line}: expected a list, for example {key}=[a,b]")
+        value = str(value) if key not in LISTS and type(value) is int else value
+        if key not in LISTS and not isinstance(value, str):
+            raise RaysearchError(f"{line}: expected a name")
+        given[key] = value
+    return given, rest

@@ -1,4 +1,4 @@
-"""From the command line to an exit code."""
+"""From the command line of `raysearch.run` to an exit code."""
 
 from __future__ import annotations
 
@@ -11,20 +11,15 @@ from typing import TYPE_CHECKING
 
 from raysearch.cli._address import check_address
 from raysearch.cli._arguments import Arguments, parse
-from raysearch.cli._compose import compose
-from raysearch.cli._folder import check_free, create, resume
-from raysearch.cli._signals import (
-    ending_in_peace,
-    handlers_kept,
-    stop_on_sigterm,
-    was_terminated,
-)
-from raysearch.cli._storage import check_storage, copy_results
 from raysearch.errors import RaysearchError
+from raysearch.experiment._compose import compose
+from raysearch.experiment._experiment import compose_run
+from raysearch.experiment._folder import Folder, check_free, resume
+from raysearch.experiment._signals import handlers_kept, stop_on_signal, was_terminated
+from raysearch.experiment._storage import check_storage, copy_results
 
 if TYPE_CHECKING:
-    from raysearch.cli._execute import Run
-    from raysearch.tune import Wish
+    from raysearch.engine import Wish
 
 OK, UNEXPECTED, MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -49,8 +44,7 @@ def guarded(arguments: Sequence[str] | None, work: Callable[[], None]) -> int:
 def _guarded(arguments: Sequence[str] | None, work: Callable[[], None]) -> int:
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     try:
-        with ending_in_peace():
-            stop_on_sigterm()
+        with stop_on_signal():
             work()
     except SystemExit as done:  # --help, --version
         return done.code if isinstance(done.code, int) else OK
@@ -79,79 +73,50 @@ def _run(arguments: Arguments) -> None:
     if arguments.resume is not None:
         _resume(arguments)
         return
-    configuration = compose(arguments.overrides)
+    experiment = compose_run(arguments.overrides)
     if not arguments.dry_run:
-        check_free(configuration)
-        check_storage(configuration)
+        check_free(experiment)
+        check_storage(experiment)
     check_reachable(arguments)
-    from raysearch.cli._plan import make_plan, place_trials
-    from raysearch.cli._rehearse import rehearse
-    from raysearch.tune import local_capacity
+    from raysearch.experiment._describe import describe
+    from raysearch.experiment._session import begin, prepare
 
-    wish = wished(arguments, configuration.settings.device)
-    places = None if wish.address else place_trials(configuration, local_capacity(wish))
-    plan = make_plan(configuration)
-    needed = rehearse(plan, places)
+    wish = wished(arguments, experiment.settings.device)
+    plan, forecast = prepare(experiment, wish)
     if arguments.dry_run:
-        from raysearch.cli._dry_run import describe
-
-        print(describe(plan, places))
+        print(describe(plan, forecast))
         return
-    from raysearch.cli._execute import Run
-
-    folder = create(configuration)
-    try:
-        _execute(Run(folder, plan, wish, needed, arguments.quiet))
-    finally:
-        if not folder.begun:
-            folder.discard()
-        folder.release()
+    begin(plan, forecast, wish, quietly=arguments.quiet)
 
 
 def _resume(arguments: Arguments) -> None:
     assert arguments.resume is not None
     folder = resume(arguments.resume, _runs_dir(arguments))
-    check_storage(folder.configuration, resumed=True)
-    if folder.state.get("status") == "complete":
-        stored = copy_results(folder.configuration, folder.path)  # which may not have worked
-        place = stored or folder.path
-        print(f"run {folder.path} is complete: see {place}/report.html")
-        return
-    from raysearch.cli._execute import Run
-    from raysearch.cli._plan import make_plan, place_trials
-    from raysearch.cli._rehearse import rehearse
-    from raysearch.tune import local_capacity
-
-    check_reachable(arguments)
-    configuration = folder.configuration
-    wish = wished(arguments, folder.state.get("device", configuration.settings.device))
-    places = None if wish.address else place_trials(configuration, local_capacity(wish))
-    plan = make_plan(configuration, folder.path)
     try:
-        _execute(Run(folder, plan, wish, rehearse(plan, places), arguments.quiet))
+        _go_on(folder, arguments)
     finally:
         folder.release()
 
 
-def _execute(run: Run) -> None:
-    """Run, and say how to continue when it was stopped."""
-    from raysearch.cli._execute import execute
-    from raysearch.tune import Interrupted
+def _go_on(folder: Folder, arguments: Arguments) -> None:
+    check_storage(folder.experiment, resumed=True)
+    if folder.state.get("status") == "complete":
+        stored = copy_results(folder.experiment, folder.path)  # which may not have worked
+        place = stored or folder.path
+        print(f"run {folder.path} is complete: see {place}/report.html")
+        return
+    from raysearch.experiment._session import begin, prepare
 
-    try:
-        execute(run)
-    except (Interrupted, KeyboardInterrupt) as error:
-        if not run.folder.begun:
-            raise KeyboardInterrupt("interrupted before anything was computed") from error
-        path = run.folder.path
-        raise KeyboardInterrupt(
-            f"stopped; {path} keeps what was done, --resume {path} continues it"
-        ) from error
+    check_reachable(arguments)
+    experiment = folder.experiment
+    wish = wished(arguments, folder.state.get("device", experiment.settings.device))
+    plan, forecast = prepare(experiment, wish, kept=folder.path)
+    begin(plan, forecast, wish, folder=folder, quietly=arguments.quiet)
 
 
 def wished(arguments: Arguments, device: str) -> Wish:
     """What of the machine or cluster to use."""
-    from raysearch.tune import Wish
+    from raysearch.engine import Wish
 
     return Wish(device, arguments.num_cpus, arguments.num_gpus, _address(arguments))
 

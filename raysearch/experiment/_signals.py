@@ -13,18 +13,15 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _terminated = threading.Event()
 
 
-def stop_on_sigterm() -> None:
-    """Treat SIGTERM as SIGINT; again after Ray has been started, which sets a handler too."""
-    _handle({signal.SIGTERM: _interrupt})
-
-
 @contextmanager
-def ending_in_peace() -> Iterator[None]:
-    """Ignore SIGINT and SIGTERM once an error or a first one of them ends what is inside.
+def stop_on_signal() -> Iterator[None]:
+    """Let SIGTERM stop what is inside as SIGINT does, and ignore both while it ends.
 
-    What is left takes seconds: a second Ctrl-C would hit while the state is written or Ray's
+    Used again after Ray has been started, which sets a handler too. What is left after an error or
+    a first signal takes seconds: a second Ctrl-C would hit while the state is written or Ray's
     processes are ended.
     """
+    _handle({signal.SIGTERM: _interrupt})
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""The configuration: Hydra's groups, the command line's overrides, and what is wrong with them."""
+"""One configuration: Hydra's groups, overrides, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import raysearch
-from raysearch.cli._schema import Settings, check, check_kinds
 from raysearch.errors import RaysearchError, unknown
+from raysearch.experiment._settings import Settings, check, check_kinds
 
 KINDS = {"data": "data set"}  # what messages call a group's choices
 MANIFESTS = "cluster"  # beside the groups: files for kubectl, `ray up` and `ray job submit`
@@ -89,11 +89,16 @@ def compose(arguments: Sequence[str]) -> Configuration:
     return Configuration(values, check(values))
 
 
-def load(path: Path) -> Configuration:
-    """The configuration that `save` wrote.
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+
+
+def from_yaml(path: Path) -> dict[str, Any]:
+    """What `to_yaml` wrote to a file.
 
     Raises:
-        RaysearchError: it is missing or not a configuration of this version.
+        RaysearchError: it is missing or damaged.
     """
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
@@ -101,13 +106,7 @@ def load(path: Path) -> Configuration:
         raise RaysearchError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise RaysearchError(f"{path} is not a configuration")
-    named = {str(key): value for key, value in values.items()}
-    return Configuration(named, check(named))
-
-
-def to_yaml(configuration: Configuration) -> str:
-    """The configuration as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.create(configuration.values))
+    return {str(key): value for key, value in values.items()}
 
 
 def _parse(argument: str) -> Override:
@@ -174,8 +173,22 @@ def _keys(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
 
 
 def _unknown_key(key: str, known: set[str]) -> RaysearchError:
-    if key.partition(".")[0] == "finetune" and "finetune" not in known:
-        return RaysearchError(f"unknown override {key!r}: only method=aws has a finetune group")
+    group = key.partition(".")[0]
+    if group not in known and (having := _methods_with(group)):
+        verb = "has" if len(having) == 1 else "have"
+        return RaysearchError(
+            f"unknown override {key!r}: only method={' and '.join(having)} {verb} a {group} group"
+        )
     near = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.5)
     hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return RaysearchError(f"unknown override {key!r}:{hint} (--dry-run prints all settings)")
+
+
+def _methods_with(group: str) -> list[str]:
+    """The methods whose files have settings beside the `method` group under this name."""
+    found = []
+    for name in choices("method"):
+        values = from_yaml(config_dir() / "method" / f"{name}.yaml")
+        if isinstance(values.get(group), Mapping):
+            found.append(name)
+    return found

@@ -1,7 +1,7 @@
-"""Where a run's results are copied to: a folder, or whatever fsspec reaches by a URL.
+"""Where results are copied to: a folder, or whatever fsspec reaches by a URL.
 
-A run works in its folder under `runs_dir`; in a job on a cluster that may be a place that nobody
-can look into later. `storage=` names one that its submitter can.
+An experiment works in its folder under `runs_dir`; in a job on a cluster that may be a place that
+nobody can look into later. `storage=` names one that its submitter can.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from raysearch.cli._compose import Configuration
-from raysearch.cli._folder import STATE, TRIALS
-from raysearch.cli._signals import interruptible
 from raysearch.errors import RaysearchError
-from raysearch.files import write_whole
+from raysearch.experiment._experiment import Experiment
+from raysearch.experiment._folder import STATE, TRIALS
+from raysearch.experiment._signals import interruptible
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -29,18 +28,18 @@ CHECK_SECONDS = 30.0  # in which a place has to have taken and given up a small 
 T = TypeVar("T")
 
 
-def check_storage(configuration: Configuration, *, resumed: bool = False) -> None:
+def check_storage(experiment: Experiment, *, resumed: bool = False) -> None:
     """The run's `storage`, where it has one, can be written.
 
     Args:
-        configuration: the run's.
+        experiment: its settings.
         resumed: whether it is continued, so that its results may be there already.
 
     Raises:
         RaysearchError: it cannot, a package for it is missing, it has a run of that name, or
             nobody could reach it after the run.
     """
-    settings = configuration.settings
+    settings = experiment.settings
     if settings.storage is None:
         return
     storage = Storage(settings.storage)
@@ -49,7 +48,7 @@ def check_storage(configuration: Configuration, *, resumed: bool = False) -> Non
             raise RaysearchError(
                 f"storage={storage.url} is runs_dir, where the run goes anyway: leave it out"
             )
-        if _in_job() and not storage.local.is_absolute():
+        if _in_job() and not storage.is_absolute:
             raise RaysearchError(
                 f"storage={storage.url} would be in the job's working directory, which goes with "
                 "the job: give an absolute path or a URL"
@@ -57,24 +56,24 @@ def check_storage(configuration: Configuration, *, resumed: bool = False) -> Non
     storage.check(None if resumed else settings.name)
 
 
-def copy_results(configuration: Configuration, folder: Path, again: str = AGAIN) -> str | None:
+def copy_results(experiment: Experiment, folder: Path, again: str = AGAIN) -> str | None:
     """Copy a run's folder to the run's `storage`, where it has one; say where it is then.
 
     Args:
-        configuration: the run's.
+        experiment: its settings.
         folder: its folder.
         again: what to do when it does not work.
 
     Raises:
         RaysearchError: it could not be written.
     """
-    url = configuration.settings.storage
+    url = experiment.settings.storage
     return None if url is None else Storage(url).copy(folder, again)
 
 
 @contextlib.contextmanager
 def copied(
-    configuration: Configuration,
+    experiment: Experiment,
     folder: Path,
     begun: Callable[[], bool],
     *,
@@ -87,7 +86,7 @@ def copied(
     After an error or Ctrl-C another Ctrl-C ends the copying.
 
     Args:
-        configuration, folder, again: see there.
+        experiment, folder, again: see there.
         begun: whether there is anything to copy after an error.
         say: told where it is.
         warn: told, after an error, what is being done, and that it could not be.
@@ -98,23 +97,23 @@ def copied(
     try:
         yield
     except BaseException:
-        if configuration.settings.storage is not None and begun():
-            warn(f"copying what there is to {configuration.settings.storage}; Ctrl-C ends it")
+        if experiment.settings.storage is not None and begun():
+            warn(f"copying what there is to {experiment.settings.storage}; Ctrl-C ends it")
             try:
                 with interruptible():
-                    copy_results(configuration, folder, again)
+                    copy_results(experiment, folder, again)
             except RaysearchError as trouble:
                 warn(str(trouble))
             except KeyboardInterrupt:
                 warn(f"copying stopped ({folder} has it all, {again})")
         raise
-    if stored := copy_results(configuration, folder, again):
+    if stored := copy_results(experiment, folder, again):
         say(f"results copied to {stored}")
 
 
-def warning(configuration: Configuration) -> str | None:
+def warning(experiment: Experiment) -> str | None:
     """What to say of a job whose results nobody will find."""
-    settings = configuration.settings
+    settings = experiment.settings
     if settings.storage is not None or not _in_job() or Path(settings.runs_dir).is_absolute():
         return None
     return (
@@ -136,11 +135,13 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/") or "/"
-        self.local: Path | None = None
-        if "://" not in url or url.startswith("file://"):
-            self.local = Path(url.removeprefix("file://")).expanduser()
-        else:
-            self._files, self._root = self._open()
+        self._files, self._root = self._open()
+        self.local = Path(self._root) if _is_local(self.url) else None
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether it means the same in every working directory."""
+        return not _is_local(self.url) or Path(self.url.removeprefix("file://")).is_absolute()
 
     def check(self, name: str | None) -> None:
         """Write a small file and remove it, within seconds.
@@ -178,8 +179,11 @@ class Storage:
         from fsspec.core import url_to_fs
 
         protocol = self.url.partition("://")[0]
+        url = self.url
+        if _is_local(url):
+            url = str(Path(url.removeprefix("file://")).expanduser().absolute())
         try:
-            files, root = url_to_fs(self.url)
+            files, root = url_to_fs(url)
         except ImportError as error:
             raise RaysearchError(
                 f"storage={self.url}: {protocol}:// needs a package that is not installed: {error}"
@@ -189,8 +193,6 @@ class Storage:
         return files, str(root).rstrip("/")
 
     def _exists(self, name: str) -> bool:
-        if self.local is not None:
-            return (self.local / name).exists()
         return bool(self._files.exists(f"{self._root}/{name}"))
 
     def _probe(self) -> None:
@@ -203,24 +205,28 @@ class Storage:
                 probe = Path(place) / name
                 probe.write_bytes(b"raysearch")
                 self._put(probe, name)
-            if self.local is not None:
-                (self.local / name).unlink()
-            else:
-                with contextlib.suppress(Exception):  # a place that lets nobody delete will do
-                    self._files.rm_file(f"{self._root}/{name}")
+            with contextlib.suppress(Exception):  # a place that lets nobody delete will do
+                self._files.rm_file(f"{self._root}/{name}")
         finally:
             for path in made:
                 with contextlib.suppress(OSError):
                     path.rmdir()
 
     def _put(self, source: Path, name: str) -> None:
-        """Copy a file. Object stores show one only once it is whole."""
-        if self.local is not None:
-            target = self.local / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, source.read_bytes())
-        else:
-            self._files.put_file(str(source), f"{self._root}/{name}")
+        """Copy a file, which appears whole, as in object stores it does by itself."""
+        target = f"{self._root}/{name}"
+        if self.local is None:
+            self._files.put_file(str(source), target)
+            return
+        folder, _, file = target.rpartition("/")
+        self._files.makedirs(folder, exist_ok=True)
+        temporary = f"{folder}/.{file}.{secrets.token_hex(4)}"
+        try:
+            self._files.put_file(str(source), temporary)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
     def _within(self, work: Callable[[], T]) -> T:
         """Do something that may hang, in `CHECK_SECONDS` at most."""
@@ -263,8 +269,12 @@ def _results(folder: Path) -> list[Path]:
     return sorted(kept, key=lambda name: (name.name == STATE, name))
 
 
+def _is_local(url: str) -> bool:
+    return "://" not in url or url.startswith("file://")
+
+
 def _in_job() -> bool:
-    from raysearch.tune._cluster import JOB
+    from raysearch.engine._cluster import JOB
 
     return JOB in os.environ
 

@@ -1,4 +1,4 @@
-"""What the settings may be: types and ranges, checked before anything is started."""
+"""The settings of an experiment: types and ranges, checked before anything is started."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
 
+AUTO = "auto"  # a setting that is chosen when the experiment is planned
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -43,7 +44,7 @@ class _Section(BaseModel):
 
 
 class TrainingSettings(_Section):
-    """A training with SGD and what each trial holds; see configs/config.yaml for the units."""
+    """A training with SGD and what each trial holds; configs/config.yaml has the units."""
 
     epochs: Count
     batch_size: Count
@@ -86,7 +87,7 @@ class TrackingSettings(_Section):
 
 
 class Named(BaseModel):
-    """A group whose other keys are its own part's to check."""
+    """A group whose other keys are checked by the part that they are for."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
@@ -97,8 +98,10 @@ class Settings(_Section):
 
     name: Annotated[str | None, BeforeValidator(_word)] = Field(pattern=NAME)
     runs_dir: str = Field(min_length=1)
-    storage: str | None = Field(default=None, min_length=1)  # runs of earlier versions have none
+    storage: str | None = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"]
+    task: Literal["classification", "multi_label"] | None = None
+    metric: Literal["error", "balanced_error", "auroc", "map"] | None = None
     seeds: Seeds
     search: SearchSettings
     method: Named
@@ -160,12 +163,14 @@ def check_kinds(config: Mapping[str, Any], default: Mapping[str, Any], path: str
     """
     for key, value in config.items():
         where, known = f"{path}{key}", default.get(key)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RaysearchError(f"{where}={value}: should be finite")
         if isinstance(known, Mapping) and isinstance(value, Mapping):
             check_kinds(value, known, f"{where}.")
-        elif known is not None and value is not None and _kind(known) != _kind(value):
+        elif known in (None, AUTO) or value in (None, AUTO):
+            continue  # whoever reads the setting says what it takes
+        elif _kind(known) != _kind(value):
             raise RaysearchError(f"{where}={value}: should be {_kind(known)} (default: {known})")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise RaysearchError(f"{where}={value}: should be finite")
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,162 @@
+"""What work costs, from a few seconds: counted arithmetic, and a handful of timed steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from raysearch.data import Dataset, TensorSplit
+from raysearch.errors import RaysearchError
+from raysearch.methods import Groups
+from raysearch.policy import trivial_augment
+from raysearch.protocol import Proposal
+from raysearch.training import plain_step_flops
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from raysearch.experiment._plan import Part, Plan
+    from raysearch.training import Setup
+
+TIMING_SECONDS = 2.0  # that timing plain steps may take
+COUNT_SECONDS = 1.0  # that a plain step on two images may take, for a method's step to be counted
+FLOPS = 2e10  # a second, of one CPU thread; what is too large to be timed is judged by it
+LARGEST = 10**8  # parameters of a network that is built for timing
+REPEATS = 3  # steps timed with whole batches
+FEW = 4  # images of the data set on which a step is counted
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What plain training costs.
+
+    Attributes:
+        seconds: for an image, forward and backward, augmented, on one thread of this machine.
+        parameters: of the network.
+    """
+
+    seconds: float
+    parameters: int
+
+
+def plain_cost(setup: Setup, batch_size: int) -> Plain:
+    """Time plain steps on made-up images, of a growing batch size.
+
+    Raises:
+        RaysearchError: the network does not take such images.
+    """
+    flops = plain_step_flops(setup, 2)
+    meta = torch.device("meta")
+    with meta:
+        network = replace(setup, device=meta).build_model()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if parameters > LARGEST:
+        return Plain(flops / 2 / FLOPS, parameters)
+    smaller, scale = _affordable(setup, flops)
+    try:
+        with _one_thread():
+            seconds = _time(smaller, batch_size) * scale
+    except (RuntimeError, MemoryError):  # such as images that become too small
+        seconds = flops / 2 / FLOPS
+    return Plain(seconds, parameters)
+
+
+def _affordable(setup: Setup, flops: int) -> tuple[Setup, float]:
+    """The setup with images so small that a step takes a moment, and what that makes of the cost.
+
+    Arithmetic tells what the step would take with the images as they are.
+    """
+    whole, size = flops, setup.dataset.size
+    while flops / FLOPS > TIMING_SECONDS / 4 and min(size) >= 64:
+        half = (size[0] // 2, size[1] // 2)
+        smaller = replace(setup, dataset=replace(setup.dataset, size=half))
+        try:
+            flops = plain_step_flops(smaller, 2)
+        except (RaysearchError, RuntimeError):
+            break
+        setup, size = smaller, half
+    return setup, whole / flops
+
+
+def _time(setup: Setup, batch_size: int) -> float:
+    """Seconds for an image in the largest batch for which there is time."""
+    model, policy = setup.build_model().train(), trivial_augment()
+    channels, size = setup.dataset.channels, setup.dataset.size
+    end = time.perf_counter() + TIMING_SECONDS
+    batch, each, repeats = min(2, batch_size), math.inf, REPEATS
+    while repeats:
+        images = torch.randint(0, 256, (batch, channels, *size), dtype=torch.uint8)
+        start = time.perf_counter()
+        _step(setup, model, setup.augment(images, policy, True, setup.generators(0)))
+        now = time.perf_counter()
+        each = min(each, (now - start) / batch)
+        if batch == batch_size:
+            repeats -= 1
+        batch = min(2 * batch, batch_size)
+        if now + 2 * batch * each > end:
+            break
+    return each
+
+
+def _step(setup: Setup, model: torch.nn.Module, images: Tensor) -> None:
+    loss = model(setup.normalise(images)).float().square().mean()
+    torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
+
+
+def epoch_ratio(plan: Plan, part: Part, plain: Plain) -> float | None:
+    """Epoch-equivalents of an epoch of a search in one trial, from one of its steps.
+
+    The step is done on two made-up images, on the CPU; that finds settings that a method does not
+    take, too.
+
+    Returns:
+        None where that would take too long, or does not work.
+
+    Raises:
+        RaysearchError: the method does not take its settings.
+    """
+    if plain.parameters > LARGEST or 2 * plain.seconds > COUNT_SECONDS:
+        return None
+    setting = plan.setting(part, "cpu")
+    setup = setting.setup(_few_images(plan.dataset), part.seeds[0])
+    groups = part.groups()
+    method = {**groups.method, **({"warmup": 0.0} if "warmup" in groups.method else {})}
+    groups = Groups(method, {**groups.search, "batch_size": 2}, groups.finetune, 1)
+    with _one_thread():
+        work = part.method.build(setup, groups)(Proposal("search", 0), {})
+        try:
+            metrics: dict[str, Any] = work.step()
+        except Exception:  # two images are few: what is found out is not worth an error
+            return None
+    counted = metrics.get("epoch_equivalents")
+    return None if counted is None else float(counted)
+
+
+def _few_images(dataset: Dataset) -> Dataset:
+    """A data set like it, of a few made-up images; of its first classes, so that all occur."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (FEW, dataset.channels, *dataset.size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    like, classes = dataset.train.targets, len(dataset.classes)
+    if like.ndim == 2:  # several labels an image
+        targets = (torch.arange(FEW)[:, None] + torch.arange(classes)) % 2
+    else:
+        targets, classes = torch.arange(FEW) % 2, 2
+    split = TensorSplit(images, targets.to(like.dtype))
+    return replace(dataset, classes=dataset.classes[:classes], train=split, val=split, test=split)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

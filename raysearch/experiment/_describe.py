@@ -1,0 +1,102 @@
+"""What an experiment would do and cost, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from raysearch.experiment._compose import to_yaml
+from raysearch.experiment._forecast import Forecast, Group, duration
+from raysearch.experiment._words import plural
+
+if TYPE_CHECKING:
+    from raysearch.experiment._plan import Plan
+
+
+def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
+    """The settings, the trials, what they hold, and an estimate of the cost.
+
+    Args:
+        plan: the trials.
+        forecast: what they cost.
+        done: methods that have been carried out already.
+    """
+    experiment = plan.experiment
+    values = experiment.document() if experiment.compared else experiment.values
+    lines = [to_yaml(values).rstrip(), "", "# trials"]
+    if done:
+        lines.append(f"done already: {', '.join(done)}")
+    several = len(plan.parts) > 1
+    for group in forecast.groups:
+        if group.method not in done:
+            lines += _trials(plan, group, several)
+    lines += ["", "# cost", *_cost(forecast), *plan.notes]
+    if advice := forecast.advice(min(plan.dataset.size)):
+        lines.append(advice)
+    return "\n".join(lines)
+
+
+def described(plan: Plan, device: str) -> str:
+    """What an experiment works on, in a line."""
+    data, model = plan.dataset, plan.experiment.settings.model.name
+    images = data.counts
+    return (
+        f"{data.name}: {images['train'] + images['val']} images to train on, {images['test']} to "
+        f"test, {len(data.classes)} classes; {model} on {device}"
+    )
+
+
+def cautions(plan: Plan) -> list[str]:
+    """What can be done and should not, in words: trainings with a step or none an epoch."""
+    settings, counts = plan.experiment.settings.evaluation, plan.dataset.counts
+    images = counts["train"] + counts["val"]
+    if images >= 2 * settings.batch_size:
+        return []
+    return [
+        f"an epoch of {images} images is one step with evaluation.batch_size="
+        f"{settings.batch_size}, {settings.epochs} in a training: smaller batches "
+        f"(evaluation.batch_size={max(8, images // 8)} search.batch_size={max(8, images // 16)}) "
+        "learn more from so few"
+    ]
+
+
+def _trials(plan: Plan, group: Group, several: bool) -> list[str]:
+    settings = plan.parts[group.method].configuration.settings
+    whose = f"{group.method}: " if several else ""
+    epochs = (settings.search if group.stage == "search" else settings.evaluation).epochs
+    each = plural(epochs, "epoch")
+    if group.proposals > 1:
+        each = f"{plural(group.proposals, 'proposal')}, {group.parallel} in a round"
+    trials = f"{whose}{group.stage}: {plural(group.count, 'trial')} of {each}, {_holding(group)}"
+    if group.equivalents is None or group.seconds is None:
+        return [trials, "  cost: not known before it runs"]
+    return [
+        trials,
+        f"  cost: {group.equivalents:.1f} epoch-equivalents each, "
+        f"{group.equivalents * group.count:.1f} in all; {duration(group.seconds)} each on one CPU "
+        "thread of this machine",
+    ]
+
+
+def _cost(forecast: Forecast) -> list[str]:
+    lines = []
+    total = forecast.equivalents
+    if total is not None:
+        lines.append(
+            f"{total:.0f} epoch-equivalents (one: a plain training epoch on the search's train "
+            "split)"
+        )
+    if forecast.seconds is not None:
+        spent = duration(forecast.seconds)
+        lines.append(f"about {spent}, from counted arithmetic and a few steps timed just now")
+    else:
+        lines.append("time: depends on the GPUs or the cluster, which were not asked")
+    return lines
+
+
+def _holding(group: Group) -> str:
+    if group.place is None:
+        return "as many at once as the cluster has room for"
+    share = group.place.share
+    gpus = f" and {share.gpus:g} GPU" if share.gpus else ""
+    return f"{group.place.at_once} at once, each with {share.cpus:g} CPU{gpus}, on {share.device}"

@@ -1,0 +1,262 @@
+"""The engine's entries: searches first, and the evaluations of what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raysearch.engine import (
+    Capacity,
+    Entry,
+    Outcome,
+    Place,
+    trial_share,
+)
+from raysearch.engine._optuna import OptunaStudies
+from raysearch.errors import SearchFailedError
+from raysearch.experiment._folder import Folder
+from raysearch.experiment._given import shared_file
+from raysearch.experiment._plan import Part, Plan, Row, slug
+from raysearch.files import write_whole
+from raysearch.methods import Augmentation, Once, Space, Studies, Study
+from raysearch.policy import Policy
+from raysearch.trials import TrialInfo, TrialResult
+
+SEARCH, SHARED, TRAINING = "search", "shared", "training"  # proposals' ids
+Sizes = Mapping[tuple[str, str], float]
+"""What a search, and an evaluation, of a method cost in trainings, by (method, stage)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method has come to.
+
+    Attributes:
+        policy: what is handed over: known, or merged from what all seeds found.
+        policies: what each search seed found.
+        failed: why a search seed found nothing.
+    """
+
+    policy: Policy
+    policies: Mapping[int, Policy] = field(default_factory=dict)
+    failed: Mapping[int, str] = field(default_factory=dict)
+
+
+class Entries:
+    """Makes a plan's entries, and settles a method when its searches have ended.
+
+    Args:
+        plan: what is to be done.
+        folder: the experiment's; policies, networks and shared checkpoints go there.
+        capacity: what there is.
+        sizes: what searches and evaluations cost, in trainings.
+
+    Attributes:
+        found: what methods have come to, by their names.
+        not_run: evaluations of a search that has failed.
+    """
+
+    def __init__(self, plan: Plan, folder: Folder, capacity: Capacity, sizes: Sizes) -> None:
+        self._plan, self._folder, self._sizes = plan, folder, sizes
+        self._device = capacity.device
+        self._places = {name: places_of(part, capacity) for name, part in plan.parts.items()}
+        self._ended: dict[str, dict[int, Outcome]] = {name: {} for name in plan.parts}
+        self.found: dict[str, Found] = {}
+        self.not_run: list[TrialResult] = []
+
+    def first(self, done: Sequence[str] = ()) -> list[Entry]:
+        """What can begin at once: searches, and the evaluation of what needs no search.
+
+        Args:
+            done: methods that are left out, as they have been carried out.
+        """
+        parts = [part for name, part in self._plan.parts.items() if name not in done]
+        entries = [entry for part in parts for entry in self._searches(part)]
+        for part in parts:
+            if not part.seeds and part.known is not None:
+                self._settle(part, Found(part.known))
+            for row in part.rows:
+                if row.augmentation is not None:
+                    entries += self._evaluations(part, row)
+        return entries
+
+    def ended(self, outcome: Outcome) -> list[Entry]:
+        """Take an outcome; the evaluations that it makes possible.
+
+        Raises:
+            SearchFailedError: no search of its method found anything.
+        """
+        trial = outcome.entry.trial
+        if trial.stage != SEARCH:
+            return []
+        part, ended = self._plan.parts[trial.method], self._ended[trial.method]
+        ended[trial.seed] = outcome
+        self._keep_files(part, outcome)
+        if len(ended) < len(part.seeds):
+            return []
+        self._settle(part, _merged(part, ended))
+        rows = [row for row in part.rows if row.augmentation is None]
+        return [entry for row in rows for entry in self._evaluations(part, row)]
+
+    def _searches(self, part: Part) -> Iterator[Entry]:
+        if not part.seeds:
+            return
+        places = self._places[part.name]
+        parallel = self._folder.parallel(
+            part.name, part.parallel(places[part.rounds_stage].at_once)
+        )
+        groups = part.groups(parallel)
+        for seed in part.seeds:
+            search = part.method.search(seed, groups, self._studies(part))
+            once = isinstance(search, Once)
+            epochs = part.configuration.settings.search.epochs if once else search.rounds
+            trial = self._trial(part, SEARCH, f"search seed {seed}", seed, epochs)
+            shown = {SEARCH: trial} if once else {}
+            if part.method.shares and seed not in part.given:
+                epochs = part.configuration.settings.search.epochs
+                name = f"shared checkpoint seed {seed}"
+                shown[SHARED] = self._trial(part, SHARED, name, seed, epochs)
+            yield Entry(
+                id=trial.id,
+                method=part.name,
+                trial=trial,
+                search=search,
+                build=self._plan.search_work(part, self._device, seed, parallel),
+                places=places,
+                size=self._sizes.get((part.name, SEARCH), 1.0),
+                shown=shown,
+                given={SHARED: part.given[seed]} if seed in part.given else {},
+            )
+
+    def _studies(self, part: Part) -> Studies:
+        """Makes Optuna's studies; those of several methods are in one file."""
+        if not self._plan.experiment.compared:
+            return OptunaStudies(self._folder.path)
+        return _StudiesOf(part.name, OptunaStudies(self._folder.path))
+
+    def _evaluations(self, part: Part, row: Row) -> Iterator[Entry]:
+        settings = part.configuration.settings
+        for index, seed in enumerate(settings.evaluation.seeds):
+            augmentation, search_seed = self._augmentation(part, row, index)
+            trial = self._evaluation(part, row, seed, search_seed)
+            if augmentation is None:
+                reason = self.found[part.name].failed[part.seeds[index]]
+                error = f"search seed {search_seed} failed: {reason}"
+                self.not_run.append(TrialResult(trial, [], {}, 0.0, 0.0, 0.0, error))
+                continue
+            yield Entry(
+                id=trial.id,
+                method=part.name,
+                trial=trial,
+                search=Once(TRAINING, "evaluation"),
+                build=self._plan.evaluation_work(part, self._device, seed, augmentation),
+                places=self._places[part.name],
+                size=self._sizes.get((part.name, "evaluation"), 1.0),
+                shown={TRAINING: trial},
+            )
+
+    def _augmentation(
+        self, part: Part, row: Row, index: int
+    ) -> tuple[Augmentation | None, int | None]:
+        """What an evaluation trains with, and the search seed of which it is; None: it failed."""
+        if row.augmentation is not None:
+            return row.augmentation, None
+        found = self.found[part.name]
+        if not row.paired:
+            seed = part.seeds[0] if len(part.seeds) == 1 else None
+            return (found.policy, part.accompanying), seed
+        seed = part.seeds[index]
+        policy = found.policies.get(seed)
+        return (None if policy is None else (policy, part.accompanying)), seed
+
+    def _settle(self, part: Part, found: Found) -> None:
+        self.found[part.name] = found
+        self._folder.keep_policies(part.name, found.policy, found.policies)
+
+    def _keep_files(self, part: Part, outcome: Outcome) -> None:
+        """What a search leaves beside its policy: a network, and what others may begin with."""
+        seed, kept = outcome.entry.trial.seed, {}
+        if outcome.network is not None:
+            kept[self._folder.path / "networks" / part.name / f"seed-{seed}.pt"] = outcome.network
+        if part.method.shares and (file := outcome.file(SHARED)).exists():
+            kept[shared_file(self._folder.path, part.name, seed)] = file
+        for path, source in kept.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, source.read_bytes())
+
+    def _trial(self, part: Part, stage: str, name: str, seed: int, epochs: int) -> TrialInfo:
+        values = part.configuration.values
+        params = {key: values[key] for key in ("search", "method", "finetune") if key in values}
+        return TrialInfo(
+            id=f"{stage}-{part.name}-seed-{seed}",
+            method=part.name,
+            stage=stage,
+            name=f"{part.name} {name}",
+            policy=None,
+            seed=seed,
+            epochs=epochs,
+            params={"seed": seed, **params},
+        )
+
+    def _evaluation(self, part: Part, row: Row, seed: int, search_seed: int | None) -> TrialInfo:
+        group = part.configuration.values["evaluation"]
+        own = {key: value for key, value in group.items() if key not in ("policies", "seeds")}
+        params: dict[str, Any] = {"seed": seed, "policy": row.name, "evaluation": own}
+        return TrialInfo(
+            id=f"evaluation-{slug(row.name)}-seed-{seed}",
+            method=part.name,
+            stage="evaluation",
+            name=f"{row.name} seed {seed}",
+            policy=row.name,
+            seed=seed,
+            epochs=part.configuration.settings.evaluation.epochs,
+            params=params,
+            search_seed=search_seed,
+        )
+
+
+def places_of(part: Part, capacity: Capacity) -> dict[str, Place]:
+    """What the proposals of each stage hold of what there is.
+
+    Raises:
+        RaysearchError: not even one fits.
+    """
+    settings = part.configuration.settings
+    groups = {
+        "search": settings.search,
+        "finetune": settings.finetune,
+        "evaluation": settings.evaluation,
+    }
+    return {
+        stage: trial_share(stage, capacity, group.cpus_per_trial, group.gpus_per_trial)
+        for stage, group in groups.items()
+        if group is not None
+    }
+
+
+@dataclass(frozen=True)
+class _StudiesOf:
+    """Makes studies under names that begin with a method's."""
+
+    method: str
+    studies: Studies
+
+    def __call__(self, name: str, space: Space, seed: int, sampler: str, startup: int) -> Study:
+        """See `Studies`."""
+        return self.studies(f"{self.method} {name}", space, seed, sampler, startup)
+
+
+def _merged(part: Part, ended: Mapping[int, Outcome]) -> Found:
+    """What the searches of all seeds came to."""
+    policies, failed = {}, {}
+    for seed in part.seeds:
+        outcome = ended[seed]
+        if outcome.policy is None:
+            failed[seed] = outcome.failed or "it found no policy"
+        else:
+            policies[seed] = outcome.policy
+    if not policies:
+        raise SearchFailedError(f"no search of {part.name} found a policy: {failed[part.seeds[0]]}")
+    found = list(policies.values())
+    return Found(type(found[0]).merge(found), policies, failed)

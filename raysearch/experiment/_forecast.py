@@ -1,0 +1,201 @@
+"""What an experiment will cost, within seconds and without training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raysearch.experiment._count import Plain, epoch_ratio, plain_cost
+from raysearch.experiment._entries import places_of
+from raysearch.methods import SearchMethod
+
+if TYPE_CHECKING:
+    from raysearch.engine import Capacity, Place
+    from raysearch.experiment._plan import Part, Plan
+
+SECONDS = 10.0  # that a forecast may take; what has not been counted by then is not known
+PROPOSAL_SECONDS = 0.05  # a proposal's own overhead; see benchmarks/trial_overhead.py
+START_SECONDS = 12.0  # Ray, its workers, the report
+LONG_SECONDS = 2 * 3600.0  # beyond which a person is told before the start
+FIXED_BYTES = 8 * 2**20  # of an experiment's folder: log, page, pictures
+TRIAL_BYTES = 2**18  # that a finished trial leaves
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that are alike.
+
+    Attributes:
+        method, stage: whose they are.
+        count: how many.
+        proposals: of each.
+        place: what a proposal holds; None where a cluster decides.
+        equivalents: epoch-equivalents of each; None where it is not known beforehand.
+        seconds: of each on one thread of this machine's CPU, all proposals in turn.
+        parallel: proposals of one trial that can run at once.
+    """
+
+    method: str
+    stage: str
+    count: int
+    proposals: int
+    place: Place | None
+    equivalents: float | None
+    seconds: float | None
+    parallel: int = 1
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What all trials will cost.
+
+    Attributes:
+        groups: the trials.
+        given: epoch-equivalents of shared checkpoints that were given.
+        bytes_needed: room that is needed on the disk, roughly.
+    """
+
+    groups: tuple[Group, ...]
+    given: float
+    bytes_needed: int
+
+    @property
+    def sizes(self) -> dict[tuple[str, str], float]:
+        """The cost of a trial in trainings, by method and stage, where it is known."""
+        seconds = {(g.method, g.stage): g.seconds for g in self.groups if g.seconds}
+        one = next((s for (_, stage), s in seconds.items() if stage == "evaluation"), None)
+        return {key: spent / one for key, spent in seconds.items()} if one else {}
+
+    @property
+    def equivalents(self) -> float | None:
+        """Epoch-equivalents of everything; None where a part is not known."""
+        each = [None if g.equivalents is None else g.count * g.equivalents for g in self.groups]
+        return None if None in each else self.given + sum(one for one in each if one is not None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of everything, on this machine's CPU; None where it is not known, as on a GPU."""
+        work, chains = 0.0, dict.fromkeys((g.method for g in self.groups), 0.0)
+        for group in self.groups:
+            place = group.place
+            if place is None or group.seconds is None or place.share.device != "cpu":
+                return None
+            each = group.seconds / place.share.threads
+            work += group.count * each / place.at_once
+            chains[group.method] += each / min(group.parallel, place.at_once)
+        return START_SECONDS + max([work, *chains.values()])
+
+    def advice(self, side: int) -> str | None:
+        """What to say of a long experiment before it starts: how long, and what would shorten it.
+
+        Args:
+            side: of the images, in pixels.
+        """
+        total = self.seconds
+        if total is None or total <= LONG_SECONDS:
+            return None
+        stages: dict[str, float] = {}
+        for group in self.groups:
+            assert group.seconds is not None
+            stages[group.stage] = stages.get(group.stage, 0.0) + group.count * group.seconds
+        stage = max(stages, key=lambda name: stages[name])
+        how = f"{stage}.epochs= set lower takes so much less of it"
+        if side >= 64:
+            how = f"data.size={side // 2} would take about a quarter of it"
+        return (
+            f"this takes about {duration(total)} on this machine, most of it for the {stage}: "
+            f"{how}; so does a smaller model= or data.limit=, and --dry-run tells in advance"
+        )
+
+
+def forecast(plan: Plan, capacity: Capacity | None) -> Forecast:
+    """Find out what a plan costs, in `SECONDS` at most.
+
+    Args:
+        plan: what is to be done.
+        capacity: what there is; None where a cluster decides, of which nothing is known yet.
+
+    Raises:
+        RaysearchError: a method or a network does not take what it is given, or not even one
+            trial fits.
+    """
+    end = time.monotonic() + SECONDS
+    parts = list(plan.parts.values())
+    first = parts[0]
+    setup = plan.setting(first, "cpu").setup(plan.dataset, 0)
+    settings = first.configuration.settings
+    plain = plain_cost(setup, settings.evaluation.batch_size)
+    groups = tuple(g for part in parts for g in _groups(plan, part, plain, capacity, end))
+    given = sum(
+        float(checkpoint["metrics"]["epoch_equivalents"])
+        for part in parts
+        for checkpoint in part.given.values()
+    )
+    return Forecast(groups, given, _bytes(groups, plain))
+
+
+def _groups(
+    plan: Plan, part: Part, plain: Plain, capacity: Capacity | None, end: float
+) -> Iterator[Group]:
+    settings = part.configuration.settings
+    places: Mapping[str, Place] = places_of(part, capacity) if capacity else {}
+    setup = plan.setting(part, "cpu").setup(plan.dataset, (part.seeds or (0,))[0])
+    train = setup.search_splits()[0] if part.seeds else plan.dataset.train
+    epoch = len(train) * plain.seconds  # an epoch-equivalent
+    if part.seeds:
+        place = places.get(part.rounds_stage)
+        parallel = part.parallel(place.at_once if place else 1)
+        if issubclass(part.method, SearchMethod):
+            ratio = epoch_ratio(plan, part, plain) if time.monotonic() < end else None
+            equivalents, proposals = _whole(part, ratio), 1
+        else:
+            expected = part.method.forecast(setup, part.groups(parallel))
+            equivalents, proposals = expected.equivalents, expected.proposals
+        seconds = None
+        if equivalents is not None:
+            seconds = equivalents * epoch + proposals * PROPOSAL_SECONDS
+        yield Group(
+            *(part.name, "search", len(part.seeds), proposals, place),
+            *(equivalents, seconds, min(parallel, proposals)),
+        )
+    if part.rows:
+        evaluation = settings.evaluation
+        images = len(plan.dataset.full_train())
+        whole = min(images, max(1, images // evaluation.batch_size) * evaluation.batch_size)
+        equivalents = evaluation.epochs * whole * evaluation.enlarge_batch / len(train)
+        count = len(part.rows) * len(evaluation.seeds)
+        seconds = equivalents * epoch
+        place = places.get("evaluation")
+        yield Group(part.name, "evaluation", count, 1, place, equivalents, seconds)
+
+
+def _whole(part: Part, ratio: float | None) -> float | None:
+    """Of a search in one trial, whose first epochs may do no more than train."""
+    if ratio is None:
+        return None
+    warmup = float(part.configuration.values["method"].get("warmup", 0.0))
+    return (warmup + (1 - warmup) * ratio) * part.configuration.settings.search.epochs
+
+
+def _bytes(groups: tuple[Group, ...], plain: Plain) -> int:
+    """Checkpoints of what runs at once, files that rounds go on from, and what is kept."""
+    state = 8 * plain.parameters  # weights and momentum
+    running = sum(3 * state * min(g.count, g.place.at_once if g.place else 1) for g in groups)
+    rounds = sum(4 * state * g.count * g.parallel for g in groups if g.proposals > 1)
+    kept = sum(g.count * TRIAL_BYTES for g in groups)
+    searches = sum(4 * state * g.count for g in groups if g.stage == "search")
+    return FIXED_BYTES + running + rounds + searches + kept
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    >>> duration(5.3), duration(600), duration(18000)
+    ('5.3 s', '10 min', '5.0 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,125 @@
+"""Hands what was measured to the results: one value that page, table, files and MLflow read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from raysearch.data import Split, rank_in_class
+from raysearch.experiment._entries import Entries
+from raysearch.experiment._experiment import OWN
+from raysearch.experiment._plan import LEARNED
+from raysearch.results import Measured, MethodMeasured
+
+if TYPE_CHECKING:
+    from raysearch.engine import Ended, Outcome
+    from raysearch.errors import RaysearchError
+    from raysearch.experiment._folder import Folder
+    from raysearch.experiment._plan import Part, Plan
+    from raysearch.trials import TrialResult
+
+SAMPLES = 64  # images handed on, to show before and after
+
+
+def measured(
+    plan: Plan,
+    folder: Folder,
+    entries: Entries,
+    ended: Ended,
+    earlier: Measured | None,
+    places: Mapping[str, Mapping[str, str]],
+) -> Measured:
+    """All that there is of the methods that have been carried out, now or before.
+
+    Args:
+        plan: what was to be done.
+        folder: the experiment's.
+        entries: what methods have come to.
+        ended: what the engine has measured.
+        earlier: what was measured when the experiment had fewer methods.
+        places: where MLflow has the methods' figures, by their names.
+    """
+    done = [name for name in plan.parts if name in entries.found and name not in ended.failed]
+    own = {name: _method(plan.parts[name], entries, folder, places.get(name)) for name in done}
+    before = {}
+    if earlier is not None:
+        others = plan.parts.keys() - own.keys()
+        before = {name: m for name, m in earlier.methods.items() if name in others}
+    trials = _trials(ended, entries, done)
+    if earlier is not None:
+        trials = [t for t in earlier.trials if t.trial.method in before] + trials
+    found = {**before, **own}
+    data = plan.dataset
+    return Measured(
+        name=folder.path.name,
+        folder=str(folder.path),
+        metric=plan.metric,
+        methods={name: found[name] for name in plan.parts if name in found},
+        trials=trials,
+        configuration=_configuration(plan),
+        classes=data.classes,
+        images=data.counts,
+        guess=plan.task.guess(data.train.targets, data.test.targets),
+        samples=_samples(data.train),
+        size=data.size,
+        wall_seconds=folder.state["seconds"],
+        tracking=next(iter(places.values()), None),
+        failed={name: reason(error) for name, error in ended.failed.items()},
+    )
+
+
+def reason(error: RaysearchError) -> str:
+    """Why a method could not go on, without what to do about it."""
+    return str(getattr(error, "reason", error))
+
+
+def _method(
+    part: Part, entries: Entries, folder: Folder, place: Mapping[str, str] | None
+) -> MethodMeasured:
+    uniform, found = part.uniform, entries.found[part.name]
+    return MethodMeasured(
+        row=handed_over(part),
+        policy=found.policy,
+        seed_policies=found.policies,
+        predefined=asdict(part.accompanying),
+        uniform=uniform.marginals() if uniform else None,
+        configuration={k: v for k, v in part.configuration.values.items() if k in OWN},
+        wall_seconds=folder.state.get("searching", {}).get(part.name, 0.0),
+        tracking=place,
+    )
+
+
+def handed_over(part: Part) -> str:
+    """The name of the row of the policy that the method hands over."""
+    names = [row.name for row in part.rows if not row.paired or len(part.seeds) == 1]
+    return part.name if LEARNED not in names and part.name in names else LEARNED
+
+
+def _configuration(plan: Plan) -> dict[str, Any]:
+    """The settings: of a run all of them, of a comparison those that all methods share."""
+    experiment = plan.experiment
+    if not experiment.compared:
+        return experiment.values
+    return {key: value for key, value in experiment.values.items() if key not in OWN}
+
+
+def _trials(ended: Ended, entries: Entries, done: Sequence[str]) -> list[TrialResult]:
+    """Every trial, searches first; in the order of the plan, whatever ended first."""
+    outcomes: list[Outcome] = [o for o in ended.outcomes.values() if o.entry.method in done]
+    found = [r for o in outcomes for r in (*o.beside, o.result)]
+    found += [result for result in entries.not_run if result.trial.method in done]
+    stages = {"shared": 0, "search": 1, "evaluation": 2}
+    return sorted(found, key=lambda r: (done.index(r.trial.method), stages[r.trial.stage]))
+
+
+def _samples(split: Split) -> Tensor:
+    """Some images of the train split, the first of each class first, uint8 [N, C, H, W]."""
+    chosen = split
+    if split.targets.ndim == 1:
+        chosen = split.subset(rank_in_class(split.targets).argsort(stable=True)[:SAMPLES])
+    batches = chosen.batches(min(SAMPLES, len(chosen)), device=torch.device("cpu"), generator=None)
+    return next(batches)[0]
