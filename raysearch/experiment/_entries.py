@@ -187,7 +187,9 @@ class Entries:
 
     def _trial(self, part: Part, stage: str, name: str, seed: int, epochs: int) -> TrialInfo:
         values = part.configuration.values
-        params = {key: values[key] for key in ("search", "method", "finetune") if key in values}
+        params: dict[str, Any] = {
+            key: values[key] for key in ("search", "method", "finetune") if key in values
+        }
         return TrialInfo(
             id=f"{stage}-{part.name}-seed-{seed}",
             method=part.name,
