@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from raysearch import ops
 from raysearch.policy import Policy, SubPolicies
+from raysearch.protocol import Answer
 from raysearch.training import Predefined, Setup
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The configuration groups that a method reads, as plain values.
+
+    Attributes:
+        method: the method's own settings.
+        search: how the search trains.
+        finetune: how its short trainings train, of a method that has them; else None.
+        parallel: proposals in a round, see `Method.parallel`; 1 where there are no rounds.
+    """
+
+    method: Mapping[str, Any]
+    search: Mapping[str, Any]
+    finetune: Mapping[str, Any] | None = None
+    parallel: int = 1
 
 
 class Method:
@@ -76,10 +95,11 @@ class SearchMethod(Method, ABC):
         """One epoch of search.
 
         Returns:
-            At least `train_loss`, `val_loss`, `val_error` (percent; these two once something has
-            been validated), `lr`, the cumulative `epoch_equivalents`; how far a policy over
-            operations has moved (`entropy` and `kl_uniform`, nats) and `share/<operation>` for
-            each, or `mean/<parameter>` and `std/<parameter>` of a continuous one.
+            At least `train_loss`, `val_loss` and the task's `val_error` (percent) or `val_map`
+            (these two once something has been validated), `lr`, the cumulative
+            `epoch_equivalents`; how far a policy over operations has moved (`entropy` and
+            `kl_uniform`, nats) and `share/<operation>` for each, or `mean/<parameter>` and
+            `std/<parameter>` of a continuous one.
 
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
@@ -89,8 +109,22 @@ class SearchMethod(Method, ABC):
     def policy(self) -> Policy:
         """The policy as it stands."""
 
+    @classmethod
+    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
+        """Epoch-equivalents of one of its epochs, on average over the search; for `forecast`."""
+        return 1.0
+
+    def epoch_equivalents(self) -> float:
+        """Arithmetic so far over that of a plain training epoch on the search's train split."""
+        raise NotImplementedError
+
+    def answer(self) -> Answer:
+        """The policy, and the network with its test metrics where that is a result."""
+        values = {"epoch_equivalents": self.epoch_equivalents(), **self.test()}
+        return Answer(values, policy=self.policy(), network=self.trained())
+
     def test(self) -> dict[str, float]:
-        """`test_error` (percent) and `test_loss` of the search's own classifier, at the end.
+        """`test_<metric>`, `test_loss` and so on of the search's own classifier, at the end.
 
         Empty where that classifier is only a means to find a policy.
         """
