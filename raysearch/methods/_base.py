@@ -213,10 +213,11 @@ class SearchMethod(Method, ABC):
         """One epoch of search.
 
         Returns:
-            At least `train_loss`, `val_loss`, `val_error` (percent; these two once something has
-            been validated), `lr`, the cumulative `epoch_equivalents`; how far a policy over
-            operations has moved (`entropy` and `kl_uniform`, nats) and `share/<operation>` for
-            each, or `mean/<parameter>` and `std/<parameter>` of a continuous one.
+            At least `train_loss`, `val_loss` and the task's `val_error` (percent) or `val_map`
+            (these two once something has been validated), `lr`, the cumulative
+            `epoch_equivalents`; how far a policy over operations has moved (`entropy` and
+            `kl_uniform`, nats) and `share/<operation>` for each, or `mean/<parameter>` and
+            `std/<parameter>` of a continuous one.
 
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
@@ -231,7 +232,7 @@ class SearchMethod(Method, ABC):
         """Arithmetic so far over that of a plain training epoch on the search's train split."""
 
     def test(self) -> dict[str, float]:
-        """`test_error` (percent) and `test_loss` of the search's own classifier, at the end.
+        """`test_<metric>`, `test_loss` and so on of the search's own classifier, at the end.
 
         Empty where that classifier is only a means to find a policy.
         """
