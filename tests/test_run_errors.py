@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["seeds=[1,1]"], "seeds=[1, 1]: names a seed twice"),
         (["method.lr=fast"], "method.lr=fast: should be a number"),
         (["method.temperature=-1"], "method.temperature=-1"),
-        (["finetune.epochs=2"], "only method=aws has a finetune group"),
+        (["finetune.epochs=2"], "only method=aws and aws_paper have a finetune group"),
         (["metric=accuracy"], "metric=accuracy: should be"),
         (["metric=map"], "map"),
         (["task=detection"], "task=detection: should be"),

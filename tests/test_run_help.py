@@ -65,7 +65,7 @@ def test_a_dry_run_of_much_takes_seconds(folder: Path, capfd: pytest.CaptureFixt
     assert time.monotonic() - began < 20  # ten, and reading the data, on a busy machine
     out = capfd.readouterr().out
     assert "this takes about" in out
-    assert "data.size=112 would take about a quarter of it" in out
+    assert "data.size=112 would take about a quarter of that" in out
 
 
 def test_logical_gpus_are_packed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

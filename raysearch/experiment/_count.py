@@ -113,7 +113,7 @@ def epoch_ratio(plan: Plan, part: Part, plain: Plain) -> float | None:
     """Epoch-equivalents of an epoch of a search in one trial, from one of its steps.
 
     The step is done on two made-up images, on the CPU; that finds settings that a method does not
-    take, too.
+    take, too. What it is in plain steps hardly depends on the size of the images.
 
     Returns:
         None where that would take too long, or does not work.
@@ -121,10 +121,13 @@ def epoch_ratio(plan: Plan, part: Part, plain: Plain) -> float | None:
     Raises:
         RaysearchError: the method does not take its settings.
     """
-    if plain.parameters > LARGEST or 2 * plain.seconds > COUNT_SECONDS:
+    if plain.parameters > LARGEST:
         return None
-    setting = plan.setting(part, "cpu")
-    setup = setting.setup(_few_images(plan.dataset), part.seeds[0])
+    setup = plan.setting(part, "cpu").setup(plan.dataset, part.seeds[0])
+    setup, scale = _affordable(setup, plain_step_flops(setup, 2))
+    if 2 * plain.seconds / scale > COUNT_SECONDS:
+        return None
+    setup = replace(setup, dataset=_few_images(setup.dataset))
     groups = part.groups()
     method = {**groups.method, **({"warmup": 0.0} if "warmup" in groups.method else {})}
     groups = Groups(method, {**groups.search, "batch_size": 2}, groups.finetune, 1)

@@ -87,8 +87,8 @@ def _cost(forecast: Forecast) -> list[str]:
             "split)"
         )
     if forecast.seconds is not None:
-        spent = duration(forecast.seconds)
-        lines.append(f"about {spent}, from counted arithmetic and a few steps timed just now")
+        how = "from counted arithmetic and a few steps timed just now"
+        lines.append(f"{forecast.about}, {how}")
     else:
         lines.append("time: depends on the GPUs or the cluster, which were not asked")
     return lines

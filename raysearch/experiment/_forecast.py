@@ -75,17 +75,28 @@ class Forecast:
         return None if None in each else self.given + sum(one for one in each if one is not None)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the cost of every group is known."""
+        return all(group.seconds is not None for group in self.groups)
+
+    @property
     def seconds(self) -> float | None:
-        """Of everything, on this machine's CPU; None where it is not known, as on a GPU."""
+        """Of all groups whose cost is known, on this machine's CPU; None on GPUs or a cluster."""
         work, chains = 0.0, dict.fromkeys((g.method for g in self.groups), 0.0)
         for group in self.groups:
             place = group.place
-            if place is None or group.seconds is None or place.share.device != "cpu":
+            if place is None or place.share.device != "cpu":
                 return None
-            each = group.seconds / place.share.threads
+            each = (group.seconds or 0.0) / place.share.threads
             work += group.count * each / place.at_once
             chains[group.method] += each / min(group.parallel, place.at_once)
         return START_SECONDS + max([work, *chains.values()])
+
+    @property
+    def about(self) -> str:
+        """How long it takes, in words; where `seconds` is known."""
+        assert self.seconds is not None
+        return f"{'about' if self.is_whole else 'more than'} {duration(self.seconds)}"
 
     def advice(self, side: int) -> str | None:
         """What to say of a long experiment before it starts: how long, and what would shorten it.
@@ -98,15 +109,15 @@ class Forecast:
             return None
         stages: dict[str, float] = {}
         for group in self.groups:
-            assert group.seconds is not None
-            stages[group.stage] = stages.get(group.stage, 0.0) + group.count * group.seconds
+            spent = group.count * (group.seconds or 0.0)
+            stages[group.stage] = stages.get(group.stage, 0.0) + spent
         stage = max(stages, key=lambda name: stages[name])
-        how = f"{stage}.epochs= set lower takes so much less of it"
+        how = f"a lower {stage}.epochs= shortens it"
         if side >= 64:
-            how = f"data.size={side // 2} would take about a quarter of it"
+            how = f"data.size={side // 2} would take about a quarter of that"
         return (
-            f"this takes about {duration(total)} on this machine, most of it for the {stage}: "
-            f"{how}; so does a smaller model= or data.limit=, and --dry-run tells in advance"
+            f"this takes {self.about} on this machine, most of it for the {stage}: {how}; "
+            "a smaller model= or data.limit= shortens it too"
         )
 
 
@@ -192,10 +203,13 @@ def _bytes(groups: tuple[Group, ...], plain: Plain) -> int:
 def duration(seconds: float) -> str:
     """A time in words.
 
-    >>> duration(5.3), duration(600), duration(18000)
-    ('5.3 s', '10 min', '5.0 h')
+    >>> duration(5.3), duration(600), duration(18000), duration(864000)
+    ('5.3 s', '10 min', '5.0 h', '10 days')
     """
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    hours = minutes / 60
+    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.0f} days"
