@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raysearch import methods, ops
-from raysearch.cli._compose import compose
+from raysearch.experiment._compose import compose
 from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError
 from raysearch.hypergrad import Network, one_step_rewards

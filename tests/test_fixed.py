@@ -8,7 +8,7 @@ import pytest
 from conftest import SMALL, Ask, CommandLine
 
 from raysearch import methods, ops
-from raysearch.cli._compose import choices
+from raysearch.experiment._compose import choices
 from raysearch.cli._main import main
 from raysearch.methods import FIXED
 from raysearch.methods._fixed import UNCHANGED
@@ -88,7 +88,6 @@ def test_a_dry_run_counts_the_evaluations_alone(cli: CommandLine, ask: Ask) -> N
 def test_a_dry_run_says_what_a_search_is_made_of(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
-    monkeypatch.setattr("raysearch.cli._main.stop_on_sigterm", lambda: None)
     assert main([*SMALL, f"method={name}", "--num-cpus", "2", "device=cpu", "--dry-run"]) == 0
     trials = capsys.readouterr().out.partition("# trials")[2]
     assert said in trials
