@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raysearch.errors import unknown
 from raysearch.ops import _continuous
-from raysearch.policy._base import Json, Policy, source
+from raysearch.policy._base import Json, Policy, outside_graphs, source
 
 MAX_PARAMETER = 1e6  # beyond which float32 places in an image mean nothing
 _DECIMALS = 10**5
@@ -61,6 +61,7 @@ class Transformations(Policy):
     def __hash__(self) -> int:
         return hash((self.names, len(self)))
 
+    @outside_graphs
     def __call__(
         self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
     ) -> Tensor:
