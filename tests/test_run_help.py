@@ -58,9 +58,7 @@ def test_dry_run_says_what_would_happen_and_starts_nothing(
     assert not [command for _, command in descendants(os.getpid()) if "raylet" in command]
 
 
-def test_a_dry_run_of_much_takes_seconds(
-    folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_of_much_takes_seconds(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     big = ["data=digits", "data.size=224", "model=resnet50", "data.limit=null"]
     began = time.monotonic()
     assert main([*big, "--dry-run", "--num-cpus", "2", "device=cpu"]) == 0

@@ -147,9 +147,7 @@ def read_experiment(path: Path) -> Experiment:
     return Experiment(found, compared)
 
 
-def check_same(
-    path: Path, before: Experiment, now: Experiment, anew: Collection[str] = ()
-) -> None:
+def check_same(path: Path, before: Experiment, now: Experiment, anew: Collection[str] = ()) -> None:
     """An experiment that is continued has the settings with which it began.
 
     Methods may have been added.
