@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.engine import Capacity, Ended, Entry, Outcome, Wish
+from raysearch.trials import TrialInfo, TrialResult, Watcher
+
 from raysearch.errors import RaysearchError
 from raysearch.policy import Policy, SubPolicies
-from raysearch.trials import TrialInfo, TrialResult, Watcher
 
 ERRORS = {"none": 9.0, "trivial_augment": 5.0}
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from _recorded import Recorded, found_by
+from raysearch.engine import Capacity, Wish
 
 from raysearch import engine
-from raysearch.engine import Capacity, Wish
 from raysearch.errors import RaysearchError
 from raysearch.experiment._entries import Entries
 from raysearch.experiment._experiment import Experiment, compose_experiment, compose_run

@@ -16,9 +16,9 @@ from typing import Any
 import fsspec
 import pytest
 from conftest import SMALL
+from raysearch.engine._cluster import JOB
 
 from raysearch.cli._main import main
-from raysearch.engine._cluster import JOB
 from raysearch.errors import RaysearchError
 from raysearch.experiment import _run, _storage
 from raysearch.experiment._experiment import compose_run
