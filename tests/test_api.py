@@ -64,7 +64,7 @@ def test_a_complete_run_of_that_name_is_read(recorded: Recorded) -> None:
     again = search(quiet=True, **QUICK)
     assert len(recorded.entries) == count
     assert again.policy == first.policy
-    with pytest.raises(RaysearchError, match=r"runs/mine began with search.epochs=3, not 4"):
+    with pytest.raises(RaysearchError, match=r"runs/mine began with search\.epochs=3, not 4"):
         search(quiet=True, **{**QUICK, "search.epochs": 4})
 
 
@@ -92,7 +92,7 @@ def test_an_own_dataset(recorded: Recorded) -> None:
 
 
 def test_what_is_no_setting(recorded: Recorded) -> None:
-    with pytest.raises(RaysearchError, match=r"unknown override 'search.epoch'"):
+    with pytest.raises(RaysearchError, match=r"unknown override 'search\.epoch'"):
         search(**{"search.epoch": 3})
     with pytest.raises(RaysearchError, match="expected a number, a word, or a list of them"):
         search(seeds=object())

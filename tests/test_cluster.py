@@ -30,12 +30,12 @@ import pytest
 import ray
 import yaml
 from conftest import ROOT
-
 from raysearch.cli._compose import compose, config_dir, groups
 from raysearch.cli._schema import Settings
-from raysearch.errors import RaysearchError
 from raysearch.tune import Capacity, Wish, trial_share
 from raysearch.tune._cluster import _cluster_capacity
+
+from raysearch.errors import RaysearchError
 
 MANIFESTS = ROOT / "configs" / "cluster"
 SMALL = ["method=dada", "data.limit=200", "seeds=2", "search.epochs=2", "evaluation.epochs=2"]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raysearch import methods, ops
-from raysearch.experiment._compose import compose
 from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError
+from raysearch.experiment._compose import compose
 from raysearch.hypergrad import Network, one_step_rewards
 from raysearch.methods._ddas_settings import DdasSettings
 from raysearch.methods._reward_scale import RewardScale

@@ -25,18 +25,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from raysearch.cli._compose import compose, to_yaml
+from raysearch.cli._folder import create
+from raysearch.tune._checkpoints import Progress, read_progress, read_state, write_checkpoint
 
 import raysearch
 from raysearch import states
-from raysearch.cli._compose import compose, to_yaml
-from raysearch.cli._folder import create
 from raysearch.cli._main import main
 from raysearch.data import Dataset, load_dataset
 from raysearch.data._decode import DecodeError, Decoder, ignored_warnings, read_header
 from raysearch.errors import RaysearchError, unknown
 from raysearch.policy import read_policy, trivial_augment
 from raysearch.results import Tracker
-from raysearch.tune._checkpoints import Progress, read_progress, read_state, write_checkpoint
 from tests.conftest import CommandLine, dark_and_light
 
 SECONDS = 5.0  # more than any refusal takes

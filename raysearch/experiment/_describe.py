@@ -29,7 +29,7 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
     several = len(plan.parts) > 1
     for group in forecast.groups:
         if group.method not in done:
-            lines += _trials(plan, group, several)
+            lines += _trials(group, several)
     lines += ["", "# cost", *_cost(forecast), *plan.notes]
     if advice := forecast.advice(min(plan.dataset.size)):
         lines.append(advice)
@@ -60,14 +60,10 @@ def cautions(plan: Plan) -> list[str]:
     ]
 
 
-def _trials(plan: Plan, group: Group, several: bool) -> list[str]:
-    settings = plan.parts[group.method].configuration.settings
+def _trials(group: Group, several: bool) -> list[str]:
     whose = f"{group.method}: " if several else ""
-    epochs = (settings.search if group.stage == "search" else settings.evaluation).epochs
-    each = plural(epochs, "epoch")
-    if group.proposals > 1:
-        each = f"{plural(group.proposals, 'proposal')}, {group.parallel} in a round"
-    trials = f"{whose}{group.stage}: {plural(group.count, 'trial')} of {each}, {_holding(group)}"
+    trials = f"{whose}{group.stage}: {plural(group.count, 'trial')} of {group.each}"
+    trials = f"{trials}, {_holding(group)}"
     if group.equivalents is None or group.seconds is None:
         return [trials, "  cost: not known before it runs"]
     return [

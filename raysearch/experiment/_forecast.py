@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from raysearch.experiment._count import Plain, epoch_ratio, plain_cost
 from raysearch.experiment._entries import places_of
+from raysearch.experiment._words import plural
 from raysearch.methods import SearchMethod
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Group:
         equivalents: epoch-equivalents of each; None where it is not known beforehand.
         seconds: of each on one thread of this machine's CPU, all proposals in turn.
         parallel: proposals of one trial that can run at once.
+        each: what a trial is, in words.
     """
 
     method: str
@@ -45,6 +47,7 @@ class Group:
     equivalents: float | None
     seconds: float | None
     parallel: int = 1
+    each: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,15 +164,17 @@ def _groups(
         if issubclass(part.method, SearchMethod):
             ratio = epoch_ratio(plan, part, plain) if time.monotonic() < end else None
             equivalents, proposals = _whole(part, ratio), 1
+            each = plural(settings.search.epochs, "epoch")
         else:
             expected = part.method.forecast(setup, part.groups(parallel))
             equivalents, proposals = expected.equivalents, expected.proposals
+            each = expected.described
         seconds = None
         if equivalents is not None:
             seconds = equivalents * epoch + proposals * PROPOSAL_SECONDS
         yield Group(
             *(part.name, "search", len(part.seeds), proposals, place),
-            *(equivalents, seconds, min(parallel, proposals)),
+            *(equivalents, seconds, min(parallel, proposals), each),
         )
     if part.rows:
         evaluation = settings.evaluation
@@ -179,7 +184,8 @@ def _groups(
         count = len(part.rows) * len(evaluation.seeds)
         seconds = equivalents * epoch
         place = places.get("evaluation")
-        yield Group(part.name, "evaluation", count, 1, place, equivalents, seconds)
+        each = plural(evaluation.epochs, "epoch")
+        yield Group(part.name, "evaluation", count, 1, place, equivalents, seconds, each=each)
 
 
 def _whole(part: Part, ratio: float | None) -> float | None:
