@@ -120,7 +120,7 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Learned
     spreads: list[float] = []
     while found.epoch < found.epochs:
         metrics = found.step()
-        spreads.append(statistics.fmean(metrics[f"spread/{name}"] for name in kind.parameters))
+        spreads.append(statistics.fmean(metrics[f"std/{name}"] for name in kind.parameters))
     last = spreads[-math.ceil(len(spreads) / 10) :]
     seconds = time.perf_counter() - start
     equivalents = metrics["epoch_equivalents"]

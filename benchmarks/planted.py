@@ -186,7 +186,7 @@ def probe(job: tuple[Dataset, dict[str, Any], str, int, Sequence[str]]) -> list[
             training.model,
             setup,
             TensorSplit(plant(images, name, values["magnitude"], seed), labels),
-        )[1]
+        )["loss"]
         for name in planted
     ]
 

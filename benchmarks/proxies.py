@@ -203,7 +203,7 @@ def measure(job: tuple[Plan, int, str, Pairs, bytes, bytes]) -> dict[str, tuple[
         training = Training(setup, plan.full, policy, True, split=train)
         while training.epoch < training.epochs:
             training.step()
-        return 100 - evaluate(training.model, setup, val)[0]
+        return 100 - evaluate(training.model, setup, val)["error"]
 
     def tuned(prepared: Mapping[str, Any]) -> float:
         trial = FineTuner(setup, plan.method, plan.finetune, prepared)
@@ -214,7 +214,8 @@ def measure(job: tuple[Plan, int, str, Pairs, bytes, bytes]) -> dict[str, tuple[
         model = setup.build_model()
         model.load_state_dict(plain["model"])
         generator = setup.generator("augmented validation", name, device=torch.device("cpu"))
-        return 100 - evaluate(model, setup, val, before=lambda images: policy(images, generator))[0]
+        figures = evaluate(model, setup, val, before=lambda images: policy(images, generator))
+        return 100 - figures["error"]
 
     return {
         FULL: _timed(full),

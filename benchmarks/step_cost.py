@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -70,8 +71,8 @@ def main() -> None:
     settings = method_settings(values)
     if "warmup" in settings:
         settings["warmup"] = 0.0
-    search = methods.build(settings["name"], setup, sgd, settings)
-    own = len(getattr(search, "train", setup.dataset.train)) // batch  # stn trains on all images
+    search: Any = methods.build(settings["name"], setup, sgd, settings)
+    own = search.loop.steps  # stn trains on all images
     plain = Training(setup, sgd, policy=None, predefined=True)
     seconds: dict[str, list[float]] = {"plain step": [], "search step": []}
     peaks: dict[str, float] = {}

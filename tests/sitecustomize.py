@@ -14,10 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-STEPS = {
-    "raysearch.training._training": "Training",
-    "raysearch.methods._classifier": "ClassifierSearch",
-}
+STEPS = {"raysearch.training._loop": ("Loop", "finish_epoch")}
 
 
 class Counting:
@@ -34,8 +31,8 @@ class Counting:
 
             def exec_module(module: ModuleType) -> None:
                 load(module)
-                cls = getattr(module, STEPS[name])
-                cls.step = self._written(cls.step)
+                cls, method = getattr(module, STEPS[name][0]), STEPS[name][1]
+                setattr(cls, method, self._written(getattr(cls, method)))
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

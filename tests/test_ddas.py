@@ -289,8 +289,8 @@ def test_a_restored_search_continues_bit_for_bit(setup: Setup, changes: dict[str
     later = [second.step() for _ in range(2)]
     assert later == metrics[2:]
     assert second.policy() == whole.policy()
-    for name, tensor in second.model.state_dict().items():
-        assert torch.equal(tensor, whole.model.state_dict()[name])
+    for name, tensor in second.loop.model.state_dict().items():
+        assert torch.equal(tensor, whole.loop.model.state_dict()[name])
 
 
 def test_the_policy_is_a_schedule_of_the_searchs_epochs(setup: Setup) -> None:

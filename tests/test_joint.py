@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,12 +92,19 @@ def test_restored_it_continues_bit_for_bit(variant: str) -> None:
     assert second.test() == whole.test()
 
 
-def in_float64(search: Bilevel) -> Iterator[tuple[Tensor, Tensor]]:
-    """Carry a search over to float64; its validation batches."""
-    search.model.double().train()
-    search.augmenter.double().train()
-    search.network = Network(search.model)
-    return ((images.double(), labels) for images, labels in search._validation_batches())
+def in_float64(search: Bilevel) -> None:
+    """Carry a search over to float64."""
+    loop = search.loop
+    loop.model.double()
+    search.augmenter.network.double()
+    search.network = Network(loop.model)
+    single = loop.val_batch
+
+    def double() -> tuple[Tensor, Tensor]:
+        images, labels = single()
+        return images.double(), labels
+
+    loop.val_batch = double  # type: ignore[method-assign]
 
 
 def expected_gradient(search: Bilevel, count: int) -> list[Tensor]:
@@ -106,25 +112,29 @@ def expected_gradient(search: Bilevel, count: int) -> list[Tensor]:
 
     The images, noise and dropout are those of the search's own first steps.
     """
-    validation = in_float64(search)
-    setup, sgd, generators = search.setup, search.sgd, search.setup.generators(0)
-    w = {n: p.detach().clone().requires_grad_() for n, p in search.network.parameters().items()}
+    in_float64(search)
+    setup, loop = search.setup, search.loop
+    sgd = loop.settings
+    w = {n: p.detach().clone().requires_grad_() for n, p in loop.parameters.items()}
     m = {n: torch.zeros_like(p) for n, p in w.items()}
-    batches = search._train_batches()
-    for step in range(count):
-        images, labels, _ = next(batches)
-        images = setup.before(images, generators.images)
-        augmented = setup.normalise(search.augmenter.augment(images, generators.policy))
-        loss = F.cross_entropy(functional_call(search.model, w, (augmented,)), labels)
-        found = torch.autograd.grad(loss, list(w.values()), create_graph=True)
-        lr = sgd.lr_at(0, step, search.steps)
-        for (name, p), g in zip(list(w.items()), found, strict=True):
-            d = g + sgd.weight_decay * p
-            m[name] = sgd.momentum * m[name] + d
-            w[name] = p - lr * (d + sgd.momentum * m[name])  # Nesterov's form
-    images, labels = next(validation)
-    val_loss = F.cross_entropy(functional_call(search.model, w, (images,)), labels)
-    return list(torch.autograd.grad(val_loss, list(search.augmenter.parameters())))
+    search.augmenter.network.train()
+    with loop.one_epoch() as batches:
+        torch.manual_seed(0)
+        for step in range(count):
+            images, labels, _ = next(batches)
+            images = setup.before(images, loop.generators.images)
+            augmented = search.augmenter.network.augment(images, loop.generators.policy)
+            logits = functional_call(loop.model, w, (setup.normalise(augmented),))
+            loss = F.cross_entropy(logits, labels)
+            found = torch.autograd.grad(loss, list(w.values()), create_graph=True)
+            lr = sgd.lr_at(0, step, loop.steps)
+            for (name, p), g in zip(list(w.items()), found, strict=True):
+                d = g + sgd.weight_decay * p
+                m[name] = sgd.momentum * m[name] + d
+                w[name] = p - lr * (d + sgd.momentum * m[name])  # Nesterov's form
+        images, labels = loop.val_batch()
+        val_loss = F.cross_entropy(functional_call(loop.model, w, (images,)), labels)
+    return list(torch.autograd.grad(val_loss, search.augmenter.parameters()))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -132,15 +142,16 @@ def test_the_augmenter_follows_the_exact_derivative(count: int) -> None:
     """K = 1, 2, 3 with batch normalisation and momentum, from the search's own steps."""
     search, reference = (build(unroll=count, interval=count) for _ in range(2))
     found: list[Tensor] = []
-    search.move_augmenter = found.extend  # type: ignore[method-assign]
-    validation, batches = in_float64(search), search._train_batches()
-    torch.manual_seed(0)
-    for step in range(count):
-        images, labels, _ = next(batches)
-        lr = search.sgd.lr_at(0, step, search.steps)
-        taken = search.take_step(images, labels, validation, step, lr)
-        search._update(taken.gradient, lr)
-    torch.manual_seed(0)
+    search.augmenter.move = lambda gradient, _: found.extend(gradient)  # type: ignore[method-assign]
+    in_float64(search)
+    search.augmenter.network.train()
+    with search.loop.one_epoch() as batches:
+        torch.manual_seed(0)
+        for _ in range(count):
+            images, labels, _ = next(batches)
+            images = search.setup.before(images, search.loop.generators.images)
+            taken = search.search_step(search.step_kind(), images, labels)
+            search.loop.update(*taken)
     truth = expected_gradient(reference, count)
     mine, theirs = (torch.cat([g.flatten() for g in each]) for each in (found, truth))
     assert float((mine - theirs).norm() / theirs.norm()) < 1e-6
@@ -151,21 +162,20 @@ def test_every_epoch_divides_the_images_anew() -> None:
     seen = []
     for _ in range(2):
         search.step()
-        seen.append(search.train.labels.clone())
-        assert len(search.train) == 72
-        assert len(search.val) == 24
-    images = [next(search.train.batches(72, device=search.setup.device, generator=None))[0]]
-    search.step()
-    images.append(next(search.train.batches(72, device=search.setup.device, generator=None))[0])
-    assert not torch.equal(images[0], images[1])
+        train, val = search.loop.train, search.loop.val
+        assert len(train) == 72
+        assert val is not None
+        assert len(val) == 24
+        seen.append(next(train.batches(72, device=search.setup.device, generator=None)).images)
+    assert not torch.equal(seen[0], seen[1])
     own = methods.build("bilevel", make_task(val=split(24, 2)), SGD, BILEVEL)
     assert isinstance(own, Bilevel)
     own.step()
-    assert torch.equal(own.val.images, split(24, 2).images)  # type: ignore[attr-defined]
+    assert torch.equal(own.loop.val.images, split(24, 2).images)  # type: ignore[attr-defined]
     fixed = build(resplit=False)
-    before = fixed.train
+    before = fixed.loop.train
     fixed.step()
-    assert fixed.train is before
+    assert fixed.loop.train is before
 
 
 def test_cost_is_arithmetic_in_plain_epochs() -> None:
@@ -192,9 +202,9 @@ def test_the_policy_is_the_schedule_of_what_was_drawn() -> None:
     policy = search.policy()
     assert isinstance(policy, Schedule)
     assert len(policy.moments()) == 4
-    for name, (mean, spread) in policy.at(1.0).parameters().items():
+    for name, (mean, std) in policy.at(1.0).parameters().items():
         assert metrics[f"mean/{name}"] == mean
-        assert metrics[f"spread/{name}"] == spread
+        assert metrics[f"std/{name}"] == std
     assert from_json(policy.to_json()) == policy
     images = search.setup.dataset.test.batches(40, device=search.setup.device, generator=None)
     before, _, _ = next(images)
@@ -203,7 +213,7 @@ def test_the_policy_is_the_schedule_of_what_was_drawn() -> None:
 
 def test_long_searches_are_put_together_in_few_phases() -> None:
     search = build()
-    search._drawn = [torch.full((100, 10), float(epoch)) for epoch in range(100)]
+    search.augmenter._drawn = [torch.full((100, 10), float(epoch)) for epoch in range(100)]
     policy = search.policy()
     assert len(policy.moments()) == 34  # of three epochs each
     first = policy.at(0.0).parameters()["tx"]
@@ -248,11 +258,11 @@ def test_stn_transforms_test_images_too() -> None:
     assert isinstance(search, Stn)
     for _ in range(10):
         search.step()
-    last = search.augmenter.network[-1]
+    last = search.augmenter.network.network[-1]
     with torch.no_grad():
         last.weight.zero_()
         last.bias.zero_()  # transforms nothing
-    plain, _ = evaluate(search.model, search.setup, search.setup.dataset.test)
+    plain = evaluate(search.loop.model, search.setup, search.setup.dataset.test)["error"]
     assert search.test()["test_error"] == plain < 50
     with torch.no_grad():
         last.bias += 3.0  # moves everything out of sight
@@ -330,7 +340,7 @@ def test_the_final_network_is_ready_for_clean_images() -> None:
     for search in (clean, as_trained):
         while search.epoch < search.epochs:
             search.step()
-    own, other = (search.model.state_dict() for search in (clean, as_trained))
+    own, other = (search.loop.model.state_dict() for search in (clean, as_trained))
     for name in own:
         same = torch.equal(own[name], other[name])
         assert same == ("running" not in name and "num_batches" not in name)

@@ -81,8 +81,8 @@ def test_a_restored_search_continues_bit_for_bit(setup: Setup, variant: str) -> 
     for ours, theirs in zip(later, metrics[2:], strict=True):
         assert ours == pytest.approx(theirs, rel=0, abs=0, nan_ok=True)
     assert second.policy() == whole.policy()
-    for name, tensor in second.model.state_dict().items():
-        assert torch.equal(tensor, whole.model.state_dict()[name])
+    for name, tensor in second.loop.model.state_dict().items():
+        assert torch.equal(tensor, whole.loop.model.state_dict()[name])
 
 
 def test_seeds_matter_and_nothing_else(setup: Setup) -> None:
@@ -130,7 +130,7 @@ def test_per_batch_sampling_gives_all_images_one_sub_policy(setup: Setup) -> Non
     images, _, _ = next(setup.dataset.train.batches(16, device=setup.device, generator=None))
     for sampling, count in (("image", 16), ("batch", 1)):
         search = build(setup, sampling=sampling)
-        _, choices = search.sample(images, torch.Generator().manual_seed(0))
+        _, choices = search.augment(images, torch.Generator().manual_seed(0))
         assert len(choices.chosen) == count
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from raysearch.errors import RaysearchError
-from raysearch.models import build, names
+from raysearch.models import build, choose_model, names
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -81,3 +81,28 @@ def test_images_that_do_not_fit(name: str, size: tuple[int, int]) -> None:
     with pytest.raises(RaysearchError, match=rf"model {name} .*data\.size=") as caught:
         build(name, classes=2, channels=3, size=size)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "device", "cores", "name"),
+    [
+        (2000, (32, 32), "cpu", 2, "small_cnn"),
+        (2000, (100, 100), "cpu", 2, "small_cnn"),
+        (50_000, (32, 32), "cpu", 64, "small_cnn"),
+        (200, (32, 32), "cpu", 64, "resnet18"),
+        (2000, (32, 32), "cuda", 2, "resnet18"),
+        (2000, (224, 224), "cuda", 8, "resnet34"),
+        (2000, (6, 6), "cuda", 8, "small_cnn"),
+    ],
+)
+def test_the_network_chosen_fits_images_and_machine(
+    images: int, size: tuple[int, int], device: str, cores: int, name: str
+) -> None:
+    found, reason = choose_model(images, size, device, cores)
+    assert found == name
+    assert found in names()
+    assert reason.startswith(f"model={name}: ")
+    assert "takes another" in reason
+    assert "\n" not in reason
+    assert ("data.size=32" in reason) == (size == (100, 100))
+    build(found, classes=3, channels=3, size=size)

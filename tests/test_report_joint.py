@@ -39,7 +39,7 @@ def joint_search(
         history = [
             {"epoch": float(epoch), "train_loss": 1 / epoch, "val_loss": 2 / epoch}
             | {f"mean/{name}": mean for name, (mean, _) in phase.parameters().items()}
-            | {f"spread/{name}": spread for name, (_, spread) in phase.parameters().items()}
+            | {f"std/{name}": std for name, (_, std) in phase.parameters().items()}
             for epoch, phase in enumerate(phases, start=1)
         ]
         info = TrialInfo(f"search-{seed}", "search", f"bilevel seed {seed}", None, seed)

@@ -119,7 +119,7 @@ def test_cost_and_error_have_the_same_names_in_every_run(database: str, tmp_path
 def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> None:
     tracker = Tracker(database, "joint", "demo", {})
     tracker.trial_started(SEARCH)
-    tracker.trial_progress(SEARCH, 1, {"mean/tx": 0.1, "spread/tx": 0.2})
+    tracker.trial_progress(SEARCH, 1, {"mean/tx": 0.1, "std/tx": 0.2})
     tracker.trial_finished(SEARCH, None, {**COST, "test_error": 4.0, "test_loss": 0.1})
     summary: dict[str, Any] = {
         "search": COST,
@@ -132,13 +132,13 @@ def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> Non
     }
     tracker.finish(summary, None)
     child = children(tracker)["dada seed 0"].data.metrics
-    assert (child["test_error"], child["test_loss"], child["spread/tx"]) == (4.0, 0.1, 0.2)
+    assert (child["test_error"], child["test_loss"], child["std/tx"]) == (4.0, 0.1, 0.2)
     parent = tracker._store.client.get_run(tracker.run_id).data.metrics
     assert (parent["test_error"], parent["test_error_std"]) == (4.0, 0.5)
     assert parent["joint_difference/none/high"] == -0.5
     assert parent["relative_cost/joint/epoch_equivalents"] == 5.3
     assert "relative_cost/joint/device_seconds" not in parent
-    assert (parent["mean/tx"], parent["spread/tx"]) == (0.1, 0.2)
+    assert (parent["mean/tx"], parent["std/tx"]) == (0.1, 0.2)
     summary["errors"]["learned"] = {"mean": 3.0, "std": 0.2}
     assert summary_metrics(summary)["test_error"] == 3.0
 

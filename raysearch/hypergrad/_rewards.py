@@ -11,7 +11,7 @@ that the classifier's own update needs anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -19,17 +19,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
+
+from raysearch.tasks import Classification, Task
 
 Parameters = dict[str, Tensor]
-Difference = Literal["forward", "central"]
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits [B, classes] and labels [B] to losses [B]."""
-
-
-def cross_entropy_per_image(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image, [B]."""
-    return F.cross_entropy(logits.float() if logits.is_cuda else logits, labels, reduction="none")
+Difference = Literal["auto", "forward", "central"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class OneStep:
         gradient: ∇_w of the train loss Σ_i ω_i ℓ_i(w), by parameter name.
         train_loss: Σ_i ω_i ℓ_i(w), a scalar tensor; the mean where no weights are given.
         val_loss: L_val(w'), a scalar tensor.
-        val_error: share of wrong validation images at w', a scalar tensor in [0, 1].
+        val_wrong: `Task.wrong` of the validation images at w', a scalar tensor in [0, 1].
     """
 
     rewards: Tensor
@@ -51,7 +45,7 @@ class OneStep:
     gradient: Parameters
     train_loss: Tensor
     val_loss: Tensor
-    val_error: Tensor
+    val_wrong: Tensor
 
 
 class Network:
@@ -59,21 +53,25 @@ class Network:
 
     Batch normalisation uses batch statistics; its running ones are written to scratch copies,
     so the extra passes of a search do not disturb the classifier's own.
+
+    Args:
+        model: the module.
+        task: whose losses per image are taken.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss = cross_entropy_per_image) -> None:
+    def __init__(self, model: nn.Module, task: Task | None = None) -> None:
         self.model = model
-        self.loss = loss
+        self.task = task or Classification()
         self._scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
 
     def parameters(self) -> Parameters:
         """The module's own trainable parameters, by name."""
         return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
-    def logits(
+    def outputs(
         self, parameters: Mapping[str, Tensor], images: Tensor, *, exact: bool = False
     ) -> Tensor:
-        """Logits of a batch at other parameters, without autocast if `exact`."""
+        """Outputs for a batch at other parameters, without autocast if `exact`."""
         device = images.device.type
         low = device == "cuda" and not exact
         with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
@@ -81,23 +79,25 @@ class Network:
                 self.model, ({**parameters}, self._scratch), (images,)
             )
 
-    def losses(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    def losses(self, parameters: Mapping[str, Tensor], images: Tensor, targets: Tensor) -> Tensor:
         """Per-image losses at other parameters, [B], precise enough to be subtracted."""
-        return self.loss(self.logits(parameters, images, exact=True), labels)
+        return self.task.losses(self.outputs(parameters, images, exact=True), targets)
 
     def own_losses(
-        self, images: Tensor, labels: Tensor, parameters: Mapping[str, Tensor] | None = None
+        self, images: Tensor, targets: Tensor, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Losses that do move the running statistics, at the module's own weights.
 
         Copies of these can be given as `parameters`; nothing is rounded by autocast then.
         """
         if parameters is not None:
-            return self.loss(functional_call(self.model, dict(parameters), (images,)), labels)
+            return self.task.losses(
+                functional_call(self.model, dict(parameters), (images,)), targets
+            )
         device = images.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            logits = self.model(images)
-        return self.loss(logits, labels)
+            outputs = self.model(images)
+        return self.task.losses(outputs, targets)
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def one_step_rewards(
     val: tuple[Tensor, Tensor],
     lr: float,
     *,
-    difference: Difference = "forward",
+    difference: Difference = "auto",
     epsilon: float = 0.01,
     with_pixels: bool = True,
     weights: Tensor | None = None,
@@ -145,16 +145,19 @@ def one_step_rewards(
     """Rewards of all images of a batch, and the train gradient, in one go.
 
     Cost in passes of the network, a plain step being 3 (a forward and a backward of twice its
-    arithmetic): 3 at w, 3 at w', and 1 (forward difference) or 2 (central), each with one more
+    arithmetic): 3 at w, 3 at w', and 1 (forward difference on the CPU) or 2, each with one more
     when `with_pixels`.
 
     Args:
         network: the classifier, in train mode.
-        train: augmented, normalised images [B, C, H, W] and labels [B].
-        val: normalised validation images and labels.
+        train: augmented, normalised images [B, C, H, W] and their targets.
+        val: normalised validation images and targets.
         lr: ζ, the classifier's current learning rate.
-        difference: `forward` (error O(ε)) reuses the losses at w; `central` (O(ε²)) does not.
-            On CUDA, where the losses at w are computed in bfloat16, it is always central.
+        difference: `forward` (error O(ε)), between the losses at w and a step along v, or
+            `central` (O(ε²)), between a step each way. The forward one reuses the losses at w that
+            the train gradient needs; on CUDA these are computed in bfloat16, so it computes
+            them once more and costs as much as the central one. `auto` is forward on the CPU and
+            central on CUDA.
         epsilon: length of the step along v in weight space; ε = epsilon / ‖v‖ (DADA, section 3.3).
         with_pixels: also the straight-through derivative with respect to magnitudes. It is that
             of r_i, so it does not go together with weights.
@@ -171,7 +174,7 @@ def one_step_rewards(
     losses, train_loss, gradient, pixels_at_w = _train_gradient(
         network, train, weights, with_pixels
     )
-    v, val_loss, val_error = validate(network, step_along(own, gradient, -lr), val)
+    v, val_loss, val_wrong = validate(network, step_along(own, gradient, -lr), val)
     step = epsilon / max(norm(v), 1e-12)
 
     def at(scale: float) -> tuple[Tensor, Tensor | None]:
@@ -179,9 +182,13 @@ def one_step_rewards(
         with _tf32(allowed=False):
             return _losses_and_pixels(network, step_along(own, v, scale), train, with_pixels)
 
+    if difference == "auto":
+        difference = "central" if losses.is_cuda else "forward"
     plus = at(step)
-    if difference == "central" or losses.is_cuda:
+    if difference == "central":
         minus, width = at(-step), 2 * step
+    elif losses.is_cuda:  # those at w were rounded to bfloat16
+        minus, width = at(0.0), step
     else:
         minus, width = (losses, pixels_at_w), step
     rewards = (plus[0] - minus[0]) / width
@@ -194,7 +201,7 @@ def one_step_rewards(
         gradient=gradient,
         train_loss=train_loss,
         val_loss=val_loss,
-        val_error=val_error,
+        val_wrong=val_wrong,
     )
 
 
@@ -217,13 +224,12 @@ def _train_gradient(
 def validate(
     network: Network, ahead: Parameters, val: tuple[Tensor, Tensor]
 ) -> tuple[Parameters, Tensor, Tensor]:
-    """v = ∇L_val, L_val and the share of wrong images, at the weights `ahead`."""
+    """v = ∇L_val, L_val and `Task.wrong`, at the weights `ahead`."""
     ahead = {name: parameter.requires_grad_() for name, parameter in ahead.items()}
-    logits = network.logits(ahead, val[0])
-    loss = network.loss(logits, val[1]).mean()
+    outputs = network.outputs(ahead, val[0])
+    loss = network.task.losses(outputs, val[1]).mean()
     v = dict(zip(ahead, torch.autograd.grad(loss, list(ahead.values())), strict=True))
-    error = (logits.detach().argmax(1) != val[1]).float().mean()
-    return v, loss.detach(), error
+    return v, loss.detach(), network.task.wrong(outputs, val[1])
 
 
 def _losses_and_pixels(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raysearch.hypergrad._rewards import Network, Parameters
 from raysearch.hypergrad._second_order import SecondOrder
@@ -84,7 +85,7 @@ class TrainStep:
 
 
 def train_step(
-    network: Network, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, lr: float
+    network: Network, parameters: Mapping[str, Tensor], images: Tensor, targets: Tensor, lr: float
 ) -> TrainStep:
     """Loss and gradient of a batch, ready to be differentiated once more.
 
@@ -95,14 +96,15 @@ def train_step(
         network: the classifier, in train mode.
         parameters: w_k; copied, so that an update in place does not disturb the graph.
         images: augmented, normalised, [B, C, H, W]; detached.
-        labels: int64 [B].
+        targets: of the images.
         lr: ζ_k.
     """
     own = {name: p.detach().clone().requires_grad_() for name, p in parameters.items()}
     leaf = images.detach().requires_grad_()
     second = SecondOrder()
-    with second:
-        losses = network.own_losses(leaf, labels, own)
+    # attention's fused kernels have no second derivative
+    with sdpa_kernel(SDPBackend.MATH), second:
+        losses = network.own_losses(leaf, targets, own)
     loss = losses.mean()
     found = torch.autograd.grad(loss, list(own.values()), create_graph=True)
     return TrainStep(own, leaf, dict(zip(own, found, strict=True)), loss.detach(), lr, second)

@@ -139,13 +139,12 @@ class Try:
             evaluate(self._model, setup, self._held_out, before=lambda x: policy(x, generator))
             for _ in range(settings.draws)
         ]
-        errors, losses = zip(*found, strict=True)
+        losses = [figures["loss"] for figures in found]
         loss = sum(losses) / len(losses)
         if not math.isfinite(loss):
             raise NonFiniteLossError("validation", 1, 1)
         self._metrics = {
-            "val_error": sum(errors) / len(errors),
-            "val_loss": loss,
+            **{f"val_{key}": sum(one[key] for one in found) / len(found) for key in found[0]},
             "epoch_equivalents": len(found) * self._cost,
         }
         return dict(self._metrics)

@@ -75,7 +75,8 @@ class RewardSettings(MethodSettings):
         lr: Adam's learning rate for the policy's logits.
         betas: Adam's decay rates.
         prior_strength: T ≥ 0; see the methods' texts.
-        difference: `forward` or `central` differences along v.
+        difference: `forward` or `central` differences along v; `auto` is forward on the CPU and
+            central on a GPU, where a forward difference is no cheaper.
         epsilon: length of the step along v, in weight space.
         warmup: share of the search's epochs, in [0, 1), that train with the starting policy
             before the policy begins to move; they cost one epoch-equivalent each.
@@ -86,7 +87,7 @@ class RewardSettings(MethodSettings):
     lr: float
     betas: tuple[float, float]
     prior_strength: float
-    difference: Literal["forward", "central"]
+    difference: Literal["auto", "forward", "central"]
     epsilon: float
     warmup: float
 

@@ -96,7 +96,8 @@ def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> tuple[f
         NonFiniteLossError: the loss is NaN or infinite; the last step of a training is not noticed
             otherwise.
     """
-    error, loss = evaluate(model, setup, val)
+    figures = evaluate(model, setup, val)
+    error, loss = figures["error"], figures["loss"]
     if not math.isfinite(loss):
         raise NonFiniteLossError("validation", epoch, 1)
     return error, loss

@@ -19,86 +19,166 @@ augmentation (section 4).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raysearch.hypergrad import SGDRule, TrainStep, image_gradients, train_step, validate
-from raysearch.methods._classifier import Batch, Taken
-from raysearch.methods._joint import Joint
+from raysearch.hypergrad import (
+    Network,
+    SGDRule,
+    TrainStep,
+    image_gradients,
+    train_step,
+    validate,
+)
+from raysearch.methods._base import SearchMethod
 from raysearch.methods._joint_settings import BilevelSettings
-from raysearch.training import FlopCounter, Setup, derive_seed, estimate_statistics
+from raysearch.methods._learned_augmenter import LearnedAugmenter, mirroring
+from raysearch.policy import Schedule
+from raysearch.protocol import Answer
+from raysearch.training import (
+    Gradient,
+    Loop,
+    Predefined,
+    Setup,
+    SGDSettings,
+    derive_seed,
+    estimate_statistics,
+    evaluate_on_test,
+    network_document,
+)
 
 
-class Bilevel(Joint):
+class Bilevel(SearchMethod):
     """The search; see the module's text and `SearchMethod`."""
 
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
-        self.settings: BilevelSettings = BilevelSettings.of(method)
-        super().__init__(setup, search, self.settings)
-        sgd = self.sgd
+        self.settings = BilevelSettings.of(method)
+        self.setup = setup = replace(setup, predefined=mirroring(setup.predefined))
+        sgd = SGDSettings.of(search)
+        train, val = setup.search_splits()
+        self.loop = Loop(setup, sgd, train, val, where="search")
+        self.network = Network(self.loop.model, setup.task)
+        self.epochs = self.loop.epochs
+        self.augmenter = LearnedAugmenter(setup, self.settings)
         self._rule = SGDRule(sgd.momentum, sgd.nesterov and sgd.momentum > 0, sgd.weight_decay)
-        self._window: list[
-            tuple[TrainStep, Tensor]
-        ] = []  # steps, and their images with A_φ's graph
+        # the steps to differentiate through, and their images with A_φ's graph
+        self._window: list[tuple[TrainStep, Tensor]] = []
 
-    def begin_epoch(self) -> None:
-        """Divide the images anew, if at all."""
+    @classmethod
+    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
+        """Mirroring alone (section 4)."""
+        return mirroring(given)
+
+    def step(self) -> dict[str, float]:
+        """One epoch; see `SearchMethod.step`."""
+        loop, setup = self.loop, self.setup
         if self.settings.resplit:
-            seed = derive_seed(self.setup.seed, "split", self.epoch)
-            splits = self.setup.dataset.search_splits(seed, self.setup.val_fraction)
-            self.train, self.val = splits
+            seed = derive_seed(setup.seed, "split", loop.epoch)
+            loop.train, loop.val = setup.dataset.search_splits(seed, setup.val_fraction)
+        self.augmenter.network.train()
+        with loop.one_epoch() as batches:
+            for images, targets, _ in batches:
+                images = setup.before(images, loop.generators.images)
+                kind = self.step_kind()
+                gradient, loss = loop.cost.counted(kind, self.search_step, kind, images, targets)
+                loop.update(gradient, loss)
+                loop.holding = bool(self._window)
+        if self.settings.clean_statistics and loop.epoch + 1 == loop.epochs:
+            batch = loop.settings.batch_size
+            loop.cost.counted(
+                "statistics", estimate_statistics, loop.model, setup, loop.train, batch
+            )
+        metrics = loop.finish_epoch()
+        metrics["epoch_equivalents"] = loop.cost.epoch_equivalents()
+        metrics |= self.augmenter.finish_epoch(loop.epoch - 1)
+        self.epoch = loop.epoch
+        return metrics
 
-    def step_kind(self, step: int) -> str:
-        """Steps differ in whether they are kept and whether the augmenter moves after them.
+    def step_kind(self) -> str:
+        """A name for the next step's arithmetic: whether it is kept, and whether φ moves after it.
 
         An epoch's last step is an update too, through fewer steps where there are no more.
         """
-        interval = self.settings.interval
-        left = min((step // interval + 1) * interval, self.steps) - 1 - step
+        step, interval = self.loop.step, self.settings.interval
+        left = min((step // interval + 1) * interval, self.loop.steps) - 1 - step
         if left == 0:
             return f"update through {1 + len(self._window)}"
         return "kept" if left < self.settings.unroll else "plain"
 
-    def end_epoch(self) -> dict[str, float]:
-        """See `Joint.end_epoch`; after the last, the classifier is made ready for clean images."""
-        if self.settings.clean_statistics and self.epoch + 1 == self.epochs:
-            with FlopCounter() as counter:
-                estimate_statistics(self.model, self.setup, self.train, self.sgd.batch_size)
-            self.add_flops(counter.total)
-        return super().end_epoch()
+    def search_step(self, kind: str, images: Tensor, targets: Tensor) -> tuple[Gradient, Tensor]:
+        """Equations 3 and 5: the classifier's gradient and train loss; φ moves where that is due.
 
-    def joint_step(self, kind: str, train: Batch, validation: Iterator[Batch], lr: float) -> Taken:
-        """Equations 3 and 5."""
-        images, labels = train
+        Args:
+            kind: what `step_kind` said.
+            images: uint8 [B, C, H, W].
+            targets: theirs.
+        """
+        loop = self.loop
+        with torch.set_grad_enabled(kind != "plain"):
+            augmented = self.augmenter.network.augment(images, loop.generators.policy)
+        images = self.setup.normalise(augmented)
         if kind == "plain":
-            return self.plain_step(images, labels)
-        own = self.network.parameters()
-        taken = train_step(self.network, own, images, labels, lr)
+            return loop.plain_step(images, targets)
+        taken = train_step(self.network, loop.parameters, images, targets, loop.lr)
         self._window.append((taken, images))
         gradient = {name: g.detach() for name, g in taken.gradient.items()}
-        if kind == "kept":
-            return Taken(gradient, taken.loss)
-        detached = {name: parameter.detach() for name, parameter in own.items()}
-        ahead, _ = self._rule.step(detached, self._velocity(), gradient, lr)
-        v, val_loss, val_error = validate(self.network, ahead, next(validation))
+        if kind != "kept":
+            self._move_augmenter(gradient)
+        return gradient, taken.loss
+
+    def _move_augmenter(self, gradient: Mapping[str, Tensor]) -> None:
+        """φ ← φ − η ∂L_val(w')/∂φ, w' being one step of the classifier ahead (equation 5)."""
+        loop = self.loop
+        detached = {name: parameter.detach() for name, parameter in loop.parameters.items()}
+        ahead, _ = self._rule.step(detached, self._velocity(), gradient, loop.lr)
+        v, val_loss, val_wrong = validate(self.network, ahead, loop.val_batch())
+        loop.note_validation(val_loss, val_wrong)
         steps, augmented = zip(*self._window, strict=True)
         self._window = []
         along = image_gradients(steps, v, self._rule)
-        parameters = list(self.augmenter.parameters())
-        self.move_augmenter(torch.autograd.grad(augmented, parameters, along))
-        return Taken(gradient, taken.loss, val_loss, val_error)
+        found = torch.autograd.grad(augmented, self.augmenter.parameters(), along)
+        self.augmenter.move(found, loop.lr / loop.settings.lr)
 
     def _velocity(self) -> dict[str, Tensor]:
         """The momentum buffers of the classifier's optimiser, by parameter name."""
+        state = self.loop.optimizer.state
         buffers = {
-            name: self.optimizer.state[parameter].get("momentum_buffer")
-            for name, parameter in self.network.parameters().items()
-            if parameter in self.optimizer.state
+            name: state[parameter].get("momentum_buffer")
+            for name, parameter in self.loop.parameters.items()
+            if parameter in state
         }
         return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+
+    def policy(self) -> Schedule:
+        """What the augmenter did, epoch by epoch."""
+        return self.augmenter.policy()
+
+    def trained(self) -> dict[str, Any]:
+        """The jointly trained classifier."""
+        return network_document(self.loop.model, self.setup)
+
+    def test(self) -> dict[str, float]:
+        """The classifier's test figures."""
+        return evaluate_on_test(self.loop.model, self.setup)
+
+    def answer(self) -> Answer:
+        """`epoch_equivalents`, the classifier and its test figures, and the policy."""
+        figures = {"epoch_equivalents": self.loop.cost.epoch_equivalents(), **self.test()}
+        return Answer(figures, policy=self.policy(), network=self.trained())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The classifier's state and the augmenter's."""
+        return {**self.loop.state_dict(), **self.augmenter.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.loop.load_state_dict(state)
+        self.augmenter.load_state_dict(state)
+        self.epoch = self.loop.epoch
 
 
 METHOD = Bilevel

@@ -35,26 +35,33 @@ from raysearch.hypergrad import (
     Choices,
     ControlVariate,
     Gradient,
+    Network,
     OneStep,
     choose,
     gumbel_softmax,
     reinforce,
     relax,
 )
-from raysearch.methods._classifier import Batch
+from raysearch.methods._base import SearchMethod
 from raysearch.methods._dada_settings import DadaSettings
 from raysearch.methods._reward_scale import RewardScale
-from raysearch.methods._single_pass import SinglePass
+from raysearch.methods._rewards import next_rewards, search_loop, warm_up, warmup_epochs
 from raysearch.policy import SubPolicies, random_draws
-from raysearch.training import Setup, seeded
+from raysearch.protocol import Answer
+from raysearch.training import Setup, SGDSettings, seeded
 
 
-class Dada(SinglePass):
+class Dada(SearchMethod):
     """The search; see the module's text and `SearchMethod`."""
 
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings = settings = DadaSettings.of(method)
-        super().__init__(setup, search, settings)
+        self.setup = setup
+        self.loop = search_loop(setup, SGDSettings.of(search))
+        self.network = Network(self.loop.model, setup.task)
+        self.epochs = self.loop.epochs
+        self._warmup = warmup_epochs(settings, self.epochs)
+        self.steps_done = 0  # search steps, all epochs together
         self.pairs = list(itertools.combinations(settings.operations, 2))
         self._ids = torch.tensor([[ops.operation_id(n) for n in pair] for pair in self.pairs])
         shape = self._ids.shape
@@ -72,8 +79,32 @@ class Dada(SinglePass):
         ]
         self._adam = torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas)
 
-    def sample(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Choices]:
-        """Augment each image by a choice of its own, or all by one."""
+    def step(self) -> dict[str, float]:
+        """One epoch; see `SearchMethod.step`."""
+        loop, setup = self.loop, self.setup
+        with loop.one_epoch() as batches:
+            for images, targets, _ in batches:
+                if loop.epoch < self._warmup:
+                    warm_up(loop, self.current(), images, targets)
+                    continue
+                images = setup.before(images, loop.generators.images)
+                images, choices = self.augment(images, loop.generators.policy)
+                train = setup.normalise(setup.after(images, loop.generators.images)), targets
+                found = loop.cost.counted(self.step_kind(), self.search_step, train, choices)
+                loop.update(found.gradient, found.train_loss)
+                self.steps_done += 1
+        metrics = loop.finish_epoch()
+        self.epoch = loop.epoch
+        equivalents = {"epoch_equivalents": loop.cost.epoch_equivalents()}
+        return {**metrics, **equivalents, **self._policy_metrics()}
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Choices]:
+        """T_{c,b,m} with a choice for each image, or one for all (section 3.1).
+
+        Args:
+            images: uint8 [B, C, H, W].
+            generator: of the draws, on the CPU.
+        """
         n = len(images)
         draws = random_draws(n, 2, generator)
         choices = choose(
@@ -89,14 +120,21 @@ class Dada(SinglePass):
         return draws.apply(images), choices
 
     def step_kind(self) -> str:
-        """Steps that update the magnitudes cost more than those that do not."""
+        """A name for the next step's arithmetic: steps that update the magnitudes cost more."""
         due = self.steps_done % self.settings.magnitude_interval == 0
         return "magnitudes" if self.settings.magnitude_lr > 0 and due else "rewards"
 
-    def search_step(self, train: Batch, val: Batch, draw: Choices, lr: float) -> OneStep:
-        """Equations 7 and 8: rewards of the batch, then one Adam step on α, β, m and ψ."""
+    def search_step(self, train: tuple[Tensor, Tensor], draw: Choices) -> OneStep:
+        """Equations 7 and 8: rewards of the batch, then one Adam step on α, β, m and ψ.
+
+        Args:
+            train: augmented, normalised images [B, C, H, W] and their targets.
+            draw: how they were augmented.
+        """
         with_pixels = self.step_kind() == "magnitudes"
-        result = self.rewards(train, val, lr, with_pixels=with_pixels)
+        result = next_rewards(
+            self.loop, self.network, train, self.settings, with_pixels=with_pixels
+        )
         per_image = len(draw.chosen) == len(result.rewards)
         cost = (self._scale.per_image if per_image else self._scale.of_batch)(result.rewards)
         gradient = self._estimate(draw, cost)
@@ -150,7 +188,7 @@ class Dada(SinglePass):
         weights = self.alpha.double().softmax(0)
         return SubPolicies(self.pairs, weights, self.beta.sigmoid(), self.magnitude)
 
-    def policy_metrics(self) -> dict[str, float]:
+    def _policy_metrics(self) -> dict[str, float]:
         """How far the distribution over sub-policies has moved, and each operation's share."""
         policy = self.current()
         entropy = float(torch.special.entr(policy.weights).sum())
@@ -161,10 +199,17 @@ class Dada(SinglePass):
             **{f"share/{name}": share for name, share in policy.marginals().items()},
         }
 
+    def answer(self) -> Answer:
+        """`epoch_equivalents` and the policy."""
+        return Answer(
+            {"epoch_equivalents": self.loop.cost.epoch_equivalents()}, policy=self.policy()
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """The classifier's state and φ, c_ψ, Adam's moments and the rewards' running moments."""
         return {
-            **super().state_dict(),
+            **self.loop.state_dict(),
+            "steps_done": self.steps_done,
             "alpha": self.alpha.clone(),
             "beta": self.beta.clone(),
             "magnitude": self.magnitude.clone(),
@@ -175,7 +220,8 @@ class Dada(SinglePass):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        super().load_state_dict(state)
+        self.loop.load_state_dict(state)
+        self.epoch, self.steps_done = self.loop.epoch, state["steps_done"]
         for name in ("alpha", "beta", "magnitude"):
             getattr(self, name).copy_(state[name])
         self.control.load_state_dict(state["control"])

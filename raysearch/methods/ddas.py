@@ -42,13 +42,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raysearch import ops
-from raysearch.hypergrad import OneStep
-from raysearch.methods._classifier import Batch
+from raysearch.hypergrad import Network, OneStep
+from raysearch.methods._base import SearchMethod
 from raysearch.methods._ddas_settings import DdasSettings
 from raysearch.methods._reward_scale import RewardScale
-from raysearch.methods._single_pass import SinglePass
+from raysearch.methods._rewards import next_rewards, search_loop, warm_up, warmup_epochs
 from raysearch.policy import Candidates, Schedule
-from raysearch.training import Setup
+from raysearch.protocol import Answer
+from raysearch.training import Setup, SGDSettings
 
 PAIR = 2  # candidates that an augmented image goes through
 
@@ -95,12 +96,16 @@ def divergence(tau: Tensor, a: Tensor, start: float, log_start: Tensor) -> Tenso
     return on + (1 - t) * (F.logsigmoid(-tau) - math.log1p(-start))
 
 
-class Ddas(SinglePass):
+class Ddas(SearchMethod):
     """The search; see the module's text and `SearchMethod`."""
 
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings = settings = DdasSettings.of(method)
-        super().__init__(setup, search, settings)
+        self.setup = setup
+        self.loop = search_loop(setup, SGDSettings.of(search))
+        self.network = Network(self.loop.model, setup.task)
+        self.epochs = self.loop.epochs
+        self._warmup = warmup_epochs(settings, self.epochs)
         self.start = self.uniform(method)
         self._log_start = self.start.probabilities.float().log()
         self.tau = torch.tensor(settings.augment).logit()
@@ -126,8 +131,36 @@ class Ddas(SinglePass):
         names, levels, p = zip(*found, strict=True)
         return Candidates(names, torch.tensor(levels), torch.tensor(p), settings.augment, PAIR)
 
-    def sample(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Arms]:
-        """An arm for each image, or all images un-augmented and under each of S pairs."""
+    def step(self) -> dict[str, float]:
+        """One epoch; see `SearchMethod.step`."""
+        loop, setup = self.loop, self.setup
+        with loop.one_epoch() as batches:
+            for images, targets, _ in batches:
+                if loop.epoch < self._warmup:
+                    warm_up(loop, self.current(), images, targets)
+                    continue
+                images = setup.before(images, loop.generators.images)
+                rows, arms = self.augment(images, loop.generators.policy)
+                rows = setup.normalise(setup.after(rows, loop.generators.images))
+                train = rows, torch.cat([targets] * (len(rows) // len(targets)))
+                found = loop.cost.counted("search", self.search_step, train, arms)
+                loop.update(found.gradient, found.train_loss)
+        metrics = loop.finish_epoch()
+        self.epoch = loop.epoch
+        self._past.append((float(self.tau.sigmoid()), self.a.softmax(0)))
+        equivalents = {"epoch_equivalents": loop.cost.epoch_equivalents()}
+        return {**metrics, **equivalents, **self._policy_metrics()}
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Arms]:
+        """An arm for each image, or all images un-augmented and under each of S pairs.
+
+        Args:
+            images: uint8 [B, C, H, W].
+            generator: of the draws, on the CPU.
+
+        Returns:
+            Rows, [B, C, H, W] or [(1 + S)·B, C, H, W]; the arms, one for each row or for each B.
+        """
         n = len(images)
         if self.settings.sampling == "image":
             rows = arms = self._propose(n, generator)
@@ -150,12 +183,17 @@ class Ddas(SinglePass):
         arms = Arms(augmented, pair.reshape(n, PAIR))
         return replace(arms, log_q=log_probability(t.logit(), p.log(), arms))
 
-    def search_step(self, train: Batch, val: Batch, draw: Arms, lr: float) -> OneStep:
-        """One step w', the rows' rewards, and one Adam step on τ₀ and a."""
+    def search_step(self, train: tuple[Tensor, Tensor], draw: Arms) -> OneStep:
+        """One step w', the rows' rewards, and one Adam step on τ₀ and a.
+
+        Args:
+            train: augmented, normalised rows and their targets.
+            draw: the rows' arms.
+        """
         per_arm = len(train[0]) // len(draw)  # rows: the whole batch, or one image
         images = per_arm if draw.log_q is None else len(draw)
         omega = weights(self.tau, self.a, draw).repeat_interleave(per_arm) / images
-        result = self.rewards(train, val, lr, weights=omega)
+        result = next_rewards(self.loop, self.network, train, self.settings, weights=omega)
         self._move(draw, self._costs(draw, result.rewards))
         return result
 
@@ -179,11 +217,6 @@ class Ddas(SinglePass):
         self.tau.grad, self.a.grad = torch.autograd.grad(total, (tau, a))
         self._adam.step()
 
-    def end_epoch(self) -> dict[str, float]:
-        """The schedule keeps the epoch's policy; see `policy_metrics`."""
-        self._past.append((float(self.tau.sigmoid()), self.a.softmax(0)))
-        return super().end_epoch()
-
     def current(self) -> Candidates:
         """The policy as it stands now."""
         return self._policy(float(self.tau.sigmoid()), self.a.softmax(0))
@@ -195,7 +228,7 @@ class Ddas(SinglePass):
     def _policy(self, t: float, p: Tensor) -> Candidates:
         return Candidates(self.start.operations, self.start.magnitudes, p, t, PAIR)
 
-    def policy_metrics(self) -> dict[str, float]:
+    def _policy_metrics(self) -> dict[str, float]:
         """How far t and the distribution over candidates have moved; each operation's share."""
         policy, p = self.current(), self.a.double().softmax(0)
         return {
@@ -206,10 +239,16 @@ class Ddas(SinglePass):
             **{f"share/{name}": share for name, share in policy.marginals().items()},
         }
 
+    def answer(self) -> Answer:
+        """`epoch_equivalents` and the policy."""
+        return Answer(
+            {"epoch_equivalents": self.loop.cost.epoch_equivalents()}, policy=self.policy()
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """The classifier's state, τ₀ and a, past policies, Adam's moments, the rewards' scale."""
         return {
-            **super().state_dict(),
+            **self.loop.state_dict(),
             "tau": self.tau.clone(),
             "a": self.a.clone(),
             "past": list(self._past),
@@ -219,7 +258,8 @@ class Ddas(SinglePass):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        super().load_state_dict(state)
+        self.loop.load_state_dict(state)
+        self.epoch = self.loop.epoch
         self.tau.copy_(state["tau"])
         self.a.copy_(state["a"])
         self._past = list(state["past"])

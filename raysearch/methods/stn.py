@@ -7,44 +7,111 @@ images easy to classify rather than what makes the classifier generalise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raysearch.methods._classifier import Batch, Taken
-from raysearch.methods._joint import Joint
+from raysearch.hypergrad import Network
+from raysearch.methods._base import SearchMethod
 from raysearch.methods._joint_settings import JointSettings
-from raysearch.training import Setup, evaluate
+from raysearch.methods._learned_augmenter import LearnedAugmenter, mirroring
+from raysearch.policy import Schedule
+from raysearch.protocol import Answer
+from raysearch.training import (
+    Gradient,
+    Loop,
+    Predefined,
+    Setup,
+    SGDSettings,
+    evaluate,
+    network_document,
+)
 
 
-class Stn(Joint):
+class Stn(SearchMethod):
     """The training; see the module's text and `SearchMethod`."""
 
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
-        super().__init__(setup, search, JointSettings.of(method))
-        self.train = setup.dataset.full_train()  # nothing is validated
+        self.settings = JointSettings.of(method)
+        self.setup = setup = replace(setup, predefined=mirroring(setup.predefined))
+        everything = setup.dataset.full_train()  # nothing is validated
+        sgd, unit = SGDSettings.of(search), setup.search_images()
+        self.loop = Loop(setup, sgd, everything, where="search", unit=unit)
+        self.network = Network(self.loop.model, setup.task)
+        self.epochs = self.loop.epochs
+        self.augmenter = LearnedAugmenter(setup, self.settings)
 
-    def joint_step(self, kind: str, train: Batch, validation: Iterator[Batch], lr: float) -> Taken:
-        """One gradient of the training loss for w and φ alike."""
-        images, labels = train
-        own, parameters = self.network.parameters(), list(self.augmenter.parameters())
-        loss = self.network.own_losses(images, labels).mean()
-        found = torch.autograd.grad(loss, [*own.values(), *parameters])
-        self.move_augmenter(found[len(own) :])
-        return Taken(dict(zip(own, found, strict=False)), loss.detach())
+    @classmethod
+    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
+        """Mirroring alone (section 4)."""
+        return mirroring(given)
+
+    def step(self) -> dict[str, float]:
+        """One epoch; see `SearchMethod.step`."""
+        loop, setup = self.loop, self.setup
+        self.augmenter.network.train()
+        with loop.one_epoch() as batches:
+            for images, targets, _ in batches:
+                images = setup.before(images, loop.generators.images)
+                loop.update(*loop.cost.counted("update", self.search_step, images, targets))
+        metrics = loop.finish_epoch()
+        metrics["epoch_equivalents"] = loop.cost.epoch_equivalents()
+        metrics |= self.augmenter.finish_epoch(loop.epoch - 1)
+        self.epoch = loop.epoch
+        return metrics
+
+    def search_step(self, images: Tensor, targets: Tensor) -> tuple[Gradient, Tensor]:
+        """One gradient of the training loss for w and φ alike; φ moves.
+
+        Args:
+            images: uint8 [B, C, H, W].
+            targets: theirs.
+        """
+        loop = self.loop
+        augmented = self.augmenter.network.augment(images, loop.generators.policy)
+        loss = self.network.own_losses(self.setup.normalise(augmented), targets).mean()
+        wanted = [*loop.parameters.values(), *self.augmenter.parameters()]
+        found = torch.autograd.grad(loss, wanted)
+        self.augmenter.move(found[len(loop.parameters) :], loop.lr / loop.settings.lr)
+        return dict(zip(loop.parameters, found, strict=False)), loss.detach()
+
+    def policy(self) -> Schedule:
+        """What the augmenter did, epoch by epoch."""
+        return self.augmenter.policy()
+
+    def trained(self) -> dict[str, Any]:
+        """The jointly trained classifier."""
+        return network_document(self.loop.model, self.setup)
 
     def test(self) -> dict[str, float]:
-        """Test error (percent) and loss on transformed test images, one draw for each."""
+        """The classifier's test figures on transformed test images, one draw for each."""
         generator = self.setup.generator("test", device=torch.device("cpu"))
-        self.augmenter.eval()
+        network = self.augmenter.network.eval()
+        figures = evaluate(
+            self.loop.model,
+            self.setup,
+            self.setup.dataset.test,
+            before=lambda images: network.augment(images, generator),
+        )
+        return {f"test_{name}": value for name, value in figures.items()}
 
-        def transformed(images: Tensor) -> Tensor:
-            return self.augmenter.augment(images, generator)
+    def answer(self) -> Answer:
+        """`epoch_equivalents`, the classifier and its test figures, and the policy."""
+        figures = {"epoch_equivalents": self.loop.cost.epoch_equivalents(), **self.test()}
+        return Answer(figures, policy=self.policy(), network=self.trained())
 
-        error, loss = evaluate(self.model, self.setup, self.setup.dataset.test, before=transformed)
-        return {"test_error": error, "test_loss": loss}
+    def state_dict(self) -> dict[str, Any]:
+        """The classifier's state and the augmenter's."""
+        return {**self.loop.state_dict(), **self.augmenter.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.loop.load_state_dict(state)
+        self.augmenter.load_state_dict(state)
+        self.epoch = self.loop.epoch
 
 
 METHOD = Stn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 
 from torch import nn
 
@@ -12,6 +13,9 @@ from raysearch.models._small_cnn import SmallCNN
 from raysearch.models._torchvision import build_torchvision, torchvision_names
 from raysearch.models._wrn import WideResNet
 
+Builder = Callable[[int, int, tuple[int, int]], nn.Module]
+"""From classes, channels and the (height, width) of the images in pixels to a network."""
+
 OWN = ("small_cnn", "resnet18", "wrn40x2", "wrn28x10")
 
 
@@ -20,7 +24,7 @@ def names() -> list[str]:
     return [*OWN, *(name for name in torchvision_names() if name not in OWN)]
 
 
-def build(name: str, *, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
+def build(name: str | Builder, *, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
     """A freshly initialised classifier; the global torch generator decides its weights.
 
     It takes normalised images, float [B, channels, height, width], and returns logits
@@ -28,7 +32,8 @@ def build(name: str, *, classes: int, channels: int, size: tuple[int, int]) -> n
 
     Args:
         name: small_cnn, resnet18 (for 32x32 images), wrn40x2, wrn28x10, or a torchvision
-            classifier by its torchvision name, for instance resnet50 or efficientnet_b0.
+            classifier by its torchvision name, for instance resnet50 or efficientnet_b0; or what
+            builds the network from the other arguments, in their order.
         classes: number of classes.
         channels: 1 or 3.
         size: height and width of the images in pixels.
@@ -36,6 +41,8 @@ def build(name: str, *, classes: int, channels: int, size: tuple[int, int]) -> n
     Raises:
         RaysearchError: the name is unknown, or the network does not take images of this size.
     """
+    if not isinstance(name, str):
+        return _own(name, classes, channels, size)
     if name == "small_cnn":
         _check_size(name, size, 4)
         return SmallCNN(classes, channels, size)
@@ -55,6 +62,25 @@ def build(name: str, *, classes: int, channels: int, size: tuple[int, int]) -> n
     raise RaysearchError(
         f"unknown model {name!r}:{hint} (known: {', '.join(OWN)} and every torchvision classifier)"
     )
+
+
+def _own(builder: Builder, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
+    """The network that a function of the user's builds."""
+    if not callable(builder):
+        raise RaysearchError(f"model={builder!r}: expected a name or a function that builds one")
+    model = builder(classes, channels, size)
+    if not isinstance(model, nn.Module):
+        raise RaysearchError(
+            f"model={name_of(builder)} gave a {type(model).__name__}, not a torch.nn.Module"
+        )
+    return model
+
+
+def name_of(model: str | Builder) -> str:
+    """A model's name; of a function that builds one, its own."""
+    if isinstance(model, str):
+        return model
+    return str(getattr(model, "__qualname__", type(model).__qualname__))
 
 
 def _check_size(name: str, size: tuple[int, int], least: int) -> None:

@@ -24,7 +24,7 @@ PANELS = {
     "val_loss": "validation loss",
     "train_loss": "training loss",
 }
-FIGURES = {"mean/": COLOURS[0], "spread/": COLOURS[1]}
+FIGURES = {"mean/": COLOURS[0], "std/": COLOURS[1]}
 
 
 def policy_png(
@@ -32,7 +32,7 @@ def policy_png(
 ) -> bytes:
     """The policy over the search's epochs, the mean over its seeds; thin lines are single seeds.
 
-    Each operation's share of all applications, or mean and spread (standard deviation) of each
+    Each operation's share of all applications, or mean and standard deviation of each
     continuous parameter. Where the search has no such metrics, the policy itself. Dashed lines
     are the shares that operations have in the uniform policy.
     """
@@ -90,7 +90,7 @@ def _shares(curves: dict[str, Values], unit: str, uniform: Sequence[float]) -> F
 
 
 def _parameters(curves: dict[str, dict[str, Values]]) -> Figure:
-    """A panel for each continuous parameter: its mean and its spread."""
+    """A panel for each continuous parameter: its mean and its standard deviation."""
     names = list(curves["mean/"])
     figure, grid = panels(len(names), 4, 1.7)
     for axes, name in zip(grid, names, strict=True):
@@ -102,7 +102,7 @@ def _parameters(curves: dict[str, dict[str, Values]]) -> Figure:
     figure.legend(
         handles=[
             Line2D([], [], color=COLOURS[0], linewidth=2.2, label="mean"),
-            Line2D([], [], color=COLOURS[1], linewidth=2.2, label="spread (standard deviation)"),
+            Line2D([], [], color=COLOURS[1], linewidth=2.2, label="standard deviation"),
             Line2D([], [], color="0.5", linewidth=1, linestyle="--", label="0: no change"),
         ],
         loc="outside upper left",

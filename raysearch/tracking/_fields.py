@@ -80,7 +80,7 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     network's (`joint`), `relative_cost/<policy>/epoch_equivalents` and `/device_seconds` the cost
     over that of a plain training. `difference/<baseline>/mean`, `/low` and `/high` are the run's
     policy's difference with its 95 % confidence interval, `joint_difference/...` the network's;
-    `share/<Op>`, `mean/<parameter>` and `spread/<parameter>` what the policy does.
+    `share/<Op>`, `mean/<parameter>` and `std/<parameter>` what the policy does.
     """
     found: dict[str, Any] = {}
     search = summary.get("search", {})
@@ -102,5 +102,5 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     for name, share in policy.get("operations", {}).items():
         found[f"share/{name}"] = share
     for name, figures in policy.get("parameters", {}).items():
-        found |= {f"mean/{name}": figures.get("mean"), f"spread/{name}": figures.get("std")}
+        found |= {f"mean/{name}": figures.get("mean"), f"std/{name}": figures.get("std")}
     return numbers(found)

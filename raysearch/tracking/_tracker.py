@@ -26,7 +26,7 @@ class Tracker:
 
     Metrics have the same names in every run, so that the UI's comparison plots work:
     `train_loss`, `val_loss`, `val_error`, `lr`, `entropy`, `kl_uniform`, `share/<Op>`,
-    `mean/<parameter>`, `spread/<parameter>` and `epoch_equivalents` over epochs; `test_error`
+    `mean/<parameter>`, `std/<parameter>` and `epoch_equivalents` over epochs; `test_error`
     (percent); `wall_seconds`, `device_seconds`, `epoch_equivalents` for what the run itself cost;
     `search_wall_seconds`, `search_device_seconds`, `search_epoch_equivalents` for what finding its
     policy cost (0 for the baselines). See `summary_metrics` for the parent's.

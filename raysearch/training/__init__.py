@@ -1,22 +1,20 @@
-"""The plain training loop, its settings, its cost, and the setup that it works on."""
+"""The training loop, its settings, its cost, and the setup that it works on."""
 
 from __future__ import annotations
 
 from raysearch.training._cost import FlopCounter, plain_step_flops, validation_cost
+from raysearch.training._evaluate import estimate_statistics, evaluate, evaluate_on_test
+from raysearch.training._loop import Gradient, Loop
 from raysearch.training._memory import keep_freed_memory
 from raysearch.training._network import TrainedNetwork, load_network, network_document
 from raysearch.training._setup import Predefined, Setup, derive_seed, seeded
-from raysearch.training._training import (
-    SGDSettings,
-    Training,
-    autocast,
-    estimate_statistics,
-    evaluate,
-    finite_mean,
-)
+from raysearch.training._sgd import SGDSettings, autocast, finite_mean
+from raysearch.training._training import Training
 
 __all__ = [
     "FlopCounter",
+    "Gradient",
+    "Loop",
     "Predefined",
     "SGDSettings",
     "Setup",
@@ -26,6 +24,7 @@ __all__ = [
     "derive_seed",
     "estimate_statistics",
     "evaluate",
+    "evaluate_on_test",
     "finite_mean",
     "keep_freed_memory",
     "load_network",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from raysearch import models
 from raysearch.data import Split
 from raysearch.training._setup import Setup
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class FlopCounter(TorchDispatchMode):
@@ -43,17 +46,60 @@ def plain_step_flops(setup: Setup, batch_size: int) -> int:
     Done on PyTorch's meta device: nothing is computed.
     """
     with torch.device("meta"):
-        data = setup.dataset
-        model = models.build(
-            setup.model, classes=len(data.classes), channels=data.channels, size=data.size
-        )
+        data, task = setup.dataset, setup.task
+        classes = len(data.classes)
+        model = task.model(setup.model, classes=classes, channels=data.channels, size=data.size)
         images = torch.empty(batch_size, data.channels, *data.size)
-        labels = torch.empty(batch_size, dtype=torch.int64)
+        targets = task.blank(batch_size, classes)
         counter = FlopCounter()
         with counter:
-            loss = F.cross_entropy(model(images), labels)
-            torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
+            loss = task.losses(model(images), targets).mean()
+            wanted = [p for p in model.parameters() if p.requires_grad]
+            torch.autograd.grad(loss, wanted, allow_unused=True)
     return counter.total
+
+
+class CostAccount:
+    """Counts the arithmetic of a search's steps, in plain training epochs.
+
+    Args:
+        setup: data, network, device and seed.
+        batch_size: images of a plain step.
+        images: of a plain epoch.
+    """
+
+    def __init__(self, setup: Setup, batch_size: int, images: int) -> None:
+        self._setup, self._batch_size, self._images = setup, batch_size, images
+        self._flops_of: dict[str, int] = {}  # by kind of step, counted the first time
+        self._flops = 0
+
+    @cached_property
+    def _plain_epoch(self) -> float:
+        plain = plain_step_flops(self._setup, self._batch_size)
+        return plain * (self._images / self._batch_size)
+
+    def counted(self, kind: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do a step's work; its arithmetic is counted the first time that its kind is met."""
+        if kind in self._flops_of:
+            result = work(*args, **kwargs)
+        else:
+            with FlopCounter() as counter:
+                result = work(*args, **kwargs)
+            self._flops_of[kind] = counter.total
+        self._flops += self._flops_of[kind]
+        return result
+
+    def epoch_equivalents(self) -> float:
+        """Arithmetic so far over that of a plain training epoch."""
+        return self._flops / self._plain_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been counted."""
+        return {"flops": self._flops, "flops_of": dict(self._flops_of)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`; from nothing where it is empty."""
+        self._flops, self._flops_of = state.get("flops", 0), dict(state.get("flops_of", {}))
 
 
 def validation_cost(train: Split, val: Split) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raysearch import models
+from raysearch import models, tasks
 from raysearch.errors import RaysearchError
 from raysearch.states import load
 from raysearch.training._setup import Setup
@@ -25,8 +25,10 @@ class TrainedNetwork(nn.Module):
 
     Args:
         document: what `network_document` gave.
+        builder: what built the network, where that was a function and not a name.
 
     Attributes:
+        task: what was predicted, by its name; see `raysearch.tasks`.
         classes: class names, in the order of the outputs.
         size: height and width, in pixels, of the images that it was trained on.
     """
@@ -34,17 +36,18 @@ class TrainedNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, Any], builder: models.Builder | None = None) -> None:
         super().__init__()
         self.classes = tuple(document["classes"])
         self.size = tuple(document["size"])
-        self.network = models.build(
-            document["model"],
+        self.task = document.get("task", "classification")
+        self.network = tasks.find(self.task).model(
+            builder or document["model"],
             classes=len(self.classes),
             channels=document["channels"],
             size=(self.size[0], self.size[1]),
+            weights=document["weights"],
         )
-        self.network.load_state_dict(document["weights"])
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(document[name])[:, None, None])
 
@@ -59,7 +62,8 @@ def network_document(model: nn.Module, setup: Setup) -> dict[str, Any]:
     """All that `TrainedNetwork` needs: tensors, numbers and words."""
     data = setup.dataset
     return {
-        "model": setup.model,
+        "model": models.name_of(setup.model),
+        "task": setup.task.name,
         "classes": list(data.classes),
         "channels": data.channels,
         "size": list(data.size),
@@ -69,11 +73,15 @@ def network_document(model: nn.Module, setup: Setup) -> dict[str, Any]:
     }
 
 
-def load_network(path: str | os.PathLike[str]) -> TrainedNetwork:
+def load_network(
+    path: str | os.PathLike[str], builder: models.Builder | None = None
+) -> TrainedNetwork:
     """The network in a file of a run's `networks/`, on the CPU, in eval mode.
 
     Args:
         path: e.g. `runs/my-run/networks/seed-0.pt`.
+        builder: what built the network, where the run was given a function and not a name; a file
+            holds no code.
 
     Raises:
         RaysearchError: the file is missing or is not such a network. Nothing in it is executed.
@@ -88,7 +96,7 @@ def load_network(path: str | os.PathLike[str]) -> TrainedNetwork:
         raise RaysearchError(f"{path}: not a network of raysearch (no {missing[0]!r})")
     try:
         _check(document)
-        return TrainedNetwork(document).eval()
+        return TrainedNetwork(document, builder).eval()
     except Exception as error:  # whatever a file may hold
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RaysearchError(f"{path}: not a network of raysearch ({reason})") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,10 +11,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from raysearch import models, ops
+from raysearch import ops
 from raysearch.data import Dataset, Split
 from raysearch.errors import RaysearchError
 from raysearch.policy import Policy
+from raysearch.tasks import Classification, Task
 
 
 @dataclass(frozen=True)
@@ -69,29 +70,36 @@ class Setup:
 
     Attributes:
         dataset: the splits; see `raysearch.data`.
-        model: a name that `raysearch.models.build` knows.
+        model: a name that `raysearch.models.build` knows, or what builds a network from the number
+            of classes, the number of channels and the (height, width) in pixels.
         device: where to train.
         seed: everything random follows from it.
         predefined: the augmentation before (flip, crop) and after (Cutout) a policy.
         val_fraction: share of the training images that a search validates on where the data
             have no validation split of their own, in (0, 1).
+        task: what is predicted, and how it is judged.
     """
 
     dataset: Dataset
-    model: str
+    model: str | Callable[[int, int, tuple[int, int]], nn.Module]
     device: torch.device
     seed: int
     predefined: Predefined = field(default_factory=Predefined)
     val_fraction: float = 0.5
+    task: Task = field(default_factory=Classification)
 
     def search_splits(self) -> tuple[Split, Split]:
         """What a search trains on and what it validates on."""
         return self.dataset.search_splits(derive_seed(self.seed, "split"), self.val_fraction)
 
+    def search_images(self) -> int:
+        """How many images a search trains on, the unit of epoch-equivalents."""
+        return len(self.search_splits()[0])
+
     def build_model(self) -> nn.Module:
         """The network with weights drawn from the seed, on the device."""
         with seeded(self.seed, "model"):
-            model = models.build(
+            model = self.task.model(
                 self.model,
                 classes=len(self.dataset.classes),
                 channels=self.dataset.channels,

@@ -22,8 +22,10 @@ from raysearch.tune._checkpoints import Progress, read_progress, read_state, wri
 class Work(Protocol):
     """What a trial does, an epoch at a time: a `SearchMethod` or a `Training`."""
 
-    epochs: int
-    epoch: int
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
 
     def step(self) -> dict[str, float]:
         """One epoch."""

@@ -1,0 +1,70 @@
+"""A network judged on a split, and made ready for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from raysearch.data import Split
+from raysearch.training._setup import Setup, seeded
+from raysearch.training._sgd import autocast
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    setup: Setup,
+    split: Split,
+    batch_size: int = 512,
+    *,
+    before: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, float]:
+    """What a network is worth on a split, without augmentation.
+
+    Args:
+        model, setup, split, batch_size: what to evaluate, and on what.
+        before: carried out on each batch before normalisation, for networks that are meant to be
+            used with a transformation; from uint8 [B, C, H, W] to that or to [0, 1].
+
+    Returns:
+        `loss`, the task's metric and its other figures; see `raysearch.tasks`.
+    """
+    model.eval()
+    measure = setup.task.measure()
+    for images, targets, _ in split.batches(batch_size, device=setup.device, generator=None):
+        images = images if before is None else before(images)
+        with autocast(setup.device):
+            outputs = model(setup.normalise(images))
+        measure.update(outputs.float(), targets)
+    return measure.result()
+
+
+@torch.no_grad()
+def estimate_statistics(model: nn.Module, setup: Setup, split: Split, batch_size: int) -> None:
+    """Set batch normalisation's running statistics to their mean over a split, as it is.
+
+    A network that was trained on images transformed by an augmenter has the statistics of these;
+    where the transformation is not carried out at test time, those of untouched images fit.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    model.train()
+    whole = len(split) >= batch_size
+    with seeded(setup.seed, "statistics"):  # dropout before a normalisation
+        for images, _, _ in split.batches(
+            batch_size, device=setup.device, generator=None, drop_last=whole
+        ):
+            with autocast(setup.device):
+                model(setup.normalise(images))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def evaluate_on_test(model: nn.Module, setup: Setup) -> dict[str, float]:
+    """What a network is worth on the test split, as `test_loss`, `test_<metric>` and so on."""
+    return {f"test_{k}": v for k, v in evaluate(model, setup, setup.dataset.test).items()}
