@@ -55,10 +55,11 @@ def test_given_parts(tmp_path: Path) -> None:
     assert data.classes == ("ant", "cat")
     assert data.val is not None
     assert (len(data.train), len(data.val), len(data.test)) == (5, 2, 2)
-    assert data.train.labels.tolist() == [0, 0, 1, 1, 1]
-    assert data.test.labels.tolist() == [1, 1]
+    assert data.train.targets.tolist() == [0, 0, 1, 1, 1]
+    assert data.test.targets.tolist() == [1, 1]
     assert data.search_splits(0, 0.5) == (data.train, data.val)
-    assert len(data.full_train()) == 7
+    assert data.full_train().indices.tolist() == list(range(7))  # train and val have one base
+    assert data.val.indices.tolist() == [5, 6]
     assert (data.channels, data.size, data.skipped) == (3, (8, 8), 0)
     assert data.mean == pytest.approx((0.8 / 255,) * 3)
 
@@ -68,8 +69,8 @@ def test_test_is_split_off_where_there_is_none(tmp_path: Path, layout: str) -> N
     fill(tmp_path / layout, {"a": 20, "b": 10})
     data = load(tmp_path, test_fraction=0.2)
     assert data.val is None
-    assert data.test.labels.bincount().tolist() == [4, 2]
-    assert data.train.labels.bincount().tolist() == [16, 8]
+    assert data.test.targets.bincount().tolist() == [4, 2]
+    assert data.train.targets.bincount().tolist() == [16, 8]
     assert sorted(shades(data.train) + shades(data.test)) == sorted([*range(20), *range(10)])
     again, other = load(tmp_path), load(tmp_path, split_seed=1)
     assert shades(again.test) == shades(data.test)
@@ -156,9 +157,9 @@ def test_limits(tmp_path: Path) -> None:
     fill(tmp_path / "test", {"a": 10, "b": 10})
     data = load(tmp_path, limit=12, val_limit=4, test_limit=2)
     assert data.val is not None
-    assert data.train.labels.bincount().tolist() == [8, 4]
-    assert data.val.labels.bincount().tolist() == [2, 2]
-    assert data.test.labels.bincount().tolist() == [1, 1]
+    assert data.train.targets.bincount().tolist() == [8, 4]
+    assert data.val.targets.bincount().tolist() == [2, 2]
+    assert data.test.targets.bincount().tolist() == [1, 1]
     assert "data.limit=31, but train has 30 images" in refusal(tmp_path, limit=31)
     assert "data.test_limit: cannot take 1 of 20" in refusal(tmp_path, test_limit=1)
 

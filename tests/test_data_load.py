@@ -36,7 +36,7 @@ def test_digits() -> None:
     assert data.classes == tuple("0123456789")
     assert data.train.images.max() == 255
     assert data.guess_error == pytest.approx(90, abs=1)
-    counts = data.train.labels.bincount()
+    counts = data.train.targets.bincount()
     assert counts.min() >= 38
     assert counts.max() <= 42
     train, val = data.search_splits(3, 0.5)

@@ -81,7 +81,7 @@ def test_whole_files(tmp_path: Path) -> None:
     data = load(tmp_path)
     assert data.classes == ("ant", "bee")
     assert shades(data.train) == list(range(20))
-    assert data.train.labels.tolist() == [0, 1] * 10
+    assert data.train.targets.tolist() == [0, 1] * 10
     assert data.val is not None
     assert shades(data.val) == list(range(100, 106))
     assert shades(data.test) == [200, 201, 202, 203]
@@ -172,8 +172,8 @@ def test_limit_takes_a_stratified_part(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", 20)
     write(tmp_path / "test.parquet", 20)
     data = load(tmp_path, limit=10, test_limit=4)
-    assert data.train.labels.bincount().tolist() == [5, 5]
-    assert data.test.labels.bincount().tolist() == [2, 2]
+    assert data.train.targets.bincount().tolist() == [5, 5]
+    assert data.test.targets.bincount().tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("wrong", [-1, 2])
@@ -278,7 +278,7 @@ def test_cifar10() -> None:
     data = load(root, limit=4000, test_limit=1000)
     assert time.perf_counter() - start < 30
     assert data.classes[3] == "cat"
-    assert data.train.labels.bincount().tolist() == [400] * 10
+    assert data.train.targets.bincount().tolist() == [400] * 10
     assert (data.channels, data.size) == (3, (32, 32))
     # The mean and deviation known of CIFAR-10, up to the re-encoding and the part taken.
     assert data.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.01)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +107,7 @@ def test_subset_and_join(split: Split) -> None:
     joined = split.subset(index).join(split.subset(torch.tensor([0])))
     expected = torch.tensor([5, 3, 30, 0])
     assert len(joined) == 4
-    assert torch.equal(joined.labels, torch.from_numpy(labels())[expected])
+    assert torch.equal(joined.targets, torch.from_numpy(labels())[expected])
     assert torch.equal(read(joined)[0][0], torch.from_numpy(pixels())[expected])
 
 
@@ -169,7 +171,82 @@ def test_tensor_split_pickles_out_of_band() -> None:
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(split, protocol=5, buffer_callback=buffers.append)
     assert len(data) < 1000
-    assert sum(buffer.raw().nbytes for buffer in buffers) == split.images.numel() + 8 * COUNT
+    assert sum(buffer.raw().nbytes for buffer in buffers) == split.images.numel() + 2 * 8 * COUNT
+
+
+def test_parts_and_unions_of_a_base_copy_and_upload_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = np.zeros((2000, 3, 32, 32), np.uint8)
+    whole = TensorSplit(images, np.arange(2000) % 4)
+    uploads: list[torch.Size] = []
+    to = torch.Tensor.to
+
+    def counted(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        if tensor.dtype == torch.uint8:
+            uploads.append(tensor.shape)
+        return to(tensor, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", counted)
+    tracemalloc.start()
+    try:
+        rest, part = stratified_split(whole.targets, 0.3, 0)
+        train, val = whole.subset(rest), whole.subset(part)
+        fold = train.subset(torch.arange(0, len(train), 3))
+        again = val.join(fold).subset(torch.arange(10))
+        allocated = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert allocated < images.nbytes / 10
+    for split in (whole, train, val, fold, again):
+        next(iter(split.batches(8, device=torch.device("meta"), generator=None)))
+        next(iter(split.batches(8, device=CPU, generator=None)))
+    assert uploads == [images.shape] * 2  # once to each device
+    assert np.shares_memory(whole.images.numpy(), images)
+    assert np.shares_memory(whole.subset(torch.arange(5, 9)).images.numpy(), images)
+
+
+def test_a_part_of_a_part_names_images_by_their_place_in_the_base(split: Split) -> None:
+    part = split.subset(torch.arange(30, 4, -2)).subset(torch.tensor([3, 0, 5]))
+    both = part.join(split.subset(torch.tensor([1])))
+    assert both.indices.tolist() == [24, 30, 20, 1]
+    for some in (part, both, split):
+        for images, targets, indices in read(some, 2, seed=0):
+            assert torch.equal(images, torch.from_numpy(pixels())[indices])
+            assert torch.equal(targets, torch.from_numpy(labels())[indices])
+
+
+def test_a_part_yields_what_a_copy_of_its_images_yields(split: Split) -> None:
+    index = torch.randperm(COUNT)[:20]
+    copy = TensorSplit(torch.from_numpy(pixels())[index], torch.from_numpy(labels())[index])
+    for seed in (None, 1, 2):
+        for one, other in zip(read(split.subset(index), 6, seed), read(copy, 6, seed), strict=True):
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.targets, other.targets)
+
+
+def test_splits_of_one_base_pickle_it_once() -> None:
+    whole = tensor_split()
+    splits = [whole, *(whole.subset(torch.arange(i, 30)) for i in range(4))]
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(splits, protocol=5, buffer_callback=buffers.append)
+    sizes = [buffer.raw().nbytes for buffer in buffers]
+    assert sizes.count(whole.images.numel()) == 1
+    assert sum(sizes) < whole.images.numel() + 6 * 8 * COUNT
+    first, second, *_ = pickle.loads(data, buffers=buffers)
+    assert first.join(second).indices.tolist() == [*range(COUNT), *range(30)]
+
+
+def test_splits_of_two_bases_join() -> None:
+    joined = tensor_split().subset(torch.arange(3)).join(tensor_split())
+    assert joined.indices.tolist() == list(range(COUNT + 3))
+    assert torch.equal(joined.images[3:], torch.from_numpy(pixels()))
+
+
+def test_splits_of_the_same_labels_are_not_of_the_same_base() -> None:
+    targets = labels().astype(np.int64)
+    one, other = TensorSplit(pixels(), targets), TensorSplit(255 - pixels(), targets)
+    assert torch.equal(one.join(other).images[COUNT:], other.images)
 
 
 def test_a_million_files_pickle_small_and_fast() -> None:
@@ -180,7 +257,7 @@ def test_a_million_files_pickle_small_and_fast() -> None:
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="uint8"):
         TensorSplit(torch.zeros(2, 1, 3, 3), torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="labels of shape"):
+    with pytest.raises(ValueError, match="targets of shape"):
         TensorSplit(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
 
 

@@ -54,7 +54,7 @@ def setup() -> Setup:
 
 def build(setup: Setup, sgd: dict[str, Any] = SGD, **changes: Any) -> Ddas:
     """A search of the default settings, but without warm-up."""
-    method = methods.build("ddas", setup, sgd, {**SETTINGS, "warmup": 0.0, **changes})
+    method = methods.find("ddas")(setup, sgd, {**SETTINGS, "warmup": 0.0, **changes})
     assert isinstance(method, Ddas)
     return method
 
@@ -354,7 +354,7 @@ def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
     values = compose(["method=ddas_paper"]).values
     assert values["model"]["name"] == "wrn40x2"
     method = values["method"]
-    search = methods.build("ddas", setup, {**values["search"], "epochs": 1}, method)
+    search = methods.find("ddas")(setup, {**values["search"], "epochs": 1}, method)
     assert isinstance(search, Ddas)
     assert len(search.a) == 12 * 4 + 8
     assert search.step()["train_loss"] > 0

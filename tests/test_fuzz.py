@@ -223,6 +223,28 @@ def test_damaged_parquet_files(data: Any, tmp_path_factory: pytest.TempPathFacto
     assert pool.bytes_allocated() - before < 1 << 24
 
 
+@fuzz(100)
+@given(data=st.data())
+def test_damaged_label_files(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.getbasetemp() / "fuzz-labels"
+    root.mkdir(exist_ok=True)
+    names = [f"{number}.png" for number in range(8)]
+    for name in names:
+        Image.new("L", (4, 4)).save(root / name)
+    named = ["image,labels", *(f"{names[i]},{('a', 'a|b', 'b', '')[i % 4]}" for i in range(8))]
+    columns = ["image,a,b", *(f"{names[i]},{i % 2},{i % 3 % 2}" for i in range(8))]
+    rows = data.draw(st.sampled_from([named, columns]))
+    path = root / "labels.csv"
+    path.write_bytes(data.draw(damaged("\n".join(rows).encode(), 40)))
+    try:
+        found = load_dataset({"name": "folder", "root": str(root), "on_error": "skip"})
+    except RaysearchError as error:
+        one_line(error, path)
+    else:
+        assert len(found.train) + len(found.test) + found.skipped >= 3
+        assert found.train.target_shape in ((), (len(found.classes),))
+
+
 def folder_of(factory: pytest.TempPathFactory) -> Path:
     """One folder for all examples: a folder of each takes longer than reading it."""
     folder = factory.getbasetemp() / "fuzz"

@@ -104,7 +104,7 @@ def _seconds(folder: RunFolder) -> dict[str, float]:
 
 def _samples(split: Split) -> Tensor:
     """Some images of the train split, the first of each class first, uint8 [N, C, H, W]."""
-    chosen = split.subset(rank_in_class(split.labels).argsort(stable=True)[:SAMPLES])
+    chosen = split.subset(rank_in_class(split.targets).argsort(stable=True)[:SAMPLES])
     images, _, _ = next(chosen.batches(SAMPLES, device=torch.device("cpu"), generator=None))
     return images
 

@@ -129,4 +129,4 @@ def _part(dataset: Dataset, images: int, plan: Plan) -> Dataset:
 
 
 def _first_of_each(split: Split, count: int) -> Split:
-    return split.subset((rank_in_class(split.labels) < count).nonzero()[:, 0])
+    return split.subset((rank_in_class(split.targets) < count).nonzero()[:, 0])

@@ -6,7 +6,7 @@ from raysearch.data._dataset import Dataset
 from raysearch.data._load import load_dataset
 from raysearch.data._settings import NAMES
 from raysearch.data._split import Batch, Split, TensorSplit
-from raysearch.data._stratify import rank_in_class, stratified_split
+from raysearch.data._stratify import rank_in_class, strata, stratified_split
 from raysearch.data._stream import StreamSplit
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "TensorSplit",
     "load_dataset",
     "rank_in_class",
+    "strata",
     "stratified_split",
 ]

@@ -60,13 +60,14 @@ class Decoder:
         """
         try:
             with _open(payload) as image:
-                return self._pixels(image)
+                return self.pixels(image)
         except DecodeError:
             raise
         except Exception as error:  # Pillow's plugins raise nearly anything on broken files
             raise _explain(error) from error
 
-    def _pixels(self, image: Image.Image) -> Pixels:
+    def pixels(self, image: Image.Image) -> Pixels:
+        """The pixels of an image that is open; it may be changed."""
         height, width = self.size
         enough = 2 * max(self.size)
         if min(image.size) > enough:  # then a JPEG is decoded at 1/2, 1/4 or 1/8 of its size

@@ -1,4 +1,4 @@
-"""Images in a folder per class."""
+"""Images in a folder per class, or with their labels in a CSV file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from raysearch.data._decode import formats
+from raysearch.data._label_file import find_label_files, list_labelled
 from raysearch.data._source import FileSource, Listing, Part, check_class_names
 from raysearch.errors import RaysearchError
 
@@ -20,13 +21,15 @@ _OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testi
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _OUT = "is a symbolic link out of data.root; data.links=anywhere follows such links"
 _LAYOUT = (
-    "expected DIR/train/<class>/<image> (and DIR/val, DIR/test likewise) or DIR/<class>/<image>"
+    "expected DIR/train/<class>/<image> (and DIR/val, DIR/test likewise), DIR/<class>/<image> or "
+    "DIR/labels.csv"
 )
 
 
 def list_folder(root: Path, *, skip: bool, links: str = "inside") -> Listing:
     """The images below `root`, by class.
 
+    Where a file holds the labels (see `find_label_files`), the folders do not matter. Else
     `root/train/<class>/` holds a class's training images, at any depth; `root/val` and `root/test`
     likewise, where there are such. Without a folder `train`, `val` or `test`, the folders in `root`
     are the classes. Classes are in alphabetical order of their names. Hidden files and folders are
@@ -49,6 +52,9 @@ def list_folder(root: Path, *, skip: bool, links: str = "inside") -> Listing:
     """
     if not root.is_dir():
         raise RaysearchError(f"data.root={root}: there is no such folder")
+    files = find_label_files(root)
+    if files:
+        return list_labelled(files, root, skip=skip, links=links)
     home = os.path.realpath(root) if links == "inside" else None
     below = [path.name for path in _folders(root, home)]
     for name in below:

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 from raysearch.errors import RaysearchError, unknown
 
 NAMES = ("digits", "folder", "parquet", "cifar10", "cifar100", "svhn")
+AUTO = "auto"  # data.size, chosen for the device and the number of images
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class DataSettings:
     limit: int | None = None
     val_limit: int | None = None
     test_limit: int | None = None
-    size: int | tuple[int, int] | None = None
+    size: int | tuple[int, int] | str | None = None  # a string is "auto"
     test_fraction: float | None = None
     split_seed: int = 0
     memory_limit_mb: int = 4096
@@ -59,11 +60,11 @@ class DataSettings:
         self._integer("memory_limit_mb", 0)
         self._integer("split_seed", 0)
         sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
-        if self.size is not None and (
+        if self.size not in (None, AUTO) and (
             len(sides) != 2 or not all(_is_integer(side) and side > 0 for side in sides)
         ):
             raise RaysearchError(
-                f"data.size must be a number of pixels or [height, width], not {self.size}"
+                f"data.size must be a number of pixels, [height, width] or auto, not {self.size}"
             )
         if self.test_fraction is not None and (
             not isinstance(self.test_fraction, float) or not 0.0 < self.test_fraction < 1.0
@@ -86,9 +87,9 @@ class DataSettings:
     @property
     def height_width(self) -> tuple[int, int] | None:
         """The wanted size in pixels, where one was given."""
-        if self.size is None or isinstance(self.size, tuple):
-            return self.size
-        return (self.size, self.size)
+        if isinstance(self.size, int):
+            return (self.size, self.size)
+        return self.size if isinstance(self.size, tuple) else None
 
     def folder(self) -> Path:
         """`data.root` as an absolute path: a stream is also read where the directory differs.

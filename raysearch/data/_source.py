@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from raysearch.data._decode import Payload, Pixels
+from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
 
 LONGEST_NAME = 255  # characters of a class name: what file systems allow
-
-Index = npt.NDArray[np.int64]
 
 
 class Source(ABC):
@@ -121,31 +119,40 @@ class ArraySource(Source):
 
 @dataclass(frozen=True)
 class Part:
-    """Labelled references: one of a data set's given parts (train, val, test).
+    """References and their targets: one of a data set's given parts (train, val, test).
 
     Args:
         source: the images.
-        labels: class indices, int64 [N].
+        targets: class indices, int64 [N], or which of K classes an image has, float32 [N, K].
         skipped: files or rows passed over while listing them.
     """
 
     source: Source
-    labels: Index
+    targets: Targets
     skipped: int = 0
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def subset(self, indices: Index) -> Part:
-        return Part(self.source.subset(indices), self.labels[indices], self.skipped)
+        return Part(self.source.subset(indices), self.targets[indices], self.skipped)
+
+    def join(self, other: Part) -> Part:
+        """These references, then those of `other`."""
+        targets = np.concatenate((self.targets, other.targets))
+        return Part(self.source.join(other.source), targets, self.skipped + other.skipped)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set as it was found: its class names and its given parts; train always is there."""
+    """A data set as it was found: its class names and its given parts; train always is there.
+
+    `notes` are what a person should know of how it was read.
+    """
 
     classes: tuple[str, ...]
     parts: dict[str, Part]
+    notes: tuple[str, ...] = ()
 
 
 def check_class_names(names: Sequence[str], where: object) -> None:

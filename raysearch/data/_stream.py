@@ -14,8 +14,15 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from raysearch.data._decode import DecodeError, Decoder, Payload
-from raysearch.data._source import Index, Source
-from raysearch.data._split import Batch, Split, as_tensor, check_batch_size
+from raysearch.data._source import Source
+from raysearch.data._split import (
+    Batch,
+    Index,
+    Split,
+    Targets,
+    check_batch_size,
+    check_targets,
+)
 from raysearch.errors import RaysearchError
 
 _MOST_WORKERS = 8
@@ -37,22 +44,24 @@ class StreamSplit(Split):
     is that of a `TensorSplit`, for Parquet see `ParquetSource`.
 
     Args:
-        source: the images.
-        labels: class indices, int64 [N].
+        source: the images of the base.
+        targets: int64 [N] or, multi-label, [N, K] of 0 and 1.
         decoder: what turns them into pixels.
         workers: processes that decode; 0 decodes in this one, None takes as many as PyTorch has
             threads here (under Ray that is a trial's CPUs), at most 8.
     """
 
     def __init__(
-        self, source: Source, labels: Index, decoder: Decoder, workers: int | None = None
+        self, source: Source, targets: Targets, decoder: Decoder, workers: int | None = None
     ) -> None:
-        self.source, self.decoder, self.workers = source, decoder, workers
-        self._labels = labels
+        super().__init__(source, check_targets(targets, len(source)))
+        self.decoder, self.workers = decoder, workers
 
     @property
-    def labels(self) -> Tensor:
-        return as_tensor(self._labels)
+    def source(self) -> Source:
+        """References to this split's images, in its order."""
+        source: Source = self._base.subset(self._indices)
+        return source
 
     def batches(
         self,
@@ -68,9 +77,10 @@ class StreamSplit(Split):
                 raise unreadable(self.source, index, reason)
             if drop_last and len(batch.indices) < batch_size:
                 return
-            labels = torch.from_numpy(self._labels[batch.indices])
-            indices = torch.from_numpy(batch.indices).to(device)
-            yield Batch(batch.pixels.to(device, non_blocking=True), labels.to(device), indices)
+            positions = self._indices[batch.indices]
+            targets = torch.from_numpy(self._targets[positions]).to(device)
+            images = batch.pixels.to(device, non_blocking=True)
+            yield Batch(images, targets, torch.from_numpy(positions).to(device))
 
     def decode(
         self, batch_size: int, *, device: torch.device, generator: torch.Generator | None = None
@@ -104,9 +114,10 @@ class StreamSplit(Split):
         self, batch_size: int, generator: torch.Generator | None
     ) -> Iterator[list[tuple[int, Payload | None]]]:
         batch: list[tuple[int, Payload | None]] = []
-        for window in self.source.windows(generator):
+        source = self.source
+        for window in source.windows(generator):
             # Files are fetched (as their paths) and Parquet rows taken a piece at a time.
-            for index, payload in zip(window.tolist(), self.source.fetch(window), strict=True):
+            for index, payload in zip(window.tolist(), source.fetch(window), strict=True):
                 batch.append((index, payload))
                 if len(batch) == batch_size:
                     yield batch
@@ -114,18 +125,14 @@ class StreamSplit(Split):
         if batch:
             yield batch
 
-    def subset(self, indices: Tensor) -> StreamSplit:
-        index = indices.cpu().numpy()
-        return StreamSplit(
-            self.source.subset(index), self._labels[index], self.decoder, self.workers
-        )
-
     def join(self, other: Split) -> StreamSplit:
-        if not isinstance(other, StreamSplit) or type(other.source) is not type(self.source):
-            raise TypeError(f"a {type(self.source).__name__} stream joins only one of its own kind")
-        labels = np.concatenate((self._labels, other._labels))
-        source = self.source.join(other.source)
-        return StreamSplit(source, labels, self.decoder, self.workers)
+        if isinstance(other, StreamSplit) and type(other._base) is not type(self._base):
+            raise TypeError(f"a stream of {type(self._base).__name__} joins only one of its kind")
+        return super().join(other)
+
+    def _merge(self, other: StreamSplit) -> StreamSplit:
+        targets = np.concatenate((self._rows(self._targets), other._rows(other._targets)))
+        return StreamSplit(self.source.join(other.source), targets, self.decoder, self.workers)
 
 
 class _Worker(TorchDataset[Any]):

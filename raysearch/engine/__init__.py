@@ -1,1 +1,31 @@
-"""Carries searches out."""
+"""The engine: carries out searches on Ray Tune, and finds what it needs of Ray."""
+
+from __future__ import annotations
+
+from raysearch.engine._cluster import Capacity, Wish, cluster, local_capacity, trial_share
+from raysearch.engine._entries import (
+    Ended,
+    Entry,
+    Interrupted,
+    Outcome,
+    Place,
+    Share,
+    TrialError,
+)
+from raysearch.engine._run import run
+
+__all__ = [
+    "Capacity",
+    "Ended",
+    "Entry",
+    "Interrupted",
+    "Outcome",
+    "Place",
+    "Share",
+    "TrialError",
+    "Wish",
+    "cluster",
+    "local_capacity",
+    "run",
+    "trial_share",
+]

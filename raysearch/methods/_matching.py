@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from raysearch.data import Split
+from raysearch.data import Split, strata
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._rounds import snapshot
 from raysearch.methods._shared import validated
@@ -34,7 +34,7 @@ class Matcher:
         self._all = setup.dataset.train  # all of it, where the data have no validation split
         self._unit = setup.search_splits()[0]
         seed = derive_seed(setup.seed, "folds")
-        self._folds = stratified_folds(self._all.labels, self.settings.folds, seed)
+        self._folds = stratified_folds(strata(self._all.targets), self.settings.folds, seed)
         self._networks: dict[str, nn.Module] = {}
 
     def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> Work:

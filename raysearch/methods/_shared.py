@@ -121,7 +121,7 @@ def made_with(setup: Setup, search: Mapping[str, Any]) -> dict[str, Any]:
 
 def fingerprint(split: Split) -> str:
     """How many images a split has, and a digest of its labels and first images."""
-    digest = hashlib.sha256(split.labels.cpu().numpy().tobytes())
+    digest = hashlib.sha256(split.targets.cpu().numpy().tobytes())
     images, _, _ = next(iter(split.batches(64, device=torch.device("cpu"), generator=None)))
     digest.update(images.contiguous().numpy().tobytes())
     return f"{len(split)} ({digest.hexdigest()[:16]})"

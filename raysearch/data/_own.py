@@ -1,0 +1,214 @@
+"""Splits from the user's own objects: arrays, or PyTorch data sets of (image, label) pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from raysearch.data._decode import DecodeError, Decoder, Pixels
+from raysearch.data._source import check_class_names
+from raysearch.data._split import Targets, TensorSplit
+from raysearch.data._stratify import check_counts, stratified_split
+from raysearch.errors import RaysearchError
+
+_PAIR = "expected (images, labels) as arrays, or a data set of (image, label) pairs"
+
+
+@dataclass(frozen=True)
+class OwnSplits:
+    """The splits and the class names; train and val are on one base."""
+
+    classes: tuple[str, ...]
+    train: TensorSplit
+    val: TensorSplit | None
+    test: TensorSplit
+
+
+def own_splits(
+    train: Any,
+    test: Any,
+    val: Any,
+    classes: Sequence[str] | None,
+    size: int | tuple[int, int] | None,
+    test_fraction: float,
+    split_seed: int,
+) -> OwnSplits:
+    """See `Dataset.of`."""
+    wanted = (size, size) if isinstance(size, int) else size
+    given = {"train": train, "val": val, "test": test}
+    read = {name: _read(part, name, wanted) for name, part in given.items() if part is not None}
+    channels = max(images.shape[1] for images, _ in read.values())
+    shape = read["train"][0].shape[2:]
+    for name, (images, targets) in read.items():
+        if images.shape[2:] != shape:
+            raise _of_other_size(f"{name}, image 0", images.shape[2:], shape)
+        if targets.shape[1:] != read["train"][1].shape[1:]:
+            raise RaysearchError(f"{name}: its labels are of another kind than those of train")
+        if images.shape[1] < channels:
+            read[name] = np.repeat(images, channels, axis=1), targets
+    names = _class_names(classes, train, read["train"][1])
+    for name, (_, targets) in read.items():
+        _check_labels(name, targets, names)
+    splits = {name: TensorSplit(*arrays) for name, arrays in read.items() if name != "val"}
+    if "val" in read:
+        pairs = zip(read["train"], read["val"], strict=True)
+        images, targets = (np.concatenate(pair) for pair in pairs)
+        base, count = TensorSplit(images, targets), len(splits["train"])
+        splits["train"] = base.subset(torch.arange(count))
+        splits["val"] = base.subset(torch.arange(count, len(base)))
+    least = 1 if "val" in read else 2
+    if "test" not in read:
+        rest, part = stratified_split(
+            splits["train"].targets,
+            float(test_fraction),
+            split_seed,
+            classes=names,
+            least=(least, 1),
+        )
+        whole = splits["train"]
+        splits["train"], splits["test"] = whole.subset(rest), whole.subset(part)
+    check_counts(splits["train"].targets.numpy(), least, names)
+    return OwnSplits(names, splits["train"], splits.get("val"), splits["test"])
+
+
+def _class_names(given: Sequence[str] | None, train: object, targets: Targets) -> tuple[str, ...]:
+    named = given if given is not None else getattr(train, "classes", None)
+    if named is None:
+        count = targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1
+        named = [str(label) for label in range(count)]
+    names = tuple(str(name) for name in named)
+    check_class_names(names, "classes")
+    if targets.ndim == 2 and targets.shape[1] != len(names):
+        raise RaysearchError(
+            f"train: its labels are of {targets.shape[1]} classes, but {len(names)} are named"
+        )
+    return names
+
+
+def _check_labels(name: str, targets: Targets, classes: tuple[str, ...]) -> None:
+    """Whether all labels are classes, and train has each of them."""
+    if targets.ndim == 1:
+        wrong = np.flatnonzero((targets < 0) | (targets >= len(classes)))
+        if len(wrong):
+            raise RaysearchError(
+                f"{name}, image {wrong[0]}: the label {targets[wrong[0]]} is out of range, the "
+                f"{len(classes)} classes have labels 0 to {len(classes) - 1}"
+            )
+        counts = np.bincount(targets, minlength=len(classes))
+    else:
+        wrong = np.flatnonzero(((targets != 0) & (targets != 1)).any(1))
+        if len(wrong):
+            raise RaysearchError(f"{name}, image {wrong[0]}: its label is not only of 0 and 1")
+        counts = np.count_nonzero(targets, axis=0)
+    if name == "train" and not counts.all():
+        raise RaysearchError(f"class {classes[int(counts.argmin())]!r} has no images in train")
+
+
+def _read(part: Any, name: str, size: tuple[int, int] | None) -> tuple[Pixels, Targets]:
+    """Images as uint8 [N, C, H, W] and targets as int64 [N] or float32 [N, K]."""
+    if isinstance(part, tuple | list) and len(part) == 2 and _is_array(part[0]):
+        images, labels = part
+        if images.ndim not in (3, 4):
+            raise RaysearchError(
+                f"{name}: its images are of shape {tuple(images.shape)}, expected [N, H, W] or, of "
+                "NumPy, [N, H, W, C], a tensor [N, C, H, W]"
+            )
+        if len(images) != len(labels):
+            raise RaysearchError(f"{name}: {len(images)} images, but {len(labels)} labels")
+    elif hasattr(part, "__getitem__") and hasattr(part, "__len__") and not _is_array(part):
+        images, labels = [], []
+        for index in range(len(part)):
+            pair = part[index]
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise RaysearchError(f"{name}, image {index}: it is no pair ({_PAIR})")
+            images.append(pair[0])
+            labels.append(pair[1])
+    else:
+        raise RaysearchError(f"{name} is a {type(part).__name__}: {_PAIR}")
+    if len(images) == 0:
+        raise RaysearchError(f"{name} has no images")
+    pixels = [_pixels(image, f"{name}, image {i}", size) for i, image in enumerate(images)]
+    for index, image in enumerate(pixels):
+        if image.shape[1:] != pixels[0].shape[1:]:
+            raise _of_other_size(f"{name}, image {index}", image.shape[1:], pixels[0].shape[1:])
+    channels = max(len(image) for image in pixels)
+    whole = np.empty((len(pixels), channels, *pixels[0].shape[1:]), np.uint8)
+    for place, image in zip(whole, pixels, strict=True):
+        place[:] = image
+    return whole, _targets(labels, name)
+
+
+def _of_other_size(where: str, found: tuple[int, ...], first: tuple[int, ...]) -> RaysearchError:
+    return RaysearchError(
+        f"{where} is {found[0]}x{found[1]}, the first of train {first[0]}x{first[1]}: size= scales "
+        "all to one size"
+    )
+
+
+def _pixels(image: Any, where: str, size: tuple[int, int] | None) -> Pixels:
+    """One image as uint8 [C, H, W]."""
+    if isinstance(image, Image.Image):
+        channels = 1 if len(image.getbands()) == 1 and image.mode != "P" else 3
+        try:
+            return Decoder(channels, size or (image.height, image.width)).pixels(image.copy())
+        except DecodeError as error:
+            raise RaysearchError(f"{where}: {error}") from error
+    if not _is_array(image):
+        raise RaysearchError(
+            f"{where} is a {type(image).__name__}, expected an image of Pillow, a NumPy array "
+            "[H, W, C] or a tensor [C, H, W]"
+        )
+    array = _eight_bit(image, where)
+    if array.ndim == 2:
+        array = array[..., None]
+    elif isinstance(image, Tensor) and array.ndim == 3:
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
+        raise RaysearchError(
+            f"{where} is of shape {tuple(image.shape)}, expected a NumPy array [H, W] or "
+            "[H, W, C], or a tensor [H, W] or [C, H, W], of C = 1 or 3 channels"
+        )
+    if size is None or array.shape[:2] == size:
+        return array.transpose(2, 0, 1)
+    return Decoder(array.shape[2], size)(np.ascontiguousarray(array))
+
+
+def _eight_bit(image: Any, where: str) -> Pixels:
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    if array.dtype == np.uint8:
+        return np.asarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise RaysearchError(f"{where} is {array.dtype}, expected uint8 or values in [0, 1]")
+    if array.size and not (array.min() >= 0 and array.max() <= 1):
+        raise RaysearchError(
+            f"{where} has values from {array.min():g} to {array.max():g}, expected uint8 or values "
+            "in [0, 1]: give images as they are before normalisation"
+        )
+    pixels: Pixels = np.rint(array * 255).astype(np.uint8)
+    return pixels
+
+
+def _targets(labels: Any, name: str) -> Targets:
+    try:
+        rows = labels if _is_array(labels) else [np.asarray(label) for label in labels]
+        array = np.asarray(rows.cpu() if isinstance(rows, Tensor) else rows)
+    except ValueError as error:
+        raise RaysearchError(f"{name}: its labels are not all of one shape") from error
+    if array.ndim == 1 and np.issubdtype(array.dtype, np.integer):
+        return array.astype(np.int64)
+    if array.ndim == 2 and array.dtype.kind in "biuf":
+        return array.astype(np.float32)
+    raise RaysearchError(
+        f"{name}: its labels are {array.dtype} of shape {array.shape}, expected whole numbers [N], "
+        "or 0 and 1 [N, K]"
+    )
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray | Tensor)
