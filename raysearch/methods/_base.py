@@ -228,7 +228,7 @@ class SearchMethod(Method, ABC):
 
     @abstractmethod
     def answer(self) -> Answer:
-        """`epoch_equivalents` and the policy; the network and its test figures where it is a result."""
+        """`epoch_equivalents` and the policy; a network that is a result, and its test figures."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
