@@ -17,6 +17,7 @@ from torchvision.models import VisionTransformer
 from raysearch import methods, tasks
 from raysearch.data import Batch, Dataset, TensorSplit
 from raysearch.errors import RaysearchError
+from raysearch.methods._base import Groups
 from raysearch.policy import trivial_augment
 from raysearch.training import (
     Predefined,
@@ -192,6 +193,17 @@ def test_the_global_generator_is_as_it_was_even_after_an_interruption() -> None:
     before = torch.get_rng_state()
     interrupted_at(build("dada", make()), 2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("work", [work for work in WORK if work != "training"])
+def test_what_an_epoch_will_cost_is_known_before(work: str) -> None:
+    setup = make("small_cnn")
+    search = build(work, setup)
+    run(search)
+    name, changes = WORK[work]
+    groups = Groups(settings(name, **changes), SGD)
+    expected = type(search).step_equivalents(setup, groups)
+    assert search.epoch_equivalents() / search.epochs == pytest.approx(expected, rel=0.1)
 
 
 def test_answers_hold_what_a_search_is_told() -> None:

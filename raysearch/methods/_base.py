@@ -213,10 +213,11 @@ class SearchMethod(Method, ABC):
         """One epoch of search.
 
         Returns:
-            At least `train_loss`, `val_loss`, `val_error` (percent; these two once something has
-            been validated), `lr`, the cumulative `epoch_equivalents`; how far a policy over
-            operations has moved (`entropy` and `kl_uniform`, nats) and `share/<operation>` for
-            each, or `mean/<parameter>` and `std/<parameter>` of a continuous one.
+            At least `train_loss`, `val_loss` and the task's `val_error` (percent) or `val_map`
+            (these two once something has been validated), `lr`, the cumulative
+            `epoch_equivalents`; how far a policy over operations has moved (`entropy` and
+            `kl_uniform`, nats) and `share/<operation>` for each, or `mean/<parameter>` and
+            `std/<parameter>` of a continuous one.
 
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.

@@ -27,6 +27,21 @@ def warmup_epochs(settings: RewardSettings, epochs: int) -> int:
     return min(epochs - 1, round(settings.warmup * epochs))
 
 
+def one_step_cost(settings: RewardSettings, setup: Setup, rows: int = 1) -> tuple[float, int]:
+    """What rewards cost, in plain steps, without those for pixels; passes of the difference.
+
+    Args:
+        settings: the method's.
+        setup: data, network, device and seed.
+        rows: how often each image is in a step.
+    """
+    difference = settings.difference
+    if difference == "auto":
+        difference = "forward" if setup.device.type == "cpu" else "central"
+    passes = 1 if difference == "forward" and setup.device.type == "cpu" else 2
+    return (3 * rows + 3 + passes * rows) / 3, passes
+
+
 def warm_up(loop: Loop, policy: Policy, images: Tensor, targets: Tensor) -> None:
     """A plain step on images augmented by the whole policy.
 

@@ -34,11 +34,10 @@ from raysearch.hypergrad import (
     train_step,
     validate,
 )
-from raysearch.methods._base import SearchMethod
+from raysearch.methods._base import Groups, SearchMethod
 from raysearch.methods._joint_settings import BilevelSettings
 from raysearch.methods._learned_augmenter import LearnedAugmenter, mirroring
 from raysearch.policy import Schedule
-from raysearch.protocol import Answer
 from raysearch.training import (
     Gradient,
     Loop,
@@ -73,6 +72,13 @@ class Bilevel(SearchMethod):
         """Mirroring alone (section 4)."""
         return mirroring(given)
 
+    @classmethod
+    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
+        """Steps; and in every J-th a validation, K mixed and K − 1 Hessian products."""
+        settings = BilevelSettings.of(groups.method)
+        update = 3 + 4 * settings.unroll + 3 * (settings.unroll - 1)
+        return 1 + update / 3 / settings.interval
+
     def step(self) -> dict[str, float]:
         """One epoch; see `SearchMethod.step`."""
         loop, setup = self.loop, self.setup
@@ -93,7 +99,7 @@ class Bilevel(SearchMethod):
                 "statistics", estimate_statistics, loop.model, setup, loop.train, batch
             )
         metrics = loop.finish_epoch()
-        metrics["epoch_equivalents"] = loop.cost.epoch_equivalents()
+        metrics["epoch_equivalents"] = self.epoch_equivalents()
         metrics |= self.augmenter.finish_epoch(loop.epoch - 1)
         self.epoch = loop.epoch
         return metrics
@@ -153,6 +159,10 @@ class Bilevel(SearchMethod):
         }
         return {name: buffer for name, buffer in buffers.items() if buffer is not None}
 
+    def epoch_equivalents(self) -> float:
+        """See `SearchMethod.epoch_equivalents`."""
+        return self.loop.cost.epoch_equivalents()
+
     def policy(self) -> Schedule:
         """What the augmenter did, epoch by epoch."""
         return self.augmenter.policy()
@@ -164,11 +174,6 @@ class Bilevel(SearchMethod):
     def test(self) -> dict[str, float]:
         """The classifier's test figures."""
         return evaluate_on_test(self.loop.model, self.setup)
-
-    def answer(self) -> Answer:
-        """`epoch_equivalents`, the classifier and its test figures, and the policy."""
-        figures = {"epoch_equivalents": self.loop.cost.epoch_equivalents(), **self.test()}
-        return Answer(figures, policy=self.policy(), network=self.trained())
 
     def state_dict(self) -> dict[str, Any]:
         """The classifier's state and the augmenter's."""

@@ -42,12 +42,17 @@ from raysearch.hypergrad import (
     reinforce,
     relax,
 )
-from raysearch.methods._base import SearchMethod
+from raysearch.methods._base import Groups, SearchMethod
 from raysearch.methods._dada_settings import DadaSettings
 from raysearch.methods._reward_scale import RewardScale
-from raysearch.methods._rewards import next_rewards, search_loop, warm_up, warmup_epochs
+from raysearch.methods._rewards import (
+    next_rewards,
+    one_step_cost,
+    search_loop,
+    warm_up,
+    warmup_epochs,
+)
 from raysearch.policy import SubPolicies, random_draws
-from raysearch.protocol import Answer
 from raysearch.training import Setup, SGDSettings, seeded
 
 
@@ -79,6 +84,16 @@ class Dada(SearchMethod):
         ]
         self._adam = torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas)
 
+    @classmethod
+    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
+        """Rewards in every step after the warm-up, and those for pixels in some."""
+        settings, epochs = DadaSettings.of(groups.method), int(groups.search["epochs"])
+        rewards, passes = one_step_cost(settings, setup)
+        if settings.magnitude_lr > 0:
+            rewards += passes / 3 / settings.magnitude_interval
+        warm = warmup_epochs(settings, epochs) / epochs
+        return warm + (1 - warm) * rewards
+
     def step(self) -> dict[str, float]:
         """One epoch; see `SearchMethod.step`."""
         loop, setup = self.loop, self.setup
@@ -95,8 +110,8 @@ class Dada(SearchMethod):
                 self.steps_done += 1
         metrics = loop.finish_epoch()
         self.epoch = loop.epoch
-        equivalents = {"epoch_equivalents": loop.cost.epoch_equivalents()}
-        return {**metrics, **equivalents, **self._policy_metrics()}
+        metrics["epoch_equivalents"] = self.epoch_equivalents()
+        return metrics | self._policy_metrics()
 
     def augment(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Choices]:
         """T_{c,b,m} with a choice for each image, or one for all (section 3.1).
@@ -178,6 +193,10 @@ class Dada(SearchMethod):
         chosen = choices.chosen.expand(len(pixel_rewards))
         return torch.zeros_like(self.magnitude).index_add_(0, chosen, per_bit)
 
+    def epoch_equivalents(self) -> float:
+        """See `SearchMethod.epoch_equivalents`."""
+        return self.loop.cost.epoch_equivalents()
+
     def policy(self) -> SubPolicies:
         """Weights softmax(α); the `keep` heaviest where that is set."""
         policy = self.current()
@@ -198,12 +217,6 @@ class Dada(SearchMethod):
             "operations_per_image": policy.operations_per_image(),
             **{f"share/{name}": share for name, share in policy.marginals().items()},
         }
-
-    def answer(self) -> Answer:
-        """`epoch_equivalents` and the policy."""
-        return Answer(
-            {"epoch_equivalents": self.loop.cost.epoch_equivalents()}, policy=self.policy()
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """The classifier's state and φ, c_ψ, Adam's moments and the rewards' running moments."""

@@ -43,12 +43,17 @@ from torch.nn import functional as F
 
 from raysearch import ops
 from raysearch.hypergrad import Network, OneStep
-from raysearch.methods._base import SearchMethod
+from raysearch.methods._base import Groups, SearchMethod
 from raysearch.methods._ddas_settings import DdasSettings
 from raysearch.methods._reward_scale import RewardScale
-from raysearch.methods._rewards import next_rewards, search_loop, warm_up, warmup_epochs
+from raysearch.methods._rewards import (
+    next_rewards,
+    one_step_cost,
+    search_loop,
+    warm_up,
+    warmup_epochs,
+)
 from raysearch.policy import Candidates, Schedule
-from raysearch.protocol import Answer
 from raysearch.training import Setup, SGDSettings
 
 PAIR = 2  # candidates that an augmented image goes through
@@ -131,6 +136,14 @@ class Ddas(SearchMethod):
         names, levels, p = zip(*found, strict=True)
         return Candidates(names, torch.tensor(levels), torch.tensor(p), settings.augment, PAIR)
 
+    @classmethod
+    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
+        """Rewards of all rows in every step after the warm-up."""
+        settings, epochs = DdasSettings.of(groups.method), int(groups.search["epochs"])
+        rows = 1 if settings.sampling == "image" else 1 + settings.candidates
+        warm = warmup_epochs(settings, epochs) / epochs
+        return warm + (1 - warm) * one_step_cost(settings, setup, rows)[0]
+
     def step(self) -> dict[str, float]:
         """One epoch; see `SearchMethod.step`."""
         loop, setup = self.loop, self.setup
@@ -148,8 +161,8 @@ class Ddas(SearchMethod):
         metrics = loop.finish_epoch()
         self.epoch = loop.epoch
         self._past.append((float(self.tau.sigmoid()), self.a.softmax(0)))
-        equivalents = {"epoch_equivalents": loop.cost.epoch_equivalents()}
-        return {**metrics, **equivalents, **self._policy_metrics()}
+        metrics["epoch_equivalents"] = self.epoch_equivalents()
+        return metrics | self._policy_metrics()
 
     def augment(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Arms]:
         """An arm for each image, or all images un-augmented and under each of S pairs.
@@ -221,6 +234,10 @@ class Ddas(SearchMethod):
         """The policy as it stands now."""
         return self._policy(float(self.tau.sigmoid()), self.a.softmax(0))
 
+    def epoch_equivalents(self) -> float:
+        """See `SearchMethod.epoch_equivalents`."""
+        return self.loop.cost.epoch_equivalents()
+
     def policy(self) -> Schedule:
         """The policies of the epochs so far; before the first, the one at the start."""
         return Schedule([self._policy(t, p) for t, p in self._past] or [self.start])
@@ -238,12 +255,6 @@ class Ddas(SearchMethod):
             "operations_per_image": policy.operations_per_image(),
             **{f"share/{name}": share for name, share in policy.marginals().items()},
         }
-
-    def answer(self) -> Answer:
-        """`epoch_equivalents` and the policy."""
-        return Answer(
-            {"epoch_equivalents": self.loop.cost.epoch_equivalents()}, policy=self.policy()
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """The classifier's state, τ₀ and a, past policies, Adam's moments, the rewards' scale."""

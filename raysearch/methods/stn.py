@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from raysearch.hypergrad import Network
-from raysearch.methods._base import SearchMethod
+from raysearch.methods._base import Groups, SearchMethod
 from raysearch.methods._joint_settings import JointSettings
 from raysearch.methods._learned_augmenter import LearnedAugmenter, mirroring
 from raysearch.policy import Schedule
-from raysearch.protocol import Answer
 from raysearch.training import (
     Gradient,
     Loop,
@@ -49,6 +48,12 @@ class Stn(SearchMethod):
         """Mirroring alone (section 4)."""
         return mirroring(given)
 
+    @classmethod
+    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
+        """All images, and not only those that a search with validation trains on."""
+        counts = setup.dataset.counts
+        return (counts["train"] + counts["val"]) / setup.search_images()
+
     def step(self) -> dict[str, float]:
         """One epoch; see `SearchMethod.step`."""
         loop, setup = self.loop, self.setup
@@ -58,7 +63,7 @@ class Stn(SearchMethod):
                 images = setup.before(images, loop.generators.images)
                 loop.update(*loop.cost.counted("update", self.search_step, images, targets))
         metrics = loop.finish_epoch()
-        metrics["epoch_equivalents"] = loop.cost.epoch_equivalents()
+        metrics["epoch_equivalents"] = self.epoch_equivalents()
         metrics |= self.augmenter.finish_epoch(loop.epoch - 1)
         self.epoch = loop.epoch
         return metrics
@@ -77,6 +82,10 @@ class Stn(SearchMethod):
         found = torch.autograd.grad(loss, wanted)
         self.augmenter.move(found[len(loop.parameters) :], loop.lr / loop.settings.lr)
         return dict(zip(loop.parameters, found, strict=False)), loss.detach()
+
+    def epoch_equivalents(self) -> float:
+        """See `SearchMethod.epoch_equivalents`."""
+        return self.loop.cost.epoch_equivalents()
 
     def policy(self) -> Schedule:
         """What the augmenter did, epoch by epoch."""
@@ -97,11 +106,6 @@ class Stn(SearchMethod):
             before=lambda images: network.augment(images, generator),
         )
         return {f"test_{name}": value for name, value in figures.items()}
-
-    def answer(self) -> Answer:
-        """`epoch_equivalents`, the classifier and its test figures, and the policy."""
-        figures = {"epoch_equivalents": self.loop.cost.epoch_equivalents(), **self.test()}
-        return Answer(figures, policy=self.policy(), network=self.trained())
 
     def state_dict(self) -> dict[str, Any]:
         """The classifier's state and the augmenter's."""
