@@ -228,8 +228,24 @@ class SearchMethod(Method, ABC):
         """The policy as it stands."""
 
     @abstractmethod
+    def epoch_equivalents(self) -> float:
+        """Arithmetic so far over that of a plain training epoch on the search's train split."""
+
+    def test(self) -> dict[str, float]:
+        """`test_<metric>`, `test_loss` and so on of the search's own classifier, at the end.
+
+        Empty where that classifier is only a means to find a policy.
+        """
+        return {}
+
+    def trained(self) -> dict[str, Any] | None:
+        """The network for `raysearch.load_network`, where it is a result."""
+        return None
+
     def answer(self) -> Answer:
-        """`epoch_equivalents` and the policy; a network that is a result, and its test figures."""
+        """The policy, and the network with its test metrics where that is a result."""
+        values = {"epoch_equivalents": self.epoch_equivalents(), **self.test()}
+        return Answer(values, policy=self.policy(), network=self.trained())
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
