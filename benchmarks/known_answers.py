@@ -115,7 +115,7 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Learned
         images = plant(images, case.kind, case.seed)
     kind, setup = KINDS[case.kind], task_of(data, train, (images, labels), case.seed)
     settings = {**settings, "transformations": kind.transformations}
-    found = methods.build(settings["name"], setup, sgd(values), settings)
+    found = methods.find(settings["name"])(setup, sgd(values), settings)
     start = time.perf_counter()
     spreads: list[float] = []
     while found.epoch < found.epochs:

@@ -71,7 +71,7 @@ def main() -> None:
     settings = method_settings(values)
     if "warmup" in settings:
         settings["warmup"] = 0.0
-    search: Any = methods.build(settings["name"], setup, sgd, settings)
+    search: Any = methods.find(settings["name"])(setup, sgd, settings)
     own = search.loop.steps  # stn trains on all images
     plain = Training(setup, sgd, policy=None, predefined=True)
     seconds: dict[str, list[float]] = {"plain step": [], "search step": []}

@@ -54,7 +54,8 @@ class PbaSettings(MethodSettings):
         quantile: share of the members that copy, and share that may be copied.
         resample: probability that a number is drawn anew when a policy is explored.
         change: levels that a number otherwise moves by at most.
-        score: by what members are compared, on the validation images: `accuracy` or minus `loss`.
+        score: by what members are compared, on the validation images: `accuracy`, or what the task
+            has in its place, see `quality`; or minus the `loss`.
     """
 
     FEWEST: ClassVar[int] = 1
@@ -246,7 +247,7 @@ class PbaSearch(RoundSearch):
         best = answers[self._best]
         assert best is not None
         last = best["rows"][-1]
-        found = {key: last[key] for key in ("val_loss", "val_error", "score")}
+        found = {key: last[key] for key in last if key == "score" or key.startswith("val_")}
         rows = []
         for i, row in enumerate(best["rows"]):
             costs = [(best if one is None else one)["rows"][i] for one in answers]
