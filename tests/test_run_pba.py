@@ -13,28 +13,23 @@ from conftest import (
     SMALL,
     Ask,
     CommandLine,
+    answers,
     descendants,
     figures_of,
-    kept_state,
     kill_tree,
     wait_for,
 )
 
+MEMBERS = 4
 ARGUMENTS = [
     *SMALL,
     "method=pba",
     "seeds=1",
     "search.epochs=30",
-    "method.population=4",
+    f"method.population={MEMBERS}",
     "method.interval=2",
     "device=cpu",
 ]
-
-
-def synchronised(run: Path) -> int:
-    """After which epoch the population's state is on disk."""
-    state = kept_state(run, "populations")
-    return 0 if state is None else int(state["progress"]["epoch"])
 
 
 @pytest.fixture(scope="module")
@@ -66,24 +61,24 @@ def test_killed_workers_and_drivers_change_nothing(
     run = module_cli.folder / "runs" / "disturbed"
     process = module_cli.start(*ARGUMENTS, "--num-cpus", "2", "name=disturbed")
     stopping.append(process)
-    wait_for(lambda: synchronised(run) >= 4, process)
+    wait_for(lambda: answers(run, MEMBERS) >= 9, process)
     workers = [pid for pid, command in descendants(process.pid) if "Trainable" in command]
     assert workers
     os.kill(workers[0], signal.SIGKILL)
-    before = synchronised(run)
-    wait_for(lambda: synchronised(run) >= before + 4, process)
+    before = answers(run, MEMBERS)
+    wait_for(lambda: answers(run, MEMBERS) >= before + 8, process)
     kill_tree(process)
-    assert synchronised(run) < 30
+    assert answers(run, MEMBERS) < 15 * MEMBERS
 
     process = module_cli.start("--resume", "disturbed", "--num-cpus", "2")
     stopping.append(process)
-    before = synchronised(run)
-    wait_for(lambda: synchronised(run) >= before + 4, process)
+    before = answers(run, MEMBERS)
+    wait_for(lambda: answers(run, MEMBERS) >= before + 8, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "--resume" in err
-    assert synchronised(run) < 30
+    assert answers(run, MEMBERS) < 15 * MEMBERS
 
     finished = module_cli.run("--resume", str(run), "--num-cpus", "2")
     assert finished.returncode == 0, finished.stderr
