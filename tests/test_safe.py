@@ -25,9 +25,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from raysearch.cli._compose import to_yaml
-from raysearch.cli._folder import create
-from raysearch.tune._checkpoints import Progress
 
 import raysearch
 from raysearch import states
