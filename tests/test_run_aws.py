@@ -91,7 +91,7 @@ def test_a_shared_checkpoint_is_used_again(
     undisturbed: Path, module_cli: CommandLine, ask: Ask
 ) -> None:
     given = f"method.shared_checkpoint={undisturbed}"
-    fractions = ["finetune.gpus_per_trial=0.25", "--num-gpus", "1"]  # logical ones
+    fractions = ["finetune.gpus_per_trial=0.25", "--num-gpus", "1", "--num-cpus", "1"]  # logical
     done = ask(module_cli, *ARGUMENTS, given, *fractions, "name=again")
     assert done.returncode == 0, done.stderr
     assert "shared checkpoint" not in done.stdout
