@@ -304,10 +304,10 @@ def test_a_run_as_a_job(cluster: Cluster) -> None:
     tracked = [f"tracking.uri={uri}", f"storage={results}", "name=good"]
     done = cluster.submit("good", [*SMALL, *tracked])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "search: 2 trials of 2 epochs" in done.stdout  # progress, as plain lines
-    assert "evaluation 4/4" in done.stdout
+    assert "planned: 2 searches" in done.stdout  # progress, as plain lines
+    assert "6 of 6 trials done" in done.stdout
     assert f"results copied to {results}/good" in done.stdout
-    assert "\x1b[" not in done.stdout.split("search: 2 trials")[1].split("results copied")[0]
+    assert "\x1b[" not in done.stdout.split("planned: 2 searches")[1].split("results copied")[0]
     assert len(cluster.nodes_of_trials()[0]) == 2
 
     run = results / "good"

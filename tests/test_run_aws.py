@@ -40,7 +40,7 @@ def undisturbed(module_cli: CommandLine) -> Path:
     """A run that nobody disturbs, with one worker."""
     done = module_cli.run(*ARGUMENTS, "--num-cpus", "1", "name=aws")
     assert done.returncode == 0, done.stderr
-    assert "shared: 1 of 1 done" in done.stdout
+    assert ": aws shared checkpoint seed 0: " in done.stdout
     return module_cli.folder / "runs" / "aws"
 
 
@@ -91,10 +91,10 @@ def test_a_shared_checkpoint_is_used_again(
     undisturbed: Path, module_cli: CommandLine, ask: Ask
 ) -> None:
     given = f"method.shared_checkpoint={undisturbed}"
-    fractions = ["finetune.gpus_per_trial=0.25", "--num-gpus", "1"]  # logical ones
+    fractions = ["finetune.gpus_per_trial=0.25", "--num-gpus", "1", "--num-cpus", "1"]  # logical
     done = ask(module_cli, *ARGUMENTS, given, *fractions, "name=again")
     assert done.returncode == 0, done.stderr
-    assert "shared:" not in done.stdout
+    assert "shared checkpoint" not in done.stdout
     again = module_cli.folder / "runs" / "again"
     assert figures_of(again) == figures_of(undisturbed)
     assert (again / "shared" / "aws" / "seed-0.pt").is_file()

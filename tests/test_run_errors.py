@@ -179,6 +179,7 @@ def test_a_search_that_diverges_ends_a_run_and_so_does_its_continuation(
     assert json.loads((run / "run.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_evaluations_that_diverge_are_on_the_page(cli: CommandLine, ask: Ask) -> None:
     settings = ["method=none", "evaluation.policies=[none]", "evaluation.lr=1e30", "device=cpu"]
     ended = ask(cli, *SMALL, *settings, "name=mine")
