@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from raysearch.errors import not_installed
@@ -15,14 +14,17 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load_network", "load_policy"]
 
 
-_FROM = {"load_policy": "raysearch.policy", "load_network": "raysearch.training"}
-
-
 def __getattr__(name: str) -> Any:
-    """What is used from here, on first use, so that `import raysearch` does not wait for torch."""
-    if name not in _FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(_FROM[name]), name)
-    except ModuleNotFoundError as error:
-        raise not_installed(f"raysearch.{name}", error) from None
+    """What loads files, on first use, so that `import raysearch` does not wait for torch."""
+    if name == "load_policy":
+        from raysearch.policy import load_policy
+
+        return load_policy
+    if name == "load_network":
+        try:
+            from raysearch.training import load_network
+        except ModuleNotFoundError as error:
+            raise not_installed("raysearch.load_network", error) from None
+
+        return load_network
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
