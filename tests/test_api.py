@@ -127,7 +127,7 @@ def test_a_stopped_search_says_what_continues_it(recorded: Recorded) -> None:
 
 
 def test_what_is_no_setting(recorded: Recorded) -> None:
-    with pytest.raises(RaysearchError, match=r"unknown override 'search\.epoch'"):
+    with pytest.raises(RaysearchError, match=r"unknown setting 'search\.epoch'"):
         search(**{"search.epoch": 3})
     with pytest.raises(RaysearchError, match="expected a number, a word, or a list of them"):
         search(seeds=object())
