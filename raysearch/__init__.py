@@ -21,6 +21,7 @@ _FROM = {
     "load_policy": "raysearch.policy",
     "search": "raysearch.experiment",
 }
+CORE = ("load_policy",)  # what needs nothing of the search extra
 
 
 def __getattr__(name: str) -> Any:
@@ -34,6 +35,8 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(_FROM[name]), name)
     except ModuleNotFoundError as error:
+        if name in CORE:  # what it needs is always there
+            raise
         raise not_installed(f"raysearch.{name}", error) from None
 
 

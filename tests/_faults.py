@@ -19,8 +19,9 @@ from typing import Any
 import optuna
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, CommandLine, epochs_done, figures_of, kept_state, wait_for
+from conftest import ROOT, CommandLine, answers, epochs_done, figures_of, wait_for
 
+from raysearch.engine._worker import EVERY_EPOCH
 from raysearch.files import write_whole
 
 MARK = "FAULTS_MARK"  # in the environment of all processes of a case, and of no others
@@ -55,7 +56,17 @@ METHODS = {
         "method.startup_trials=2",
         "method.interval=4",
     ],
+    "pba": [
+        "method=pba",
+        "seeds=1",
+        "search.epochs=30",
+        "method.population=4",
+        "method.interval=2",
+    ],
 }
+ROUND = {"aws": 4, "randaugment": 2, "pba": 4}  # proposals in one
+BY_THE_SECOND = "dada, reported by the second"
+"""As a user's run reports and keeps checkpoints; all others do after every epoch."""
 
 
 class Faulty(CommandLine):
@@ -64,12 +75,13 @@ class Faulty(CommandLine):
     Args:
         folder: where.
         temporary: for Ray's sessions, with a path so short that sockets can lie below it.
-        method: the key in METHODS.
+        method: a key of METHODS, or BY_THE_SECOND.
     """
 
     def __init__(self, folder: Path, temporary: Path, method: str) -> None:
         super().__init__(folder)
-        self.mark, self.method = secrets.token_hex(8), method
+        self.mark, self.method = secrets.token_hex(8), method.partition(",")[0]
+        self._more = ["search.epochs=200"] if method == BY_THE_SECOND else []
         self._trace, self._clock = folder / "epochs.txt", folder / "clock.txt"
         (folder / "tmp").mkdir()
         self.environment |= {
@@ -79,6 +91,8 @@ class Faulty(CommandLine):
             "RAY_TMPDIR": str(temporary),
             "FAULTS_EPOCHS": str(self._trace),
         }
+        if method != BY_THE_SECOND:
+            self.environment[EVERY_EPOCH] = "0"
         self.running: list[subprocess.Popen[str]] = []
         self.extra: list[str] = []
 
@@ -99,7 +113,7 @@ class Faulty(CommandLine):
 
     def begin(self, *arguments: str, cpus: int = 1) -> subprocess.Popen[str]:
         """Start the method's run, with so many workers."""
-        settings = [*COMMON, *METHODS[self.method], f"name={self.method}"]
+        settings = [*COMMON, *METHODS[self.method], *self._more, f"name={self.method}"]
         return self.start(*settings, *arguments, "--num-cpus", str(cpus))
 
     def resume(self) -> subprocess.Popen[str]:
@@ -159,13 +173,7 @@ class Faulty(CommandLine):
         """How far the search is, in units of its own: epochs, or answers that are on disk."""
         if self.method == "dada":
             return epochs_done(self.path, "search")
-        state = kept_state(self.path)
-        if state is None:
-            return 0
-        search = state["search"]
-        if self.method == "aws":
-            return int(search["group"]) * int(search["round"]) + len(search["answers"])
-        return len(search["study"]) + len(search["answers"])
+        return answers(self.path, ROUND[self.method])
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -176,7 +184,7 @@ def result_of(run: Path) -> dict[str, Any]:
         "evaluations": {
             name: cost["epoch_equivalents"] for name, cost in summary["evaluations"].items()
         },
-        "seed policies": {p.name: json.loads(p.read_text()) for p in run.glob("policies/*.json")},
+        "seed policies": {p.name: json.loads(p.read_text()) for p in run.glob("policies/*/*")},
         "history": pq.read_table(run / "history.parquet").to_pylist(),
         "study": _study(run) if (run / "optuna.db").exists() else None,
     }

@@ -6,7 +6,6 @@ import importlib
 import io
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -207,10 +206,16 @@ def stopping() -> Iterator[list[subprocess.Popen[str]]]:
             process.communicate(timeout=30)
 
 
-def epochs_done(run: Path, stage: str) -> int:
-    """Finished epochs of the stage's furthest trial, as far as they are on disk."""
+def epochs_done(run: Path, stage: str, proposal: str = "*") -> int:
+    """Finished epochs of the stage's furthest work, as far as they are on disk.
+
+    Args:
+        run: the run's folder.
+        stage: `search` or `evaluation`.
+        proposal: of one with this id only, `shared` for AWS's shared training.
+    """
     done = [0]
-    for path in run.glob(f"trials/{stage}-*/*/checkpoint_*/progress.json"):
+    for path in run.glob(f"trials/{stage}-*/{proposal}/*/progress.json"):
         try:
             done.append(json.loads(path.read_text())["epoch"])
         except (OSError, ValueError):
@@ -218,19 +223,18 @@ def epochs_done(run: Path, stage: str) -> int:
     return max(done)
 
 
-def kept_state(run: Path, kind: str = "rounds") -> dict[str, Any] | None:
-    """The state on disk of a search of many trials, or by a population; None where there is none.
+def answers(run: Path, parallel: int) -> int:
+    """Answers to the search with seed 0, on disk now or before.
 
     Args:
-        run: the run's folder; of its searches that with seed 0.
-        kind: `rounds` or `populations`.
+        run: the run's folder.
+        parallel: proposals in a round.
     """
-    path = run / "trials" / kind / "search-seed-0" / "state.pt"
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-        return None
-    return state
+    found = [path.parent.name for path in run.glob("trials/search-*-seed-0/*-*/answer")]
+    if not found:
+        return 0
+    rounds = [int(name.split("-")[0]) for name in found]  # the earliest is 1
+    return (max(rounds) - 1) * parallel + rounds.count(max(rounds))
 
 
 def figures_of(run: Path) -> dict[str, Any]:

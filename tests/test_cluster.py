@@ -30,12 +30,11 @@ import pytest
 import ray
 import yaml
 from conftest import ROOT
-from raysearch.cli._compose import compose, config_dir, groups
-from raysearch.cli._schema import Settings
-from raysearch.tune import Capacity, Wish, trial_share
-from raysearch.tune._cluster import _cluster_capacity
 
+from raysearch.engine import Capacity, Wish, trial_share
+from raysearch.engine._cluster import _cluster_capacity
 from raysearch.errors import RaysearchError
+from raysearch.experiment._compose import compose, config_dir, groups
 
 MANIFESTS = ROOT / "configs" / "cluster"
 SMALL = ["method=dada", "data.limit=200", "seeds=2", "search.epochs=2", "evaluation.epochs=2"]
@@ -74,8 +73,7 @@ def test_the_rayjob_is_one() -> None:
 def test_the_rayjobs_command_is_one() -> None:
     python, module, program, *settings = read("kuberay.yaml")["spec"]["entrypoint"].split()
     assert (python, module, program) == ("python", "-m", "raysearch.run")
-    composed: Settings = compose(settings).settings
-    assert composed.runs_dir.startswith("/shared/")
+    assert compose(settings).settings.runs_dir.startswith("/shared/")
 
 
 def test_the_aws_cluster_is_one() -> None:
@@ -113,7 +111,7 @@ def test_a_job_uploads_little(tmp_path: Path) -> None:
             shutil.copy(source, copy)
     for name in ("runs/a/trials/x.pt", ".venv/x", ".git/x", "mlflow.db", "mlruns/x", "runs/a/b.pt"):
         (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "clone" / name).write_bytes(b"\0" * 2**20)
+        (tmp_path / "clone" / name).write_bytes(b"\0" * 2**22)
     package = tmp_path / "package.zip"
     create_package(
         str(tmp_path / "clone"),
@@ -127,7 +125,7 @@ def test_a_job_uploads_little(tmp_path: Path) -> None:
     assert "configs/method/dada.yaml" in names
     assert not [n for n in names if n.split("/")[0] in ("runs", ".venv", ".git", "mlruns")]
     assert "mlflow.db" not in names
-    assert package.stat().st_size < 2**20
+    assert package.stat().st_size < 2**21
 
 
 def node(cpus: float, gpus: float = 0) -> dict[str, Any]:
@@ -137,17 +135,17 @@ def node(cpus: float, gpus: float = 0) -> dict[str, Any]:
 def test_trials_fit_on_nodes_not_on_their_sum() -> None:
     cpu = _cluster_capacity(Wish("cpu"), [node(3), node(3), node(1)])
     assert cpu.cpus == 7
-    assert trial_share("search", cpu, 2, None)[1] == 2
-    assert trial_share("search", cpu, 1, None)[1] == 7
+    assert trial_share("search", cpu, 2, None).at_once == 2
+    assert trial_share("search", cpu, 1, None).at_once == 7
     with pytest.raises(RaysearchError, match="no node of the cluster has that"):
         trial_share("search", cpu, 4, None)
     limited = _cluster_capacity(Wish("cpu", cpus=2), [node(3), node(3)])
-    assert trial_share("search", limited, 1, None)[1] == 2
+    assert trial_share("search", limited, 1, None).at_once == 2
     gpu = _cluster_capacity(Wish("auto"), [node(4), node(2, 2)])
     assert gpu.device == "cuda"
-    assert trial_share("search", gpu, 1, 0.5)[1] == 2  # that node has two cores
+    assert trial_share("search", gpu, 1, 0.5).at_once == 2  # that node has two cores
     one = Capacity(4, 1, "cuda")
-    assert trial_share("search", one, 1, 0.25)[1] == 4
+    assert trial_share("search", one, 1, 0.25).at_once == 4
 
 
 class Cluster:
@@ -306,10 +304,10 @@ def test_a_run_as_a_job(cluster: Cluster) -> None:
     tracked = [f"tracking.uri={uri}", f"storage={results}", "name=good"]
     done = cluster.submit("good", [*SMALL, *tracked])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "search: 2 trials of 2 epochs" in done.stdout  # progress, as plain lines
-    assert "evaluation 4/4" in done.stdout
+    assert "planned: 2 searches" in done.stdout  # progress, as plain lines
+    assert "6 of 6 trials done" in done.stdout
     assert f"results copied to {results}/good" in done.stdout
-    assert "\x1b[" not in done.stdout.split("search: 2 trials")[1].split("results copied")[0]
+    assert "\x1b[" not in done.stdout.split("planned: 2 searches")[1].split("results copied")[0]
     assert len(cluster.nodes_of_trials()[0]) == 2
 
     run = results / "good"
@@ -346,7 +344,7 @@ def test_a_job_that_is_stopped_leaves_what_it_has_and_goes_on(cluster: Cluster) 
     settings[settings.index("search.epochs=2")] = "search.epochs=40"
     patient = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
     assert cluster.submit("long", settings, "--no-wait", **patient).returncode == 0
-    wait_until(lambda: list(runs.glob("long/trials/search-*/*/checkpoint_*/progress.json")))
+    wait_until(lambda: list(runs.glob("long/trials/search-*/search/checkpoint_*/progress.json")))
     assert cluster.ray("job", "stop", "--address", cluster.jobs, "long").returncode == 0
     assert json.loads((results / "long" / "run.json").read_text())["status"] == "interrupted"
     assert not (results / "long" / "trials").exists()

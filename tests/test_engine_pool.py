@@ -176,6 +176,12 @@ def test_what_diverges_is_an_answer(tmp_path: Path) -> None:
     assert made(tmp_path, [once("a", epochs=3, diverges=2)]).finished
 
 
+def test_what_diverges_at_once_has_cost_nothing_that_is_known(tmp_path: Path) -> None:
+    pool = made(tmp_path, [once("a", epochs=3, diverges=1)])
+    carry_out(pool)
+    assert pool.result().outcomes["a"].result.epoch_equivalents == 0.0
+
+
 def test_a_method_that_cannot_go_on_leaves_the_others(tmp_path: Path) -> None:
     pool = made(tmp_path, [in_rounds("a", 2, "one"), in_rounds("b", 2, "two")])
     carry_out(pool, 2)

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import pytest
 from _faults import (
+    BY_THE_SECOND,
     METHODS,
     PATIENCE,
+    ROUND,
     Case,
     Cluster,
     Faulty,
@@ -87,6 +89,8 @@ def rows(request: pytest.FixtureRequest) -> Iterator[list[Row]]:
 
 
 Make = Callable[[str, str], Case]
+KILLED = (*METHODS, BY_THE_SECOND)
+SHAPES = ("dada", "aws", "randaugment")  # for what is the same for all searches in rounds
 AUTHORISED = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "faults" * 8}
 
 
@@ -117,7 +121,7 @@ def ended(process: subprocess.Popen[str], seconds: float = PATIENCE) -> tuple[in
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", KILLED)
 def test_a_killed_worker(case: Make, method: str) -> None:
     one = case("kill -9 of a worker", method)
     process = one.cli.begin(cpus=2)
@@ -134,11 +138,11 @@ def begun(cli: Faulty) -> int:
     """On how many of two nodes something has been computed."""
     if cli.method != "dada":
         return 2 * (cli.done() >= 3)
-    trials = {path.parent for path in cli.path.glob("trials/search-*/*/checkpoint_*")}
+    trials = {path.parent for path in cli.path.glob("trials/search-*/search/checkpoint_*")}
     return len(trials)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", KILLED)
 def test_a_killed_node(case: Make, method: str) -> None:
     one = case("kill -9 of a node", method)
     one.cli.environment |= AUTHORISED
@@ -158,12 +162,12 @@ def test_a_killed_node(case: Make, method: str) -> None:
     one.check("went on with the other", recomputed=one.reference.epochs // 4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", KILLED)
 def test_a_killed_driver(case: Make, method: str) -> None:
     one = case("kill -9 of the driver, twice", method)
-    for done in (2, 4):
-        process = one.cli.begin() if done == 2 else one.cli.resume()
-        one.cli.wait(process, done)
+    for begin in (one.cli.begin, one.cli.resume):
+        process = begin()
+        one.cli.wait(process, one.cli.done() + 2)
         process.kill()
         process.communicate()
         check_no_processes(one.cli, except_for="Agent")  # which notice after a minute
@@ -173,7 +177,7 @@ def test_a_killed_driver(case: Make, method: str) -> None:
     one.check("resumed", recomputed=one.reference.epochs // 2)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SHAPES)
 def test_a_killed_mlflow_server(case: Make, method: str) -> None:
     one = case("kill -9 of the MLflow server", method)
     port = free_port()
@@ -218,7 +222,7 @@ def check_logged(address: str, one: Case) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(address)
-    run_id = json.loads((one.cli.path / "run.json").read_text())["mlflow_run_id"]
+    run_id = json.loads((one.cli.path / "run.json").read_text())["mlflow"][one.cli.method]
     parent = client.get_run(run_id)
     runs = client.search_runs(
         [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'"
@@ -237,7 +241,7 @@ def check_logged(address: str, one: Case) -> None:
         assert epochs[-1] == expected[name][-1]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SHAPES)
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(case: Make, method: str, number: signal.Signals, times: int) -> None:
@@ -283,7 +287,7 @@ def test_a_full_disk(case: Make, method: str) -> None:
 def test_a_truncated_checkpoint(case: Make, method: str) -> None:
     one = case("newest checkpoint truncated", method)
     process = one.cli.begin()
-    one.cli.wait(process, done=3)
+    one.cli.wait(process, done=2 * ROUND.get(method, 1) + 1)  # two rounds' states are kept
     process.kill()
     process.communicate()
     state = newest_state(one.cli)
@@ -295,8 +299,8 @@ def test_a_truncated_checkpoint(case: Make, method: str) -> None:
 def newest_state(cli: Faulty) -> Path:
     """The file from which a search would go on."""
     if cli.method != "dada":
-        return cli.path / "trials" / "rounds" / "search-seed-0" / "state.pt"
-    found = cli.path.glob("trials/search-*/search-seed-0/checkpoint_*/state.pt")
+        return cli.path / "trials" / f"search-{cli.method}-seed-0" / "state.pt"
+    found = cli.path.glob("trials/search-dada-seed-0/search/checkpoint_*/state.pt")
     return max(found, key=lambda path: path.parent.name)
 
 
@@ -347,7 +351,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SHAPES)
 def test_a_full_object_store(case: Make, method: str) -> None:
     one = case("object store full", method)
     one.cli.environment |= AUTHORISED

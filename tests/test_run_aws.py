@@ -13,31 +13,26 @@ from conftest import (
     SMALL,
     Ask,
     CommandLine,
+    answers,
     descendants,
     epochs_done,
     figures_of,
-    kept_state,
     kill_tree,
     wait_for,
 )
 
+from raysearch.engine._worker import EVERY_EPOCH
+
+PARALLEL = 4
 ARGUMENTS = [
     *SMALL,
     "method=aws",
     "seeds=1",
     "search.epochs=20",
     "method.updates=6",
-    "finetune.parallel=4",
+    f"finetune.parallel={PARALLEL}",
     "device=cpu",
 ]
-
-
-def answers(run: Path) -> int:
-    """Trials of a search over pairs whose answers are on disk."""
-    if (state := kept_state(run)) is None:
-        return 0
-    search = state["search"]
-    return int(search["group"]) * int(search["round"]) + len(search["answers"])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,7 @@ def undisturbed(module_cli: CommandLine) -> Path:
     """A run that nobody disturbs, with one worker."""
     done = module_cli.run(*ARGUMENTS, "--num-cpus", "1", "name=aws")
     assert done.returncode == 0, done.stderr
-    assert "shared: 1 of 1 done" in done.stdout
+    assert ": aws shared checkpoint seed 0: " in done.stdout
     return module_cli.folder / "runs" / "aws"
 
 
@@ -55,7 +50,7 @@ def test_the_run_leaves_a_policy_over_pairs_and_what_it_cost(undisturbed: Path) 
     assert len(result["policy"]["operations"]) == 36
     trials = 6 * 4 * (3 * (0.8 + 1 / 3))  # epochs of whole batches, validated each
     assert result["equivalents"] == pytest.approx(20 + trials, rel=0.3)
-    assert (undisturbed / "shared" / "seed-0.pt").is_file()
+    assert (undisturbed / "shared" / "aws" / "seed-0.pt").is_file()
     assert not (undisturbed / "trials").exists()
     history = pandas.read_parquet(undisturbed / "history.parquet")
     assert history["stage"].value_counts()[["shared", "search"]].to_dict() == {
@@ -69,20 +64,21 @@ def test_killed_workers_and_drivers_change_nothing(
     undisturbed: Path, module_cli: CommandLine, stopping: list[subprocess.Popen[str]]
 ) -> None:
     run = module_cli.folder / "runs" / "disturbed"
+    module_cli.environment[EVERY_EPOCH] = "0"
     process = module_cli.start(*ARGUMENTS, "--num-cpus", "2", "name=disturbed")
     stopping.append(process)
-    wait_for(lambda: epochs_done(run, "shared") >= 3, process)
+    wait_for(lambda: epochs_done(run, "search", "shared") >= 3, process)
     kill_tree(process)
-    assert epochs_done(run, "shared") < 20
+    assert epochs_done(run, "search", "shared") < 20
 
     process = module_cli.start("--resume", "disturbed", "--num-cpus", "2")
     stopping.append(process)
-    wait_for(lambda: answers(run) >= 5, process)
+    wait_for(lambda: answers(run, PARALLEL) >= 5, process)
     workers = [pid for pid, command in descendants(process.pid) if "Trainable" in command]
     assert workers
     os.kill(workers[0], signal.SIGKILL)
-    before = answers(run)
-    wait_for(lambda: answers(run) >= before + 6, process)
+    before = answers(run, PARALLEL)
+    wait_for(lambda: answers(run, PARALLEL) >= before + 6, process)
     kill_tree(process)
     assert not (run / "policy.json").exists()
 
@@ -95,13 +91,13 @@ def test_a_shared_checkpoint_is_used_again(
     undisturbed: Path, module_cli: CommandLine, ask: Ask
 ) -> None:
     given = f"method.shared_checkpoint={undisturbed}"
-    fractions = ["finetune.gpus_per_trial=0.25", "--num-gpus", "1"]  # logical ones
+    fractions = ["finetune.gpus_per_trial=0.25", "--num-gpus", "1", "--num-cpus", "1"]  # logical
     done = ask(module_cli, *ARGUMENTS, given, *fractions, "name=again")
     assert done.returncode == 0, done.stderr
-    assert "shared:" not in done.stdout
+    assert "shared checkpoint" not in done.stdout
     again = module_cli.folder / "runs" / "again"
     assert figures_of(again) == figures_of(undisturbed)
-    assert (again / "shared" / "seed-0.pt").is_file()
+    assert (again / "shared" / "aws" / "seed-0.pt").is_file()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import signal
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine
+from conftest import SMALL, Ask, CommandLine
 
 from raysearch.cli._main import main
 
@@ -161,3 +162,31 @@ def test_interrupted_before_anything_was_computed(
     assert main(["tracking=none"]) == 130
     assert capfd.readouterr().err == "interrupted before anything was computed\n"
     assert not list(folder.iterdir())
+
+
+DIVERGED = "the loss is not finite"
+
+
+def test_a_search_that_diverges_ends_a_run_and_so_does_its_continuation(
+    cli: CommandLine, ask: Ask
+) -> None:
+    ended = ask(cli, *SMALL, "search.lr=1e30", "seeds=2", "name=mine", "device=cpu")
+    for again in (ended, ask(cli, "--resume", "mine")):
+        assert again.returncode == 2
+        assert f"error: no search of dada found a policy: search: {DIVERGED}" in again.stderr
+        assert again.stderr.count("\n") == 1
+    run = cli.folder / "runs" / "mine"
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_evaluations_that_diverge_are_on_the_page(cli: CommandLine, ask: Ask) -> None:
+    settings = ["method=none", "evaluation.policies=[none]", "evaluation.lr=1e30", "device=cpu"]
+    ended = ask(cli, *SMALL, *settings, "name=mine")
+    assert ended.returncode == 0, ended.stderr
+    run = cli.folder / "runs" / "mine"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["errors"]["none"]["mean"] is None
+    assert [one["seed"] for one in summary["errors"]["none"]["failed"]] == [0, 1]
+    assert all(DIVERGED in one["error"] for one in summary["failed"])
+    assert DIVERGED in (run / "report.html").read_text()

@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, descendants
+from PIL import Image
 
 from raysearch import __version__
 from raysearch.cli._main import main
@@ -66,6 +68,25 @@ def test_a_dry_run_of_much_takes_seconds(folder: Path, capfd: pytest.CaptureFixt
     out = capfd.readouterr().out
     assert "this takes about" in out
     assert "data.size=112 would take about a quarter of that" in out
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_folder_of_photos_takes_ten_seconds(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    for number in range(2000):
+        place = folder / "photos" / f"class-{number % 4}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (100, 100, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.jpg")
+    began = time.monotonic()
+    assert main(["data=folder", "data.root=photos", "--dry-run", "--num-cpus", "2"]) == 0
+    assert time.monotonic() - began < 10
+    out = capfd.readouterr().out
+    assert "epoch-equivalents" in out
+    assert "model: " in out
+    assert "size: " in out
 
 
 def test_logical_gpus_are_packed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

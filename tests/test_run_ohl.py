@@ -8,16 +8,16 @@ import signal
 import subprocess
 
 import pytest
-from conftest import SMALL, CommandLine, descendants, figures_of, kill_tree, wait_for
-from test_run_aws import answers
+from conftest import SMALL, CommandLine, answers, descendants, figures_of, kill_tree, wait_for
 
+PARALLEL = 3
 ARGUMENTS = [
     *SMALL,
     "method=ohl",
     "seeds=1",
     "search.epochs=24",
     "method.updates=12",
-    "method.parallel=3",
+    f"method.parallel={PARALLEL}",
     "evaluation.epochs=1",
     "evaluation.policies=[learned]",
     "device=cpu",
@@ -39,21 +39,21 @@ def test_killed_workers_and_drivers_change_nothing(
     run = cli.folder / "runs" / "disturbed"
     process = cli.start(*ARGUMENTS, "--num-cpus", "2", "name=disturbed")
     stopping.append(process)
-    wait_for(lambda: answers(run) >= 5, process)
+    wait_for(lambda: answers(run, PARALLEL) >= 5, process)
     workers = [pid for pid, command in descendants(process.pid) if "Trainable" in command]
     assert workers
     os.kill(workers[0], signal.SIGKILL)
-    before = answers(run)
-    wait_for(lambda: answers(run) >= before + 4, process)
+    before = answers(run, PARALLEL)
+    wait_for(lambda: answers(run, PARALLEL) >= before + 4, process)
     kill_tree(process)
     assert not (run / "policy.json").exists()
 
     lost = shutil.copytree(run, run.with_name("lost"), symlinks=True)
-    for file in (lost / "trials" / "rounds" / "search-seed-0" / "work").iterdir():
+    for file in lost.glob("trials/search-ohl-seed-0/*/answer/file.pt"):
         file.unlink()
     failed = cli.run("--resume", "lost", "--num-cpus", "2", timeout=400)
     assert failed.returncode == 2
-    assert ".pt is gone, which the search goes on from" in failed.stderr
+    assert "file.pt is gone, which the search goes on from" in failed.stderr
     assert failed.stderr.strip().count("\n") == 0
 
     finished = cli.run("--resume", str(run), "--num-cpus", "2", timeout=400)

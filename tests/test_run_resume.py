@@ -28,6 +28,7 @@ from conftest import (
 )
 
 import raysearch
+from raysearch.engine._worker import EVERY_EPOCH
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def result_of(run: Path) -> dict[str, Any]:
                 name: tensor.tolist()
                 for name, tensor in raysearch.load_network(path).state_dict().items()
             }
-            for path in run.glob("networks/*")
+            for path in run.glob("networks/*/*")
         },
     }
 
@@ -53,7 +54,8 @@ METHODS = ["dada", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bi
 
 @pytest.fixture(scope="module")
 def undisturbed(module_cli: CommandLine) -> Callable[[str], dict[str, Any]]:
-    """The result of a method's run that nobody disturbs."""
+    """The result of a method's run that nobody disturbs; here all runs report every epoch."""
+    module_cli.environment[EVERY_EPOCH] = "0"
 
     @cache
     def result(method: str) -> dict[str, Any]:

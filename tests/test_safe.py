@@ -25,16 +25,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from raysearch.cli._compose import compose, to_yaml
-from raysearch.cli._folder import create
-from raysearch.tune._checkpoints import Progress, read_progress, read_state, write_checkpoint
 
 import raysearch
 from raysearch import states
 from raysearch.cli._main import main
 from raysearch.data import Dataset, load_dataset
 from raysearch.data._decode import DecodeError, Decoder, ignored_warnings, read_header
+from raysearch.engine._files import Progress, ProposalFolder
 from raysearch.errors import RaysearchError, unknown
+from raysearch.experiment._compose import to_yaml
+from raysearch.experiment._experiment import compose_run
+from raysearch.experiment._folder import create
 from raysearch.policy import read_policy, trivial_augment
 from raysearch.results import Tracker
 from tests.conftest import CommandLine, dark_and_light
@@ -58,7 +59,6 @@ def quiet_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory for `main`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("raysearch.cli._main.stop_on_sigterm", lambda: None)
     return tmp_path
 
 
@@ -81,9 +81,18 @@ def poisoned(folder: Path, name: str) -> Path:
     return path
 
 
+def given_file(path: Path) -> object:
+    """What a proposal left for others, read as a worker does."""
+    place = path.parent / "answer" / "file.pt"
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(path)
+    return ProposalFolder(path.parent).read_file()
+
+
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "state": ("state.pt", states.load),
-    "a trial's": ("state.pt", lambda path: read_state(path.parent)),
+    "a trial's": ("file.pt", lambda path: given_file(path)),
     "network": ("network.pt", raysearch.load_network),
 }
 
@@ -93,7 +102,7 @@ def test_nothing_in_a_checkpoint_is_executed(case: str, tmp_path: Path) -> None:
     name, read = READERS[case]
     path = poisoned(tmp_path, name)
     message = refusal(read, path)
-    assert str(path) in message
+    assert path.name in message
     assert "it wants to call posix.mkdir" in message
     path.write_bytes(pickle.dumps({"model": Payload(tmp_path / "executed")}))
     assert "not a checkpoint" in refusal(read, path)
@@ -180,10 +189,13 @@ def test_a_network_of_impossible_sizes_is_not_built(tmp_path: Path) -> None:
     ],
 )
 def test_a_checkpoint_that_says_nonsense_does_not_count(content: str, tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, Progress(epochs=3, epoch=1, history=[{"epoch": 1.0}]), {}, None)
-    assert read_progress(tmp_path) is not None
-    (tmp_path / "progress.json").write_text(content)
-    assert read_progress(tmp_path) is None
+    folder = ProposalFolder(tmp_path)
+    folder.write_checkpoint({}, Progress(epochs=3, epoch=1, history=[{"epoch": 1.0}]))
+    newest = folder.newest()
+    assert newest is not None
+    (newest / "progress.json").write_text(content)
+    assert folder.newest() is None
+    assert folder.read_checkpoint() is None
 
 
 # Policy files.
@@ -631,7 +643,7 @@ def test_a_password_is_not_repeated_where_something_else_is_wrong(
 def test_a_run_whose_configuration_has_a_password_is_not_continued(
     quiet_main: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = create(compose(["name=old"]))
+    folder = create(compose_run(["name=old"]))
     folder.release()
     kept = folder.path / "config.yaml"
     kept.write_text(kept.read_text().replace("uri: null", f"uri: {WITH_SECRETS[0]}"))
@@ -643,7 +655,7 @@ def test_a_run_whose_configuration_has_a_password_is_not_continued(
         kept.write_text(content)
         assert main(["--resume", "old"]) == 2
         assert capfd.readouterr().err.count("\n") == 1
-    kept.write_text(to_yaml(folder.configuration))
+    kept.write_text(to_yaml(folder.experiment.document()))
     for content in ("[" * 100_000, "[]", "{}", "x"):
         (folder.path / "run.json").write_text(content)
         assert main(["--resume", "old"]) == 2

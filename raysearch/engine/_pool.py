@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -385,7 +384,7 @@ def _trials(entry: Entry) -> list[TrialInfo]:
 
 
 def _result(trial: TrialInfo, answer: Answer | Failed, progress: Progress) -> TrialResult:
-    """A trial that is one proposal."""
+    """A trial that is one proposal; what failed has the cost of the epochs that ended."""
     last = progress.history[-1] if progress.history else {}
     failed = answer.reason if isinstance(answer, Failed) else None
     values = {} if isinstance(answer, Failed) else answer.values
@@ -397,6 +396,6 @@ def _result(trial: TrialInfo, answer: Answer | Failed, progress: Progress) -> Tr
         metrics,
         progress.wall_seconds,
         progress.device_seconds,
-        metrics.get("epoch_equivalents", math.nan if failed else 0.0),
+        metrics.get("epoch_equivalents", 0.0),
         failed,
     )

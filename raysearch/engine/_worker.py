@@ -104,26 +104,33 @@ class WorkerTrainable(tune.Trainable):
         until = time.perf_counter() + self._seconds
         rows: list[dict[str, float]] = []
         while work.epoch < work.epochs and (not rows or time.perf_counter() < until):
-            with self._on_the_way(work, folder):
-                start = time.perf_counter()
+            with self._on_the_way(work, folder), self._counted():
                 metrics = work.step()
-                self._count(time.perf_counter() - start)
             progress.epoch = work.epoch
             rows.append({"epoch": progress.epoch, **metrics})
             progress.history.append(rows[-1])
         if work.epoch < work.epochs:
             folder.write_checkpoint(work.state_dict(), progress)
             return rows, False
-        start = time.perf_counter()
-        answer = work.answer()
-        self._count(time.perf_counter() - start)
+        with self._counted():
+            answer = work.answer()
         folder.write_answer(answer, progress)
         self._work = None
         return rows, True
 
-    def _count(self, seconds: float) -> None:
-        self._progress.wall_seconds += seconds
-        self._progress.device_seconds += seconds * self._share.of_device
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Add the time that is spent inside to the work's."""
+        self._since = time.perf_counter()
+        yield
+        self._count()
+
+    def _count(self) -> None:
+        """Add the time since the last count."""
+        now = time.perf_counter()
+        self._progress.wall_seconds += now - self._since
+        self._progress.device_seconds += (now - self._since) * self._share.of_device
+        self._since = now
 
     @contextmanager
     def _on_the_way(self, work: Work, folder: ProposalFolder) -> Iterator[None]:
@@ -136,10 +143,10 @@ class WorkerTrainable(tune.Trainable):
 
         def keep() -> None:
             nonlocal last
-            if (now := time.perf_counter()) - last >= ON_THE_WAY_SECONDS:
-                self._count(now - last)
+            if time.perf_counter() - last >= ON_THE_WAY_SECONDS:
+                self._count()
                 folder.write_checkpoint(work.state_dict(), self._progress)
-                last = time.perf_counter()
+                self._since = last = time.perf_counter()
 
         loop.between_batches = keep
         try:

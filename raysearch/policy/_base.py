@@ -63,11 +63,11 @@ class Policy(ABC):
 
     kind: ClassVar[str]
 
-    @abstractmethod  # and `outside_graphs` where it is defined
+    @outside_graphs
     def __call__(
         self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
     ) -> Tensor:
-        """Augment a batch, each image with a draw of its own.
+        """Augment a batch, each image with a draw of its own; outside the graphs of a compiler.
 
         Args:
             images: uint8 [B, C, H, W], or floating point in [0, 1]; C is 1 or 3.
@@ -80,6 +80,13 @@ class Policy(ABC):
         Returns:
             A new tensor of the same shape and type.
         """
+        return self._augment(images, generator, progress)
+
+    @abstractmethod
+    def _augment(
+        self, images: Tensor, generator: torch.Generator | None, progress: float
+    ) -> Tensor:
+        """What a call does."""
 
     def __prepare_scriptable__(self) -> NoReturn:
         """What `torch.jit.script` calls first; raises `RaysearchError`."""

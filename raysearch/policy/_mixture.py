@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from raysearch.policy._base import Policy, outside_graphs, source
+from raysearch.policy._base import Policy, source
 from raysearch.policy._compound import Compound, indent
 
 
@@ -34,9 +34,8 @@ class Mixture(Compound):
         """The policies."""
         return self.parts
 
-    @outside_graphs
-    def __call__(
-        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    def _augment(
+        self, images: Tensor, generator: torch.Generator | None, progress: float
     ) -> Tensor:
         """Draw a member for each image and let it augment its own; see `Policy.__call__`."""
         device, count = source(generator), len(self.members)

@@ -109,11 +109,11 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         strongest = list(self.policy.marginals().items())[:3]
         parameters = list(self.policy.parameters().items())[:3]
         shares = ", ".join(f"{name} {share:.0%}" for name, share in strongest)
-        spreads = ", ".join(f"{name} {mean:.2g} ± {std:.2g}" for name, (mean, std) in parameters)
+        continuous = ", ".join(f"{name} {mean:.2g} ± {std:.2g}" for name, (mean, std) in parameters)
         return (
             f"kind={self.policy.kind}"
             + (f", strongest: {shares}" if shares else "")
-            + (f", parameters: {spreads}" if spreads else "")
+            + (f", parameters: {continuous}" if continuous else "")
         )
 
 

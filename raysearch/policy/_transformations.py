@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raysearch.errors import unknown
 from raysearch.ops import _continuous
-from raysearch.policy._base import Json, Policy, outside_graphs, source
+from raysearch.policy._base import Json, Policy, source
 
 MAX_PARAMETER = 1e6  # beyond which float32 places in an image mean nothing
 _DECIMALS = 10**5
@@ -61,9 +61,8 @@ class Transformations(Policy):
     def __hash__(self) -> int:
         return hash((self.names, len(self)))
 
-    @outside_graphs
-    def __call__(
-        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    def _augment(
+        self, images: Tensor, generator: torch.Generator | None, progress: float
     ) -> Tensor:
         """Transform each image with one of the N sets; see `Policy.__call__`."""
         device = source(generator)
