@@ -115,7 +115,7 @@ def plan_of(values: Mapping[str, Any]) -> Plan:
         data = load_dataset({"name": "digits", "limit": sizes["limit"]})
         setting = replace(setting, data=data)
     # a trial as in the paper: every image draws from the policy, and accuracy is the reward
-    settings = method_settings({**values, "method.draws": 0, "method.reward": "accuracy"})
+    settings = method_settings({**values, "method.draws": 0, "method.reward": "metric"})
     method = AwsSettings.of(settings)
     full = {
         **setting.search,

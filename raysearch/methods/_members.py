@@ -11,7 +11,7 @@ import torch
 
 from raysearch.methods._population import Levels
 from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import validated
+from raysearch.methods._shared import reward, validated
 from raysearch.policy import RandomOrder
 from raysearch.protocol import Answer, Metrics, Proposal, Values
 from raysearch.training import Setup, Training, derive_seed, validation_cost
@@ -84,9 +84,9 @@ class Interval:
         metrics = {"epoch": training.epoch + 1, **training.step()}
         validations = self._first // self._interval
         if training.epoch == self._last:
-            error, loss = validated(training.model, training.setup, members.val, training.epoch)
-            score = -loss if members.settings.score == "loss" else 1 - error / 100
-            metrics |= {"val_error": error, "val_loss": loss, "score": score}
+            metrics |= validated(training.model, training.setup, members.val, training.epoch)
+            by, metric = members.settings.score, training.setup.task.metric
+            metrics["score"] = reward(by, metrics, metric)
             validations += 1
         metrics["epoch_equivalents"] += validations * members.validation
         self._rows.append({**metrics, **self._figures})

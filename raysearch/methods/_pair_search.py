@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
-from raysearch.methods._rounds import RoundSearch, mean_of, trial_id
+from raysearch.methods._rounds import RoundSearch, figures_of, trial_id
 from raysearch.methods._settings import MethodSettings
+from raysearch.methods._shared import Goal
 from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
 from raysearch.protocol import Metrics, Proposal, Values
 from raysearch.training import derive_seed
@@ -39,7 +40,8 @@ class PairSettings(MethodSettings):
         levels: magnitudes of each, 1/levels to 1.
         form: of the distribution over pairs; see `PairDistribution`.
         draws: pairs that a trial's images draw from; 0: every image draws from the policy.
-        reward: what a trial returns, on the validation images: `accuracy` or minus the `loss`.
+        reward: what a trial returns, on the validation images: the task's `metric`, from 0 to 1
+            (of classification, in the papers: accuracy), or minus the `loss`.
         label_smoothing: in all trainings of the search.
     """
 
@@ -47,7 +49,7 @@ class PairSettings(MethodSettings):
     levels: int
     form: Literal["joint", "factored"]
     draws: int
-    reward: Literal["accuracy", "loss"]
+    reward: Goal
     lr: float
     betas: tuple[float, float]
     label_smoothing: float
@@ -67,10 +69,6 @@ class PairSettings(MethodSettings):
     def uniform(self) -> Pairs:
         """The policy with which the search begins."""
         return Pairs.uniform(self.operations, self.levels)
-
-    def reward_of(self, error: float, loss: float) -> float:
-        """The reward for an error (percent) and a loss on the validation images."""
-        return (100 - error) / 100 if self.reward == "accuracy" else -loss
 
 
 class PairSearch(RoundSearch):
@@ -136,7 +134,7 @@ class PairSearch(RoundSearch):
         rewards = [worst if one is None else float(one["reward"]) for one in answers]
         moved = self.move(counts, rewards, answers)
         return {
-            **mean_of(answers, "train_loss", "val_loss", "val_error", "lr"),
+            **figures_of(answers),
             "reward": sum(rewards) / len(rewards),
             **self.figures(),
             **moved,

@@ -163,6 +163,13 @@ def mean_of(answers: Sequence[Values | None], *keys: str) -> Metrics:
     return {key: sum(float(one[key]) for one in known) / len(known) for key in keys}
 
 
+def figures_of(answers: Sequence[Values | None]) -> Metrics:
+    """The means of a round's training loss, validation figures and learning rate."""
+    known = next((one for one in answers if one is not None), {})
+    shown = (key for key in known if key in ("train_loss", "lr") or key.startswith("val_"))
+    return mean_of(answers, *shown)
+
+
 def snapshot(state: Any) -> Any:
     """A copy of a state whose tensors lie on the CPU, for a file or to go on from."""
     if isinstance(state, Tensor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,13 @@ from raysearch.data import Split
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._rounds import snapshot
 from raysearch.policy import Policy
-from raysearch.protocol import Answer
+from raysearch.protocol import Answer, Metrics
+from raysearch.tasks import Metric
 from raysearch.training import Setup, Training, evaluate, validation_cost
 
 FORMAT = "raysearch-shared-checkpoint"
+Goal = Literal["metric", "loss"]
+"""By what of the validation images trials are compared: the task's metric, or the loss."""
 
 
 class SharedTraining:
@@ -58,8 +61,8 @@ class SharedTraining:
         """One epoch; validated after the last."""
         metrics = self.training.step()
         if self.epoch == self.epochs:
-            error, loss = validated(self.training.model, self.training.setup, self._val, self.epoch)
-            metrics |= {"val_error": error, "val_loss": loss}
+            training = self.training
+            metrics |= validated(training.model, training.setup, self._val, self.epoch)
             metrics["epoch_equivalents"] += self._validation
             self._final = metrics
         return metrics
@@ -89,18 +92,33 @@ class SharedTraining:
         self._final = dict(state["final"])
 
 
-def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> tuple[float, float]:
-    """Error (percent) and loss on the validation images after an epoch, counted from 1.
+def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> Metrics:
+    """`val_loss`, `val_<metric>` and the task's other figures after an epoch, counted from 1.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite; the last step of a training is not noticed
             otherwise.
     """
     figures = evaluate(model, setup, val)
-    error, loss = figures["error"], figures["loss"]
-    if not math.isfinite(loss):
+    if not math.isfinite(figures["loss"]):
         raise NonFiniteLossError("validation", epoch, 1)
-    return error, loss
+    return {f"val_{name}": value for name, value in figures.items()}
+
+
+def reward(by: Goal, figures: Mapping[str, float], metric: Metric) -> float:
+    """How good validation figures are, larger being better.
+
+    Args:
+        by: minus the loss, or the metric, from 0 to 1.
+        figures: what `validated` has found.
+        metric: the task's.
+    """
+    return -figures["val_loss"] if by == "loss" else metric.score(figures[f"val_{metric.name}"])
+
+
+def cost(by: Goal, figures: Mapping[str, float], metric: Metric) -> float:
+    """What is minimised: the loss or the metric (minus it, where more is better); see `reward`."""
+    return figures["val_loss"] if by == "loss" else metric.cost(figures[f"val_{metric.name}"])
 
 
 def made_with(setup: Setup, search: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._pair_search import PairSearch, PairSettings, TrialPairs
 from raysearch.methods._ppo import PPOSettings
 from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import SharedTraining, check_fits, made_with, validated
+from raysearch.methods._shared import SharedTraining, check_fits, made_with, reward, validated
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Pairs
 from raysearch.protocol import Answer, Metrics, Proposal, Values, Work
@@ -237,7 +237,7 @@ class FineTuning:
     def __init__(self, tuner: Tuner, proposal: Proposal, shared: Values) -> None:
         self._tuner, self._shared_metrics = tuner, shared["metrics"]
         self._policy = TrialPairs.of(tuner.uniform, proposal, tuner.settings.draws)
-        self._found: list[tuple[float, float]] = []  # error and loss after each epoch
+        self._rewards: list[float] = []  # after each epoch
         self._metrics: Metrics = {}
         self.training = tuner.training
         self.training.setup = replace(tuner.setup, seed=proposal.values["seed"])
@@ -257,27 +257,20 @@ class FineTuning:
     def step(self) -> Metrics:
         """One epoch."""
         tuner, metrics = self._tuner, self.training.step()
-        error, loss = validated(self.training.model, tuner.setup, tuner.val, self.epoch)
-        self._found.append((error, loss))
-        cost = metrics["epoch_equivalents"] + len(self._found) * tuner.validation
-        self._metrics = {
-            "val_error": error,
-            "val_loss": loss,
-            **metrics,
-            "epoch_equivalents": cost,
-        }
+        found = validated(self.training.model, tuner.setup, tuner.val, self.epoch)
+        self._rewards.append(reward(tuner.settings.reward, found, tuner.setup.task.metric))
+        cost = metrics["epoch_equivalents"] + len(self._rewards) * tuner.validation
+        self._metrics = {**found, **metrics, "epoch_equivalents": cost}
         return dict(self._metrics)
 
     def answer(self) -> Answer:
         """How it went.
 
         Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss`
-        and `val_error` (percent) after the last epoch, `train_loss` and `lr` of it,
+        and the task's other figures after the last epoch, `train_loss` and `lr` of it,
         `epoch_equivalents`, and those of the shared training, `shared_equivalents`.
         """
-        settings = self._tuner.settings
-        rewards = [settings.reward_of(*one) for one in self._found]
-        best = sorted(rewards, reverse=True)[: settings.best]
+        best = sorted(self._rewards, reverse=True)[: self._tuner.settings.best]
         return Answer(
             {
                 "counts": self._policy.counts,
@@ -292,7 +285,7 @@ class FineTuning:
         return {
             "training": self.training.state_dict(),
             "seen": self._policy.seen,
-            "found": [list(one) for one in self._found],
+            "rewards": list(self._rewards),
             "metrics": dict(self._metrics),
         }
 
@@ -300,7 +293,7 @@ class FineTuning:
         """Continue from `state_dict`."""
         self.training.load_state_dict(state["training"])
         self._policy.seen = state["seen"].clone()
-        self._found = [(error, loss) for error, loss in state["found"]]
+        self._rewards = list(state["rewards"])
         self._metrics = dict(state["metrics"])
 
 

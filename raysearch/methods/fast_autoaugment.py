@@ -19,8 +19,9 @@ from torch import Tensor
 
 from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._matching import Matcher
-from raysearch.methods._rounds import RoundSearch, mean_of, trial_id
+from raysearch.methods._rounds import RoundSearch, figures_of, mean_of, trial_id
 from raysearch.methods._settings import MethodSettings
+from raysearch.methods._shared import Goal
 from raysearch.methods._study import Choice, GiveUp, Range, Space, Studies, Study, Tried, ranked
 from raysearch.policy import SubPolicies
 from raysearch.protocol import Metrics, Proposal, Values
@@ -41,7 +42,7 @@ class FastAutoAugmentSettings(MethodSettings):
         keep: best policies of each of them that go into the result.
         sub_policies: of a policy.
         draws: how often each held-out image is augmented and classified.
-        objective: what is minimised on them, `error` (percent) or `loss`.
+        objective: what policies are judged by on them, the task's `metric` or the `loss`.
         sampler: Optuna's, `tpe` or `random`.
         startup_trials: policies at the beginning of each search that are drawn at random.
         parallel: policies of each fold that are tried between two proposals; None is as many as
@@ -55,7 +56,7 @@ class FastAutoAugmentSettings(MethodSettings):
     keep: int
     sub_policies: int
     draws: int
-    objective: Literal["error", "loss"]
+    objective: Goal
     sampler: Literal["tpe", "random"]
     startup_trials: int
     parallel: int | None
@@ -212,14 +213,13 @@ class FastAutoAugmentSearch(RoundSearch):
             for place, study in enumerate(self._current().values()):
                 part = pairs[place * self._each : (place + 1) * self._each]
                 study.tell([self._tried(proposal, answer) for proposal, answer in part])
-        found = mean_of(answers, "val_loss", "val_error")
-        return [self.row({**self._trained, **found, **self._figures()})]
+        return [self.row({**self._trained, **figures_of(answers), **self._figures()})]
 
     def _tried(self, proposal: Proposal, answer: Values | None) -> Tried:
         params = proposal.values["params"]
         if answer is None:
             return Tried(params, None, failed=True)
-        return Tried(params, float(answer[f"val_{self.settings.objective}"]))
+        return Tried(params, float(answer["cost"]))
 
     def _figures(self) -> Metrics:
         """Each operation's share, and how far they are from alike."""

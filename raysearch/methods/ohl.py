@@ -29,7 +29,7 @@ from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._pair_search import PairSearch, PairSettings, TrialPairs
 from raysearch.methods._ppo import PPOSettings
 from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import validated
+from raysearch.methods._shared import reward, validated
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Pairs, Schedule
 from raysearch.protocol import Answer, Metrics, Proposal, Values
@@ -243,8 +243,7 @@ class Replica:
         replicas, metrics = self._replicas, self.training.step()
         trained = metrics["epoch_equivalents"] * self.epoch / self.training.epoch  # of this round
         if self.epoch == self.epochs:
-            error, loss = validated(self.training.model, replicas.setup, replicas.val, self._last)
-            metrics |= {"val_error": error, "val_loss": loss}
+            metrics |= validated(self.training.model, replicas.setup, replicas.val, self._last)
             trained += replicas.validation
         self._metrics = {**metrics, "epoch_equivalents": trained}
         return dict(self._metrics)
@@ -253,13 +252,13 @@ class Replica:
         """How it went; the training's state is the file.
 
         Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss`
-        and `val_error` (percent), `train_loss` and `lr` of the last epoch, and the round's
+        and the task's other figures, `train_loss` and `lr` of the last epoch, and the round's
         `epoch_equivalents`.
         """
-        error, loss = self._metrics["val_error"], self._metrics["val_loss"]
+        by, metric = self._replicas.settings.reward, self._replicas.setup.task.metric
         values = {
             "counts": self._policy.counts,
-            "reward": self._replicas.settings.reward_of(error, loss),
+            "reward": reward(by, self._metrics, metric),
             **self._metrics,
         }
         return Answer(values, file=snapshot(self.training.state_dict()))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from raysearch.methods._members import Members
 from raysearch.methods._population import Levels, exploit
 from raysearch.methods._rounds import RoundSearch, trial_id
 from raysearch.methods._settings import MethodSettings
+from raysearch.methods._shared import Goal
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import RandomOrder, Schedule
 from raysearch.protocol import Metrics, Proposal, Values
@@ -54,7 +55,8 @@ class PbaSettings(MethodSettings):
         quantile: share of the members that copy, and share that may be copied.
         resample: probability that a number is drawn anew when a policy is explored.
         change: levels that a number otherwise moves by at most.
-        score: by what members are compared, on the validation images: `accuracy` or minus `loss`.
+        score: by what members are compared, on the validation images: the task's `metric` (of
+            classification, in the paper: accuracy) or minus the `loss`.
     """
 
     FEWEST: ClassVar[int] = 1
@@ -68,7 +70,7 @@ class PbaSettings(MethodSettings):
     quantile: float
     resample: float
     change: int
-    score: Literal["accuracy", "loss"]
+    score: Goal
 
     def conditions(self) -> Iterable[tuple[str, bool, str]]:
         """The values that each number may take."""
@@ -246,7 +248,7 @@ class PbaSearch(RoundSearch):
         best = answers[self._best]
         assert best is not None
         last = best["rows"][-1]
-        found = {key: last[key] for key in ("val_loss", "val_error", "score")}
+        found = {key: last[key] for key in last if key == "score" or key.startswith("val_")}
         rows = []
         for i, row in enumerate(best["rows"]):
             costs = [(best if one is None else one)["rows"][i] for one in answers]
