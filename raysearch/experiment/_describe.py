@@ -88,7 +88,8 @@ def _cost(forecast: Forecast) -> list[str]:
         )
     if forecast.seconds is not None:
         spent = duration(forecast.seconds)
-        lines.append(f"about {spent}, from counted arithmetic and a few steps timed just now")
+        about = "about" if forecast.complete else "more than"
+        lines.append(f"{about} {spent}, from counted arithmetic and a few steps timed just now")
     else:
         lines.append("time: depends on the GPUs or the cluster, which were not asked")
     return lines

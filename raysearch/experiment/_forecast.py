@@ -75,13 +75,20 @@ class Forecast:
         return None if None in each else self.given + sum(one for one in each if one is not None)
 
     @property
+    def complete(self) -> bool:
+        """Whether the cost of everything is known."""
+        return all(group.seconds is not None for group in self.groups)
+
+    @property
     def seconds(self) -> float | None:
-        """Of everything, on this machine's CPU; None where it is not known, as on a GPU."""
+        """Of everything that is known, on this machine's CPU; None on a GPU or a cluster."""
         work, chains = 0.0, dict.fromkeys((g.method for g in self.groups), 0.0)
         for group in self.groups:
             place = group.place
-            if place is None or group.seconds is None or place.share.device != "cpu":
+            if place is None or place.share.device != "cpu":
                 return None
+            if group.seconds is None:
+                continue
             each = group.seconds / place.share.threads
             work += group.count * each / place.at_once
             chains[group.method] += each / min(group.parallel, place.at_once)
@@ -98,15 +105,18 @@ class Forecast:
             return None
         stages: dict[str, float] = {}
         for group in self.groups:
-            assert group.seconds is not None
-            stages[group.stage] = stages.get(group.stage, 0.0) + group.count * group.seconds
+            spent = group.count * (group.seconds or 0.0)
+            stages[group.stage] = stages.get(group.stage, 0.0) + spent
         stage = max(stages, key=lambda name: stages[name])
         how = f"{stage}.epochs= set lower takes so much less of it"
         if side >= 64:
             how = f"data.size={side // 2} would take about a quarter of it"
+        takes = f"more than {duration(total)} on this machine"
+        if self.complete:
+            takes = f"about {duration(total)} on this machine, most of it for the {stage}"
         return (
-            f"this takes about {duration(total)} on this machine, most of it for the {stage}: "
-            f"{how}; so does a smaller model= or data.limit=, and --dry-run tells in advance"
+            f"this takes {takes}: {how}; so does a smaller model= or data.limit=, and --dry-run "
+            "tells in advance"
         )
 
 
