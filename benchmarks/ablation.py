@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
-from benchmarks._common import arguments, compared, console, finish, run
+from benchmarks._common import arguments, compared, console, finish, run, workers
 from benchmarks.gain import setting_of, train
 from raysearch.errors import RaysearchError
 from raysearch.policy import Candidates, Pairs, Policy, SubPolicies, read_policy
 from raysearch.results import mean_and_std
-from raysearch.training import keep_freed_memory
 
 DEFAULTS = {
     "policy": "",  # the path of a policy file
@@ -129,13 +127,13 @@ def main() -> None:
         raise RaysearchError("policy=PATH: which policy? (a policy.json of a run)")
     whole = read_policy(values["policy"])
     removed = removals(whole, values["remove"])
-    setting = setting_of({**values, "search_epochs": 0})
+    setting = setting_of(values)
     jobs = [
         (setting, policy, setting.predefined, seed)
         for policy in (whole, *(policy for _, policy in removed))
         for seed in range(values["seeds"])
     ]
-    with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
+    with workers(values["workers"]) as pool:
         trained = list(pool.map(train, jobs))
     errors = [error for error, _ in trained]
     n = values["seeds"]

@@ -17,33 +17,28 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import yaml
 from rich.table import Table
 
 from benchmarks._common import (
-    CONFIGS,
     arguments,
-    cifar10,
     compared,
     console,
     finish,
-    method_settings,
     run,
-    search_through,
-    trial_settings,
+    workers,
 )
+from benchmarks._search import cifar10, composed, done, groups_of, search_through
 from raysearch import methods
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
-from raysearch.methods import SearchMethod
+from raysearch.methods import Groups, SearchMethod
 from raysearch.policy import Policy
 from raysearch.results import mean_and_std
-from raysearch.training import Predefined, Setup, Training, keep_freed_memory
+from raysearch.training import Predefined, Setup, Training
 
 DEFAULTS = {
     "method": "dada,ddas,bilevel,aws",
@@ -56,19 +51,18 @@ DEFAULTS = {
     "policies": "none,predefined,trivial_augment,uniform",
     "workers": os.cpu_count() or 1,
 }
-CIFAR10: dict[str, Any] = {
-    "search": {"epochs": 20},
-    "evaluation": {"epochs": 30},
-    "predefined": {"flip": True, "padding": 4, "cutout": 0},
-}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The data, and how to search, train and augment on them."""
+    """The data, and how to train and augment on them.
+
+    Attributes:
+        overrides: of the composed settings; see `benchmarks._search.composed`.
+    """
 
     data: Dataset
-    search: Mapping[str, Any]
+    overrides: tuple[str, ...]
     evaluation: Mapping[str, Any]
     predefined: Predefined
 
@@ -89,36 +83,16 @@ class Found:
 
 def setting_of(values: Mapping[str, Any]) -> Setting:
     """The setup that was asked for."""
-    if values["data"] == "cifar10":
-        data = cifar10(values["limit"])
-        if data is None:
-            raise RaysearchError("data=cifar10 needs RAYSEARCH_DATA to point to where it is")
-        own = CIFAR10
-    elif values["data"] == "digits":
-        own = _yaml("data/digits.yaml")
-        data = load_dataset({k: v for k, v in own["data"].items() if k != "predefined"})
-        own["predefined"] = own["data"]["predefined"]
-    else:
+    if values["data"] not in ("digits", "cifar10"):
         raise RaysearchError(f"data={values['data']}: expected digits or cifar10")
-    search = {**_yaml("config.yaml")["search"], **own["search"]}
-    evaluation = {**_yaml("evaluation/default.yaml"), **own["evaluation"]}
-    for group, key in ((search, "search_epochs"), (evaluation, "epochs")):
-        group["epochs"] = values[key] or group["epochs"]
-    return Setting(data, search, evaluation, Predefined(**own["predefined"]))
-
-
-def _yaml(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((CONFIGS / name).read_text())
-    return content
-
-
-def own_setting(setting: Setting, method: str, values: Mapping[str, Any]) -> Setting:
-    """The setup with what a method's configuration says of the search, unless it was asked for."""
-    own = _yaml(f"method/{method}.yaml").get("search", {})
-    numbers = {key: value for key, value in own.items() if not isinstance(value, str)}
-    if values["search_epochs"]:
-        numbers.pop("epochs", None)
-    return replace(setting, search={**setting.search, **numbers})
+    small = values["data"] == "digits"
+    epochs = values["epochs"] or (0 if small else 30)
+    overrides = [f"data={values['data']}", *([f"evaluation.epochs={epochs}"] if epochs else ())]
+    found = composed({"method": "none"}, *overrides)
+    own = {key: value for key, value in found["data"].items() if key != "predefined"}
+    data = load_dataset(own) if small else cifar10(values["limit"])
+    predefined = Predefined(**found["data"]["predefined"])
+    return Setting(data, tuple(overrides), found["evaluation"], predefined)
 
 
 def is_joint(method: str) -> bool:
@@ -127,37 +101,33 @@ def is_joint(method: str) -> bool:
     return issubclass(cls, SearchMethod) and cls.test is not SearchMethod.test
 
 
-def val_fraction_of(method: str) -> float:
-    """The share of the training images on which a method's configuration validates."""
-    own = _yaml(f"method/{method}.yaml").get("search", {})
-    return float(own.get("val_fraction", _yaml("config.yaml")["search"]["val_fraction"]))
+def groups_in(setting: Setting, values: Mapping[str, Any]) -> Groups:
+    """A method's settings in a setup; a network that is a result is trained as long as others."""
+    groups = groups_of(values, *setting.overrides)
+    if values["search_epochs"] and not is_joint(groups.method["name"]):
+        groups = replace(groups, search={**groups.search, "epochs": values["search_epochs"]})
+    return groups
 
 
-def search(job: tuple[Setting, str, dict[str, Any], int]) -> Found:
+def search(job: tuple[Setting, Groups, int]) -> Found:
     """One search, with the settings of a configuration."""
-    setting, name, method, seed = job
-    torch.set_num_threads(1)
+    setting, groups, seed = job
     start = time.perf_counter()
-    joint = is_joint(method["name"])
-    setup = setting.setup(seed, setting.predefined, val_fraction_of(name))
-    sgd = setting.evaluation if joint else setting.search
-    found = search_through(setup, sgd, method, trial_settings(name, method, sgd))
+    setup = setting.setup(seed, setting.predefined, groups.search["val_fraction"])
+    found = search_through(setup, groups)
     seconds = time.perf_counter() - start
     # in epochs over all training images, whatever part of them the search trains on
     share = len(setup.search_splits()[0]) / len(setting.data.train)
-    cost = found.metrics["epoch_equivalents"] * share
-    return Found(found.policy, found.test.get("test_error"), cost, seconds)
+    cost = found.epoch_equivalents * share
+    return Found(found.policy, found.values.get("test_error"), cost, seconds)
 
 
 def train(job: tuple[Setting, Policy | None, Predefined | None, int]) -> tuple[float, float]:
     """Test error, in percent, of one training from scratch, and its seconds."""
     setting, policy, predefined, seed = job
-    torch.set_num_threads(1)
     start = time.perf_counter()
     setup = setting.setup(seed, predefined or Predefined())
-    training = Training(setup, setting.evaluation, policy, predefined is not None)
-    while training.epoch < training.epochs:
-        training.step()
+    training = done(Training(setup, setting.evaluation, policy, predefined is not None))
     return training.test()["test_error"], time.perf_counter() - start
 
 
@@ -168,11 +138,11 @@ def main() -> None:
         raise RaysearchError("seeds=N: at least 2, so that there is a spread")
     setting, seeds = setting_of(values), range(values["seeds"])
     names = [name for name in values["method"].split(",") if name]
-    chosen = {name: method_settings({**values, "method": name}) for name in names}
+    chosen = {name: groups_in(setting, {**values, "method": name}) for name in names}
     given = setting.predefined
     known = methods.augmentations(given, setting.data.size)
-    for name, settings in chosen.items():
-        if methods.find(settings["name"]).known(settings) is not None:
+    for name, groups in chosen.items():
+        if methods.find(groups.method["name"]).known(groups.method) is not None:
             raise RaysearchError(f"method={name}: there is nothing to search; see policies=")
     rows = {}
     for name in (name for name in values["policies"].split(",") if name):
@@ -181,11 +151,13 @@ def main() -> None:
         if name in chosen:
             raise RaysearchError(f"{name} is both a method and a policy to compare it with")
         rows[name] = known[name]
-    with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
+    with workers(values["workers"]) as pool:
         jobs = [
-            (name, (own_setting(setting, name, values), name, method, seed))
-            for name, method in chosen.items()
-            for seed in (seeds if is_joint(method["name"]) else range(values["search_seeds"]))
+            (name, (setting, groups, seed))
+            for name, groups in chosen.items()
+            for seed in (
+                seeds if is_joint(groups.method["name"]) else range(values["search_seeds"])
+            )
         ]
         results = list(pool.map(search, [job for _, job in jobs]))
         found: dict[str, list[Found]] = {name: [] for name in names}
@@ -193,8 +165,8 @@ def main() -> None:
             found[name].append(result)
         for name, searches in found.items():
             learned = type(searches[0].policy).merge([one.policy for one in searches])
-            accompanying = methods.find(chosen[name]["name"]).predefined(given, setting.data.size)
-            rows[name] = (learned, accompanying)
+            cls = methods.find(chosen[name].method["name"])
+            rows[name] = (learned, cls.predefined(given, setting.data.size))
         trainings = [(setting, *row, seed) for seed in seeds for row in rows.values()]
         trained = list(pool.map(train, trainings))
     errors = {n: [e for e, _ in trained[i :: len(rows)]] for i, n in enumerate(rows)}

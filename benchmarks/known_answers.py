@@ -16,21 +16,20 @@ import math
 import os
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks._common import arguments, console, finish, method_settings, run
-from benchmarks.planted import divide, load, sgd, task_of
-from raysearch import methods
+from benchmarks._common import arguments, console, finish, run, workers
+from benchmarks._search import groups_of, search_through
+from benchmarks.planted import divide, load, setup_of, sgd
 from raysearch.data import Dataset
 from raysearch.errors import RaysearchError, unknown
+from raysearch.methods import Groups
 from raysearch.ops import differentiable
-from raysearch.training import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -106,25 +105,22 @@ def plant(images: Tensor, kind: str, seed: int) -> Tensor:
     return moved.mul(255).round().to(torch.uint8)
 
 
-def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Learned:
+def search(job: tuple[Dataset, Groups, Case]) -> Learned:
     """One search of one case, with a method's settings."""
-    data, values, settings, case = job
-    torch.set_num_threads(1)
+    data, groups, case = job
     train, (images, labels) = divide(data, case.seed)
     if case.planted:
         images = plant(images, case.kind, case.seed)
-    kind, setup = KINDS[case.kind], task_of(data, train, (images, labels), case.seed)
-    settings = {**settings, "transformations": kind.transformations}
-    found = methods.build(settings["name"], setup, sgd(values), settings)
+    kind, setup = KINDS[case.kind], setup_of(data, train, (images, labels), case.seed)
+    own = {**groups.method, "transformations": kind.transformations}
     start = time.perf_counter()
-    spreads: list[float] = []
-    while found.epoch < found.epochs:
-        metrics = found.step()
-        spreads.append(statistics.fmean(metrics[f"std/{name}"] for name in kind.parameters))
-    last = spreads[-math.ceil(len(spreads) / 10) :]
+    found = search_through(setup, replace(groups, method=own))
     seconds = time.perf_counter() - start
-    equivalents = metrics["epoch_equivalents"]
-    return Learned(case, spreads[0], statistics.fmean(last), seconds, equivalents)
+    spreads = [
+        statistics.fmean(row[f"std/{name}"] for name in kind.parameters) for row in found.history
+    ]
+    last = statistics.fmean(spreads[-math.ceil(len(spreads) / 10) :])
+    return Learned(case, spreads[0], last, seconds, found.epoch_equivalents)
 
 
 def main() -> None:
@@ -134,15 +130,15 @@ def main() -> None:
     for name in kinds:
         if name not in KINDS:
             raise unknown("kind", name, KINDS)
-    settings = method_settings(values)
-    if "resplit" not in settings:
+    groups = groups_of(values, *sgd(values))
+    if "resplit" not in groups.method:
         raise RaysearchError(f"method={values['method']} learns no transformations by validation")
     data = load(values)
     cases = [
         Case(k, p, seed) for k in kinds for seed in range(values["seeds"]) for p in (True, False)
     ]
-    with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
-        learned = list(pool.map(search, [(data, values, settings, case) for case in cases]))
+    with workers(values["workers"]) as pool:
+        learned = list(pool.map(search, [(data, groups, case) for case in cases]))
     table = Table(title="spread (standard deviation) of what the augmenter draws, per seed")
     for heading in ("", "planted", "first → last epochs", "upright: first → last"):
         table.add_column(heading)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,16 @@ from benchmarks._common import (
     compared,
     console,
     finish,
-    method_settings,
     plot_path,
     run,
+    workers,
 )
+from benchmarks._search import groups_of
 from benchmarks.gain import setting_of, train
+from raysearch import methods
 from raysearch.errors import RaysearchError
-from raysearch.methods.aws import AwsSettings
 from raysearch.policy import Policy, RandomOperations, Schedule, read_policy, trivial_augment
 from raysearch.results import mean_and_std
-from raysearch.training import keep_freed_memory
 
 DEFAULTS = {
     "data": "digits",
@@ -78,7 +77,7 @@ class Window:
 def policy_of(name: str) -> Policy:
     """The policy that was asked for."""
     if name == "uniform":
-        return AwsSettings.of(method_settings({"method": "aws"})).uniform
+        return methods.find("aws").uniform(groups_of({"method": "aws"}).method)
     return trivial_augment() if name == "trivial_augment" else read_policy(name)
 
 
@@ -107,7 +106,7 @@ def main() -> None:
     values = arguments(DEFAULTS)
     if values["seeds"] < 2:
         raise RaysearchError("seeds=N: at least 2, so that there is a spread")
-    path, setting = plot_path(values["plot"]), setting_of({**values, "search_epochs": 0})
+    path, setting = plot_path(values["plot"]), setting_of(values)
     policy, epochs = policy_of(values["policy"]), setting.evaluation["epochs"]
     points = lengths(values["fractions"], epochs)
     # each once, though both sides may have it
@@ -117,7 +116,7 @@ def main() -> None:
         for window in every
         for seed in range(values["seeds"])
     ]
-    with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
+    with workers(values["workers"]) as pool:
         trained = list(pool.map(train, jobs))
     count = values["seeds"]
     by_window = {

@@ -22,7 +22,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,22 +31,14 @@ from rich.table import Table
 from scipy import stats
 from torch import Tensor
 
-from benchmarks._common import (
-    arguments,
-    cifar10,
-    console,
-    finish,
-    images_of,
-    method_settings,
-    run,
-    search_through,
-    trial_settings,
-)
+from benchmarks._common import arguments, console, finish, run, workers
+from benchmarks._search import cifar10, done, groups_of, search_through
 from raysearch import ops
 from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError, unknown
+from raysearch.methods import Groups
 from raysearch.policy import SubPolicies
-from raysearch.training import Predefined, Setup, Training, evaluate, keep_freed_memory
+from raysearch.training import Predefined, Setup, Training, evaluate
 
 DEFAULTS = {
     "method": "dada",
@@ -112,20 +104,18 @@ def plant(images: Tensor, operation: str, magnitude: float, seed: int) -> Tensor
     return ops.apply(images, ids, value, torch.rand(n, 2, generator=generator))
 
 
-def load(values: dict[str, Any]) -> Dataset:
+def load(values: Mapping[str, Any]) -> Dataset:
     """The data whose training images are divided and planted."""
     size = values["size"]
     if values["data"] == "digits":
         return load_dataset({"name": "digits", "test_fraction": 0.01, "size": size})
-    found = cifar10(values["limit"])
-    if found is None:
-        raise RaysearchError("data=cifar10 needs RAYSEARCH_DATA to point to a folder that has it")
-    return found
+    return cifar10(values["limit"])
 
 
 def divide(data: Dataset, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Images and labels of the training half and of the half that validates."""
-    images, labels = images_of(data.train)
+    batches = data.train.batches(4096, device=torch.device("cpu"), generator=None)
+    images, labels = (torch.cat(parts) for parts in list(zip(*batches, strict=True))[:2])
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     half = len(order) // 2
     return (images[order[:half]], labels[order[:half]]), (
@@ -134,28 +124,27 @@ def divide(data: Dataset, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tenso
     )
 
 
-def task_of(data: Dataset, train: Any, val: Any, seed: int) -> Setup:
+def setup_of(data: Dataset, train: Any, val: Any, seed: int) -> Setup:
     """A setup with the planted validation split; no predefined augmentation in the way."""
     fields = {**data.__dict__, "train": TensorSplit(*train), "val": TensorSplit(*val)}
     return Setup(Dataset(**fields), "small_cnn", torch.device("cpu"), seed, Predefined())
 
 
-def sgd(values: dict[str, Any]) -> dict[str, Any]:
-    """How the classifier is trained."""
-    fixed = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-    return {"epochs": values["epochs"], "batch_size": values["batch"], "lr": values["lr"], **fixed}
+def sgd(values: Mapping[str, Any]) -> list[str]:
+    """How the classifier is trained, as overrides; else as the default configuration has it."""
+    keys = {"epochs": "epochs", "batch_size": "batch", "lr": "lr"}
+    own = [f"search.{key}={values[argument]}" for key, argument in keys.items()]
+    return [*own, "search.momentum=0.9", "search.nesterov=true", "search.weight_decay=0.0005"]
 
 
-def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
+def search(job: tuple[Dataset, Groups, float, Case]) -> Found:
     """One search of one case, with a method's settings."""
-    data, values, settings, case = job
-    torch.set_num_threads(1)
+    data, groups, magnitude, case = job
     train, (images, labels) = divide(data, case.seed)
-    planted = plant(images, case.operation, values["magnitude"], case.seed)
-    setup = task_of(data, train, (planted, labels), case.seed)
+    planted = plant(images, case.operation, magnitude, case.seed)
+    setup = setup_of(data, train, (planted, labels), case.seed)
     start = time.perf_counter()
-    trials = trial_settings(values["method"], settings, sgd(values))
-    found = search_through(setup, sgd(values), settings, trials)
+    found = search_through(setup, groups)
     shares = found.policy.at(1.0).marginals()  # a schedule's last phase
     return Found(
         case,
@@ -163,32 +152,23 @@ def search(job: tuple[Dataset, dict[str, Any], dict[str, Any], Case]) -> Found:
         share=shares[case.operation],
         first=next(iter(shares)),
         seconds=time.perf_counter() - start,
-        epoch_equivalents=found.metrics["epoch_equivalents"],
+        epoch_equivalents=found.epoch_equivalents,
         found_after=found_after(found.history, case.operation),
     )
 
 
-def probe(job: tuple[Dataset, dict[str, Any], str, int, Sequence[str]]) -> list[float]:
+def probe(job: tuple[Dataset, Groups, float, str, int, Sequence[str]]) -> list[float]:
     """Loss on every planted validation set of a network trained with one operation alone."""
-    data, values, operation, seed, planted = job
-    torch.set_num_threads(1)
+    data, groups, magnitude, operation, seed, planted = job
     train, (images, labels) = divide(data, seed)
-    setup = task_of(data, train, train, seed)
+    setup = setup_of(data, train, train, seed)
     half = torch.full((1, 1), 0.5)
     policy = SubPolicies([(operation,)], torch.ones(1), half, half)
     # full_train() joins train and val: the same images twice, so half the epochs
-    settings = {**sgd(values), "epochs": max(1, values["epochs"] // 2)}
-    training = Training(setup, settings, policy, predefined=False)
-    while training.epoch < training.epochs:
-        training.step()
-    return [
-        evaluate(
-            training.model,
-            setup,
-            TensorSplit(plant(images, name, values["magnitude"], seed), labels),
-        )["loss"]
-        for name in planted
-    ]
+    settings = {**groups.search, "epochs": max(1, groups.search["epochs"] // 2)}
+    training = done(Training(setup, settings, policy, predefined=False))
+    splits = [TensorSplit(plant(images, name, magnitude, seed), labels) for name in planted]
+    return [evaluate(training.model, setup, split)["loss"] for split in splits]
 
 
 @dataclass(frozen=True)
@@ -212,11 +192,11 @@ class Probe:
 
 
 def probe_all(
-    data: Dataset, values: dict[str, Any], names: Sequence[str], pool: Any
+    data: Dataset, groups: Groups, values: Mapping[str, Any], names: Sequence[str], pool: Executor
 ) -> dict[str, Probe]:
     """Train with each operation alone, and with none, and see what that does where."""
-    seeds, every = values["seeds"], ("Identity", *names)
-    jobs = [(data, values, name, seed, every) for seed in range(seeds) for name in every]
+    seeds, every, magnitude = values["seeds"], ("Identity", *names), values["magnitude"]
+    jobs = [(data, groups, magnitude, name, seed, every) for seed in range(seeds) for name in every]
     losses = torch.tensor(list(pool.map(probe, jobs)))
     losses = losses.reshape(seeds, len(every), len(every))  # seed, trained with, planted
     damage = losses[:, 0].mean(0) / losses[:, 0, 0].mean()
@@ -252,7 +232,7 @@ def report(found: list[Found], probes: dict[str, Probe]) -> None:
     console.print(table)
 
 
-def operations(values: dict[str, Any], settings: dict[str, Any]) -> tuple[str, ...]:
+def operations(values: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
     """What is planted: of the method's operations those asked for, but not Identity."""
     if "operations" not in settings or settings["name"] == "randaugment":
         raise RaysearchError(f"method={settings['name']} does not search over operations")
@@ -269,13 +249,14 @@ def main() -> None:
     values = arguments(DEFAULTS)
     if values["seeds"] < 2:
         raise RaysearchError("seeds=N: at least 2, so that there is a spread")
-    settings = method_settings(values)
-    names = operations(values, settings)
+    groups = groups_of(values, *sgd(values))
+    names = operations(values, groups.method)
     data = load(values)
     cases = [Case(name, seed) for name in names for seed in range(values["seeds"])]
-    with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
-        searched = list(pool.map(search, [(data, values, settings, case) for case in cases]))
-        probes = probe_all(data, values, names, pool)
+    with workers(values["workers"]) as pool:
+        jobs = [(data, groups, values["magnitude"], case) for case in cases]
+        searched = list(pool.map(search, jobs))
+        probes = probe_all(data, groups, values, names, pool)
     report(searched, probes)
     counted = [f for f in searched if probes[f.case.operation].identifiable]
     share = sum(f.rank == 1 for f in counted) / len(counted) if counted else 0.0

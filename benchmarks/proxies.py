@@ -27,7 +27,6 @@ import io
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -37,20 +36,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
-from raysearch.methods._trials import Proposal
 from rich.table import Table
 from scipy import stats
 from torch import Tensor
 
-from benchmarks._common import arguments, console, finish, method_settings, plot_path, run
+from benchmarks._common import arguments, console, finish, plot_path, run, workers
+from benchmarks._search import done, groups_of
 from benchmarks.gain import Setting, setting_of
 from raysearch.data import load_dataset
+from raysearch.engine import answer_to
 from raysearch.errors import RaysearchError
+from raysearch.methods import Groups
 from raysearch.methods._shared import SharedTraining
-from raysearch.methods.aws import AwsSettings, FineTuner
+from raysearch.methods.aws import SHARED, Aws
 from raysearch.policy import Pairs
+from raysearch.protocol import Answer, Proposal, Values
 from raysearch.results import mean_and_std
-from raysearch.training import Setup, Training, derive_seed, evaluate, keep_freed_memory
+from raysearch.training import Setup, Training, derive_seed, evaluate
 
 DEFAULTS = {
     "data": "cifar10",
@@ -90,15 +92,13 @@ class Plan:
 
     Attributes:
         setting: data, and the predefined augmentation.
-        method: AWS's settings.
-        full, shared, finetune: the fields of `SGDSettings` of each kind of training.
+        full: the `search` group of a full training.
+        groups: AWS's settings; its `search` group is a checkpoint's.
     """
 
     setting: Setting
-    method: AwsSettings
-    full: Mapping[str, Any]
-    shared: Mapping[str, Any]
-    finetune: Mapping[str, Any]
+    full: Values
+    groups: Groups
 
     def setup(self, seed: int) -> Setup:
         """The small CNN, with the seed's division of the images."""
@@ -110,22 +110,23 @@ def plan_of(values: Mapping[str, Any]) -> Plan:
     if values["data"] not in OWN:
         raise RaysearchError(f"data={values['data']}: expected digits or cifar10")
     sizes = {key: values[key] or own for key, own in OWN[values["data"]].items()}
-    setting = setting_of({**values, **sizes, "search_epochs": sizes["epochs"]})
+    setting = setting_of({**values, **sizes})
     if values["data"] == "digits":  # more of them than the default run has
         data = load_dataset({"name": "digits", "limit": sizes["limit"]})
         setting = replace(setting, data=data)
     # a trial as in the paper: every image draws from the policy, and accuracy is the reward
-    settings = method_settings({**values, "method.draws": 0, "method.reward": "accuracy"})
-    method = AwsSettings.of(settings)
-    full = {
-        **setting.search,
-        "batch_size": values["batch"],
-        "lr": values["lr"],
-        "label_smoothing": method.label_smoothing,
-    }
-    shared = {**full, "epochs": values["shared_epochs"] or sizes["epochs"]}
-    finetune = {**full, "epochs": sizes["finetune_epochs"], "lr": values["finetune_lr"]}
-    return Plan(setting, method, full, shared, finetune)
+    groups = groups_of(
+        {**values, "method.draws": 0, "method.reward": "accuracy"},
+        *setting.overrides,
+        f"search.epochs={values['shared_epochs'] or sizes['epochs']}",
+        f"search.batch_size={values['batch']}",
+        f"search.lr={values['lr']}",
+        f"finetune.epochs={sizes['finetune_epochs']}",
+        f"finetune.lr={values['finetune_lr']}",
+    )
+    smoothing = groups.method["label_smoothing"]
+    full = {**groups.search, "epochs": sizes["epochs"], "label_smoothing": smoothing}
+    return Plan(setting, full, groups)
 
 
 def policies_of(uniform: Pairs, count: int, seed: int) -> dict[str, Pairs]:
@@ -176,39 +177,38 @@ def _elements(uniform: Pairs, operations: Sequence[str], magnitude: float) -> Te
 def checkpoint(job: tuple[Plan, int, bool]) -> bytes:
     """A checkpoint of one seed, trained with the uniform policy or without augmentation."""
     plan, seed, augmented = job
-    torch.set_num_threads(1)
-    policy = plan.method.uniform if augmented else None
-    training = SharedTraining(plan.setup(seed), plan.shared, policy, {})
-    while training.epoch < training.epochs:
-        training.step()
+    policy = Aws.uniform(plan.groups.method) if augmented else None
+    search = {**plan.full, "epochs": plan.groups.search["epochs"]}
+    training = done(SharedTraining(plan.setup(seed), search, policy, {}))
     buffer = io.BytesIO()  # as tensors it would go through shared memory, one file a tensor
-    torch.save(training.trained(), buffer)
+    torch.save(training.checkpoint(), buffer)
     return buffer.getvalue()
 
 
 def measure(job: tuple[Plan, int, str, Pairs, bytes, bytes]) -> dict[str, tuple[float, float]]:
     """Accuracy (percent) of one policy and seed by the full training and each proxy; seconds."""
     plan, seed, name, policy, *checkpoints = job
-    torch.set_num_threads(1)
     setup = plan.setup(seed)
     train, val = setup.search_splits()
     shared, plain = (torch.load(io.BytesIO(one), weights_only=True) for one in checkpoints)
-    untrained = {"model": setup.build_model().state_dict(), "optimizer": {"state": {}}}
+    untrained = {
+        "model": setup.build_model().state_dict(),
+        "optimizer": {"state": {}},
+        "metrics": {"epoch_equivalents": 0.0},
+    }
     values = {
         "log_probabilities": policy.probabilities.log().float().numpy(),
         "seed": derive_seed(seed, "finetune", name),
     }
 
     def full() -> float:
-        training = Training(setup, plan.full, policy, True, split=train)
-        while training.epoch < training.epochs:
-            training.step()
+        training = done(Training(setup, plan.full, policy, True, split=train))
         return 100 - evaluate(training.model, setup, val)["error"]
 
-    def tuned(prepared: Mapping[str, Any]) -> float:
-        trial = FineTuner(setup, plan.method, plan.finetune, prepared)
-        reward: float = trial(Proposal(name, 0, values))["reward"]
-        return 100 * reward
+    def tuned(prepared: Values) -> float:
+        proposal = Proposal(name, 1, values, (SHARED,), "finetune")
+        answer = answer_to(proposal, Aws.build(setup, plan.groups), {SHARED: prepared})
+        return 100 * answer.values["reward"] if isinstance(answer, Answer) else 0.0
 
     def as_it_is() -> float:
         model = setup.build_model()
@@ -267,9 +267,10 @@ def main() -> None:
     if values["seeds"] < 2 or values["policies"] < 4:
         raise RaysearchError("at least seeds=2 and policies=4, so that there is a spread")
     path, plan = plot_path(values["plot"]), plan_of(values)
-    policies = policies_of(plan.method.uniform, values["policies"], values["policy_seed"])
+    uniform = Aws.uniform(plan.groups.method)
+    policies = policies_of(uniform, values["policies"], values["policy_seed"])
     seeds, start = range(values["seeds"]), time.perf_counter()
-    with ProcessPoolExecutor(values["workers"], initializer=keep_freed_memory) as pool:
+    with workers(values["workers"]) as pool:
         made = list(pool.map(checkpoint, [(plan, s, aug) for s in seeds for aug in (True, False)]))
         jobs = [
             (plan, seed, *named, made[2 * seed], made[2 * seed + 1])
@@ -344,7 +345,7 @@ def report(
             "seeds": values["seeds"],
             "images": len(plan.setting.data.train),
             "epochs": plan.full["epochs"],
-            "finetune_epochs": plan.finetune["epochs"],
+            "finetune_epochs": plan.groups.tuning["epochs"],
             **{key: {kind: f[key] for kind, f in found.items()} for key in ("pearson", "spearman")},
             "pearson_not_destructive": {kind: f["pearson"] for kind, f in spared.items()},
             "paper": PAPER,

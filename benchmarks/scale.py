@@ -1,19 +1,21 @@
-"""What Ray Tune, the driver and MLflow add to a stage's trials, from one trial to many.
+"""What Ray Tune, the driver and MLflow add to trials, from one trial to many.
 
     python -m benchmarks.scale [trials=1,4,16,64,256] [at_once=16] [epochs=25] [seconds=0.2]
                                [values=20]
 
 Trials that do nothing but sleep for `seconds` an epoch and report `values` numbers after each go
-through `run_stage` as a run's own do: a checkpoint an epoch, worker processes that take trial after
-trial, and a `Tracker` that writes to an SQLite MLflow in a temporary folder. At most `at_once` of
-them run at a time, on as many logical CPUs: each worker is a process that has imported PyTorch, so
-memory, not Ray, bounds them.
+through `raysearch.engine.run` as evaluations do: worker processes take trial after trial, with a
+checkpoint at each report, and a `Tracker` writes to an SQLite MLflow in a temporary folder. At most
+`at_once` of them run at a time, on as many logical CPUs: each worker is a process that has imported
+PyTorch, so memory, not Ray, bounds them.
 
-- first trial: from the call to the first instruction of the first trial, workers' start included.
-- overhead: from a trial's last instruction to the first of the next one in the same worker.
-- epoch: what lies between two epochs of a trial: the checkpoint, Tune's turn and the report.
-- wall time over the sleep: of the whole stage, less the time to the first trial, divided by what
-  the sleeping alone would take on so many workers.
+- first trial: from the call to the first instruction of the first trial; all workers have started
+  by then.
+- between trials: from a trial's last instruction to the first of the next one in the same worker.
+- between epochs: what lies between two epochs of a trial: nothing where no report is due, else the
+  checkpoint, the report and Tune's turn; their mean, and the mean of those with a report.
+- wall time over the sleep: of all trials, less the time to the first one, divided by what the
+  sleeping alone would take on so many workers.
 - tracking: CPU time of MLflow's writer while trials run, and the time that the driver spends on
   telling it, as a share of the trials' own time (bound: 1 %). What has not been written by then is
   written at the end (last write).
@@ -29,7 +31,8 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,9 +40,12 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks._common import arguments, console, finish, run
+from raysearch import engine
+from raysearch.engine import Entry, Place, Share, Wish, cluster
 from raysearch.errors import RaysearchError
+from raysearch.methods import Once
+from raysearch.protocol import Answer, Build, Proposal, Values
 from raysearch.results import Tracker, TrialInfo
-from raysearch.tune import Job, Share, Wish, cluster, run_stage
 
 DEFAULTS = {
     "trials": "1,4,16,64,256",
@@ -68,9 +74,9 @@ class Sleep:
         numbers = {f"value/{i}": math.sin(self.epoch + i) for i in range(self.values)}
         return {**numbers, "worker": os.getpid(), "began": began, "ended": time.time()}
 
-    def test(self) -> dict[str, float]:
+    def answer(self) -> Answer:
         """Nothing."""
-        return {}
+        return Answer({"epoch_equivalents": float(self.epochs)})
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch."""
@@ -82,15 +88,18 @@ class Sleep:
 
 
 @dataclass(frozen=True)
-class Build:
-    """Makes a trial's work."""
+class Sleeps:
+    """Makes the trials' work."""
 
     epochs: int
     seconds: float
     values: int
 
-    def __call__(self, policy: str | None, seed: int) -> Sleep:
-        return Sleep(self.epochs, self.seconds, self.values)
+    def __call__(self, shared: None) -> Build:
+        def build(proposal: Proposal, files: Mapping[str, Values]) -> Sleep:
+            return Sleep(self.epochs, self.seconds, self.values)
+
+        return build
 
 
 @dataclass
@@ -110,22 +119,25 @@ class Watch:
         self.tracker.planned(trials, done)
 
     def trial_started(self, trial: TrialInfo) -> None:
-        start = time.perf_counter()
-        self.tracker.trial_started(trial)
-        self.told += time.perf_counter() - start
+        with self._telling():
+            self.tracker.trial_started(trial)
 
     def trial_progress(self, trial: TrialInfo, epoch: int, metrics: Mapping[str, float]) -> None:
-        start = time.perf_counter()
-        self.tracker.trial_progress(trial, epoch, metrics)
-        self.told += time.perf_counter() - start
+        with self._telling():
+            self.tracker.trial_progress(trial, epoch, metrics)
         own = self.ran.setdefault(trial.id, [])
         own.append((metrics["began"], metrics["ended"], int(metrics["worker"])))
 
     def trial_finished(
         self, trial: TrialInfo, error: str | None, metrics: Mapping[str, float]
     ) -> None:
+        with self._telling():
+            self.tracker.trial_finished(trial, error, metrics)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
         start = time.perf_counter()
-        self.tracker.trial_finished(trial, error, metrics)
+        yield
         self.told += time.perf_counter() - start
 
     def message(self, text: str) -> None:
@@ -137,20 +149,21 @@ class Watch:
 
 @dataclass(frozen=True)
 class Scale:
-    """What a stage of so many trials took.
+    """What so many trials took.
 
     Attributes:
         trials: how many.
         workers: processes that they ran in.
-        wall_seconds: of the stage.
+        wall_seconds: of all.
         first_trial_seconds: until the first trial's first instruction.
         overhead_seconds: between two trials in a worker, median; None with a trial a worker.
-        epoch_seconds: between two epochs of a trial, median.
+        epoch_seconds: between two epochs of a trial, mean.
+        report_seconds: the same of those over 1 ms, as with a report; None: there are none.
         slowdown: wall time from the first trial on, over what sleeping alone would take.
         driver_cpu: CPU seconds of the driver, per second of wall time.
         driver_mib: resident memory of the driver at the end.
         metrics: values that MLflow has at the end.
-        metrics_per_second: of the stage's wall time and the final writing.
+        metrics_per_second: of that wall time and the final writing.
         drain_seconds: of that final writing.
         tracking_percent: see the module.
         tracking_ms: milliseconds per trial, the final writing included.
@@ -162,6 +175,7 @@ class Scale:
     first_trial_seconds: float
     overhead_seconds: float | None
     epoch_seconds: float
+    report_seconds: float | None
     slowdown: float
     driver_cpu: float
     driver_mib: float
@@ -172,28 +186,36 @@ class Scale:
     tracking_ms: float
 
 
-def measure(count: int, values: Mapping[str, Any], folder: Path) -> Scale:
-    """Run a stage of `count` trials in `folder`; Ray is running."""
-    folder.mkdir()
-    place = folder / "mlflow.db"
+def entries_of(count: int, values: Mapping[str, Any]) -> list[Entry]:
+    """So many trials that sleep."""
+    build = Sleeps(values["epochs"], values["seconds"], values["values"])
+    place = Place(Share(1.0, 0.0, "cpu"), min(count, values["at_once"]))
     trials = [
         TrialInfo(f"sleep-{i}", "none", "evaluation", f"sleep {i}", "none", i, values["epochs"])
         for i in range(count)
     ]
-    build = Build(values["epochs"], values["seconds"], values["values"])
+    return [
+        Entry(
+            id=trial.id,
+            method=trial.method,
+            trial=trial,
+            search=Once("training", "evaluation"),
+            build=build,
+            places={"evaluation": place},
+            shown={"training": trial},
+        )
+        for trial in trials
+    ]
+
+
+def measure(count: int, values: Mapping[str, Any], folder: Path) -> Scale:
+    """Carry out `count` trials in `folder`; Ray is running."""
+    folder.mkdir()
+    place = folder / "mlflow.db"
     tracker = Tracker(f"sqlite:///{place}", "scale", f"{count} trials", {"trials": count})
     watch = Watch(tracker)
     cpu, wall, start = time.process_time(), time.perf_counter(), time.time()
-    run_stage(
-        "evaluation",
-        trials,
-        Job(build, Share(1.0, 0.0, "cpu")),
-        folder=folder,
-        epochs=values["epochs"],
-        max_failures=0,
-        at_once=min(count, values["at_once"]),
-        watchers=[watch],
-    )
+    engine.run(entries_of(count, values), None, folder=folder, max_failures=0, watchers=[watch])
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     memory, beside = resident_mib(), tracker.writing_seconds + watch.told
     drain = time.perf_counter()
@@ -211,6 +233,7 @@ def measure(count: int, values: Mapping[str, Any], folder: Path) -> Scale:
         for epochs in watch.ran.values()
         for before, after in itertools.pairwise(epochs)
     ]
+    reports = [gap for gap in between if gap > 0.001]
     own_seconds = count * values["epochs"] * values["seconds"]
     rounds = math.ceil(count / min(count, values["at_once"]))
     written = metrics_in(place)
@@ -220,7 +243,8 @@ def measure(count: int, values: Mapping[str, Any], folder: Path) -> Scale:
         wall_seconds=round(wall, 2),
         first_trial_seconds=round(first, 2),
         overhead_seconds=round(statistics.median(gaps), 4) if gaps else None,
-        epoch_seconds=round(statistics.median(between), 4),
+        epoch_seconds=round(statistics.fmean(between), 4),
+        report_seconds=round(statistics.fmean(reports), 4) if reports else None,
         slowdown=round((wall - first) / (rounds * values["epochs"] * values["seconds"]), 3),
         driver_cpu=round(cpu / wall, 3),
         driver_mib=round(memory, 1),
@@ -228,7 +252,7 @@ def measure(count: int, values: Mapping[str, Any], folder: Path) -> Scale:
         metrics_per_second=round(written / (wall + drain), 1),
         drain_seconds=round(drain, 2),
         tracking_percent=round(100 * beside / own_seconds, 3),
-        tracking_ms=round(1000 * (tracker.writing_seconds + watch.told) / count, 2),
+        tracking_ms=round(1000 * beside / count, 2),
     )
 
 
@@ -254,19 +278,23 @@ def resident_mib() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
+def _ms(seconds: float | None, form: str = ".0f") -> str:
+    return "" if seconds is None else format(1000 * seconds, form)
+
+
 def table_of(rows: Sequence[Scale]) -> Table:
     """A column for each number of trials."""
-    table = Table(title="Trials that sleep, through run_stage and MLflow")
+    table = Table(title="Trials that sleep, through the engine and MLflow")
     table.add_column("trials")
     for row in rows:
         table.add_column(str(row.trials), justify="right")
-    gaps = [row.overhead_seconds for row in rows]
     for name, cells in {
         "workers": [str(row.workers) for row in rows],
         "wall time, s": [f"{row.wall_seconds:.1f}" for row in rows],
         "first trial after, s": [f"{row.first_trial_seconds:.1f}" for row in rows],
-        "between trials, ms": ["" if gap is None else f"{1000 * gap:.0f}" for gap in gaps],
-        "between epochs, ms": [f"{1000 * row.epoch_seconds:.0f}" for row in rows],
+        "between trials, ms": [_ms(row.overhead_seconds) for row in rows],
+        "between epochs, ms": [_ms(row.epoch_seconds, ".1f") for row in rows],
+        "where reported, ms": [_ms(row.report_seconds) for row in rows],
         "wall time over the sleep": [f"{row.slowdown:.2f}" for row in rows],
         "driver, cores": [f"{row.driver_cpu:.2f}" for row in rows],
         "driver, MiB": [f"{row.driver_mib:.0f}" for row in rows],

@@ -18,9 +18,12 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from benchmarks._common import arguments, console, finish, method_settings, run
+from benchmarks._common import arguments, console, finish, run
+from benchmarks._search import groups_of
 from raysearch import methods
 from raysearch.data import Dataset, TensorSplit
+from raysearch.errors import RaysearchError
+from raysearch.methods import SearchMethod
 from raysearch.training import Predefined, Setup, Training, keep_freed_memory
 
 DEFAULTS = {
@@ -37,7 +40,7 @@ DEFAULTS = {
 BOUNDS = {"bilevel": 4.0}  # plain steps that a search step may cost; 3.0 for the others
 
 
-def random_task(model: str, batch: int, steps: int, size: int, device: torch.device) -> Setup:
+def random_setup(model: str, batch: int, steps: int, size: int, device: torch.device) -> Setup:
     """A setup of random colour images whose train and validation splits have `steps` batches."""
     generator = torch.Generator().manual_seed(0)
 
@@ -66,12 +69,15 @@ def main() -> None:
     keep_freed_memory()
     device = torch.device(values["device"])
     rounds, steps, batch = values["rounds"], values["steps"], values["batch"]
-    setup = random_task(values["model"], batch, steps, values["size"], device)
+    settings = dict(groups_of(values).method)
     sgd = {"epochs": 2 * rounds + 2, "batch_size": batch, "lr": 0.1}
-    settings = method_settings(values)
+    cls = methods.find(settings["name"])
+    if not issubclass(cls, SearchMethod):
+        raise RaysearchError(f"method={values['method']} does not search step by step")
+    setup = random_setup(values["model"], batch, steps, values["size"], device)
     if "warmup" in settings:
         settings["warmup"] = 0.0
-    search: Any = methods.build(settings["name"], setup, sgd, settings)
+    search: Any = cls(setup, sgd, settings)
     own = search.loop.steps  # stn trains on all images
     plain = Training(setup, sgd, policy=None, predefined=True)
     seconds: dict[str, list[float]] = {"plain step": [], "search step": []}

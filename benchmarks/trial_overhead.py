@@ -13,48 +13,34 @@ out.
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from benchmarks._common import CONFIGS, arguments, console, finish, method_settings, run
-from raysearch import methods
-from raysearch.data import load_dataset
+from benchmarks._common import arguments, console, finish, run
+from benchmarks._search import groups_of
+from raysearch import engine
+from raysearch.data import Dataset, load_dataset
+from raysearch.engine import Entry, Place, Share, Wish, cluster
 from raysearch.errors import RaysearchError
-from raysearch.tune import (
-    Job,
-    Progress,
-    RoundsJob,
-    SearchJob,
-    Setting,
-    Share,
-    Wish,
-    WorkerJob,
-    cluster,
-    run_rounds,
-    run_stage,
-)
+from raysearch.files import write_whole
+from raysearch.methods import Groups
+from raysearch.methods.aws import Aws
+from raysearch.protocol import Answer, Build, Metrics, Proposal, Values, Work
+from raysearch.results import TrialInfo
+from raysearch.training import Predefined, Setup
 
 DEFAULTS = {"updates": 20, "parallel": 8, "workers": 2, "epochs": 3, "limit": 1000}
 BOUND = 0.1  # seconds a trial
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The search, as stages know it."""
-
-    id: str = "search-seed-0"
-    name: str = "aws seed 0"
-    policy: str | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,52 +92,104 @@ def account(trials: Sequence[Ran]) -> Spent:
     return Spent(overheads, waited / elapsed, sum(t.seconds for t in counted) / elapsed)
 
 
+class Timed:
+    """A fine-tuning that leaves in a folder when it ran, and where.
+
+    Args:
+        work: the fine-tuning.
+        round_: which it belongs to, from 0.
+        began: its first instruction, seconds since 1970.
+        file: where to.
+    """
+
+    def __init__(self, work: Work, round_: int, began: float, file: Path) -> None:
+        self.work, self.file = work, file
+        self.round, self.began = round_, began
+        self.epochs = work.epochs
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return self.work.epoch
+
+    def step(self) -> Metrics:
+        """One epoch."""
+        return self.work.step()
+
+    def answer(self) -> Answer:
+        """The fine-tuning's."""
+        answer = self.work.answer()
+        ran = Ran(self.round, os.getpid(), self.began, time.time() - self.began)
+        write_whole(self.file, json.dumps(asdict(ran)).encode())
+        return answer
+
+    def state_dict(self) -> dict[str, Any]:
+        """The fine-tuning's."""
+        return self.work.state_dict()
+
+    def load_state_dict(self, state: Values) -> None:
+        """Go on from `state_dict`."""
+        self.work.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class TimedWork:
+    """Makes the work of the search in a worker; its fine-tunings are timed.
+
+    Attributes:
+        groups: AWS's settings.
+        folder: where fine-tunings leave when they ran.
+    """
+
+    groups: Groups
+    folder: Path
+
+    def __call__(self, data: Dataset) -> Build:
+        """See the class."""
+        setup = Setup(data, "small_cnn", torch.device("cpu"), 0, Predefined(padding=1))
+        build = Aws.build(setup, self.groups)
+
+        def timed(proposal: Proposal, files: Mapping[str, Values]) -> Work:
+            began = time.time()
+            work = build(proposal, files)
+            if not proposal.needs:
+                return work
+            return Timed(work, proposal.round - 1, began, self.folder / f"{proposal.id}.json")
+
+        return timed
+
+
 def search(values: Mapping[str, Any]) -> tuple[list[Ran], float]:
-    """Run a search; its trials, and the seconds of its rounds from start to end."""
-    group = yaml.safe_load((CONFIGS / "config.yaml").read_text())["search"]
-    sgd = {key: group[key] for key in ("lr", "momentum", "nesterov", "weight_decay")}
-    sgd |= {"epochs": 1, "batch_size": 50}
-    method = {**method_settings({"method": "aws"}), "updates": values["updates"], "best": 1}
-    finetune = {**sgd, "epochs": values["epochs"], "lr": 0.01, "parallel": values["parallel"]}
+    """Carry out a search; its fine-tunings, and the seconds of the whole."""
+    groups = groups_of(
+        {"method": "aws", "method.updates": values["updates"], "method.best": 1},
+        "search.epochs=1",
+        f"finetune.epochs={values['epochs']}",
+        f"finetune.parallel={values['parallel']}",
+    )
+    trial = TrialInfo("aws", "aws", "search", "aws seed 0", None, 0, values["updates"])
+    place = Place(Share(1.0, 0.0, "cpu"), values["workers"])
     data = load_dataset({"name": "digits", "limit": values["limit"]})
-    setting = Setting(data, "small_cnn", "cpu", {"padding": 1}, 0.5)
-    share, trial = Share(1.0, 0.0, "cpu"), Trial()
-    ran: list[Ran] = []
-
-    def note(proposal: str, result: Mapping[str, Any]) -> None:
-        round_ = int(proposal.partition("-")[0]) - 1
-        ran.append(Ran(round_, result["pid"], result["began"], result["seconds"]))
-
-    cls = methods.find_trials("aws")
-    assert cls is not None
     with (
         tempfile.TemporaryDirectory() as folder,
         cluster(Wish(device="cpu", cpus=values["workers"])),
     ):
-        place = Path(folder)
-        [shared] = run_stage(
-            "shared",
-            [trial],
-            Job(SearchJob(setting, sgd, method), share),
-            folder=place,
-            epochs=1,
-            max_failures=0,
+        times = Path(folder) / "times"
+        times.mkdir()
+        entry = Entry(
+            id=trial.id,
+            method=trial.method,
+            trial=trial,
+            search=Aws.search(0, groups),
+            build=TimedWork(groups, times),
+            places={"search": place, "finetune": place},
         )
-        assert shared.network is not None
-        prepared = torch.load(shared.network, weights_only=True)
         start = time.perf_counter()
-        run_rounds(
-            "search",
-            {trial.id: cls(0, method, finetune)},
-            [trial],
-            RoundsJob(WorkerJob(setting, method, finetune, {0: prepared}), share),
-            folder=place,
-            before={trial.id: Progress(epochs=1)},
-            max_failures=0,
-            at_once=values["workers"],
-            answered=note,
-        )
-        return ran, time.perf_counter() - start
+        ended = engine.run([entry], data, folder=Path(folder), max_failures=0)
+        elapsed = time.perf_counter() - start
+        for error in ended.failed.values():
+            raise error
+        return [Ran(**json.loads(file.read_text())) for file in times.iterdir()], elapsed
 
 
 def main() -> None:

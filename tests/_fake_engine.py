@@ -18,8 +18,8 @@ ERRORS = {"none": 9.0, "trivial_augment": 5.0}
 def found_by(trial: TrialInfo) -> Policy:
     """The policy that a search finds: another for every seed."""
     operations = ["Rotate", "Invert", "Equalize", "Solarize"]
-    first = trial.seed % len(operations)
-    return SubPolicies.pairs(operations[first : first + 2] or operations)
+    first = trial.seed % (len(operations) - 1)
+    return SubPolicies.pairs(operations[first : first + 2])
 
 
 class Recorded:

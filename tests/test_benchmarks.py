@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import CommandLine
 
-from benchmarks import trial_overhead
+from benchmarks import _common, trial_overhead
 from benchmarks._common import plot_path
 from benchmarks._common import run as measure
 from benchmarks.ablation import removals
@@ -80,7 +80,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     def ran(name: str, *arguments: str) -> dict[str, Any]:
         program = importlib.import_module(f"benchmarks.{name}")
         monkeypatch.setattr(sys, "argv", [name, *arguments])
-        monkeypatch.setattr(program, "ProcessPoolExecutor", Threads, raising=False)
+        monkeypatch.setattr(_common, "ProcessPoolExecutor", Threads)
         measure(program.main)
         result: dict[str, Any] = json.loads(capfd.readouterr().out.splitlines()[-1])
         return result

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raysearch import methods, ops
-from raysearch.cli._compose import compose
 from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError
+from raysearch.experiment._compose import compose
 from raysearch.hypergrad import Network, one_step_rewards
 from raysearch.methods._ddas_settings import DdasSettings
 from raysearch.methods._reward_scale import RewardScale
@@ -54,7 +54,7 @@ def setup() -> Setup:
 
 def build(setup: Setup, sgd: dict[str, Any] = SGD, **changes: Any) -> Ddas:
     """A search of the default settings, but without warm-up."""
-    method = methods.build("ddas", setup, sgd, {**SETTINGS, "warmup": 0.0, **changes})
+    method = methods.find("ddas")(setup, sgd, {**SETTINGS, "warmup": 0.0, **changes})
     assert isinstance(method, Ddas)
     return method
 
@@ -354,7 +354,7 @@ def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
     values = compose(["method=ddas_paper"]).values
     assert values["model"]["name"] == "wrn40x2"
     method = values["method"]
-    search = methods.build("ddas", setup, {**values["search"], "epochs": 1}, method)
+    search = methods.find("ddas")(setup, {**values["search"], "epochs": 1}, method)
     assert isinstance(search, Ddas)
     assert len(search.a) == 12 * 4 + 8
     assert search.step()["train_loss"] > 0

@@ -16,7 +16,8 @@ from _recorded import Carried, carry_out
 from _settings import method_settings
 from conftest import dark_and_light, through_a_file
 
-from raysearch import methods
+from raysearch import methods, tasks
+from raysearch.data import TensorSplit
 from raysearch.engine._local import answer_to
 from raysearch.engine._optuna import OptunaStudies, give_up
 from raysearch.errors import DivergedError, SearchFailedError
@@ -230,6 +231,32 @@ def test_interrupted_anywhere_it_ends_the_same(name: str, every: int) -> None:
     assert with_interruptions(Case(name), every) == (policy, found.history)
 
 
+def test_work_goes_on_within_an_epoch_too(name: str) -> None:
+    case, states = Case(name), []
+    proposals = undisturbed(name)[1].asked
+    proposal = proposals[0]
+    whole = answer_to(proposal, case.build())
+    work: Any = case.build()(proposal, {})
+    work.step() if work.epochs > 1 else None
+    work.loop.between_batches = lambda: states.append(through_a_file(work.state_dict()))
+    work.step()
+    again = case.build()(proposal, {})
+    again.load_state_dict(states[-1])
+    while again.epoch < again.epochs:
+        again.step()
+    assert isinstance(whole, Answer)
+    assert comparable(again.answer()) == comparable(whole)
+
+
+def comparable(answer: Answer) -> dict[str, Any]:
+    """An answer's values, arrays as lists; and its policy as a document."""
+    values = {
+        key: value.tolist() if hasattr(value, "tolist") else value
+        for key, value in answer.values.items()
+    }
+    return {**values, "policy": answer.policy and answer.policy.to_json()}
+
+
 def failing(build: Build, *ids: str) -> Build:
     """The same, but for some proposals whose work diverges."""
 
@@ -294,6 +321,27 @@ def test_work_leaves_what_it_goes_on_from_as_it_is(name: str) -> None:
     assert isinstance(again, Answer)
     assert torch.equal(*(torch.tensor(one.values["epoch_equivalents"]) for one in (answer, again)))
     torch.testing.assert_close(found.files, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", IN_ROUNDS)
+def test_images_with_several_labels_are_searched_on_too(name: str) -> None:
+    metric = {"ohl": ("reward", "accuracy"), "pba": ("score", "accuracy")}
+    setting, value = metric.get(name, ("objective", "error"))
+    if name == "aws":
+        setting, value = "reward", "accuracy"
+    case = Case(name)
+    single = case.setup.dataset.train
+    images = next(single.batches(80, device=torch.device("cpu"), generator=None)).images
+    classes = torch.stack([torch.arange(80) % 2, torch.arange(80) // 2 % 2], dim=1).float()
+    split = TensorSplit(images, classes)
+    data = replace(case.setup.dataset, train=split, test=split)
+    setup = replace(case.setup, dataset=data, task=tasks.find("multi_label"))
+    groups = replace(case.groups, method={**case.groups.method, setting: value})
+    cls = methods.find(name)
+    search = cls.search(0, groups, OptunaStudies())
+    rows = carry_out(search, build=cls.build(setup, groups, give_up)).history
+    assert 0 <= rows[-1]["val_map"] <= 1
+    assert "val_error" not in rows[-1]
 
 
 def test_methods_know_no_ray_and_no_optuna() -> None:

@@ -192,6 +192,22 @@ def test_rewards_equal_inner_products_image_by_image(step, difference, tolerance
     torch.testing.assert_close(result.pixel_rewards / scale, pixels / scale, atol=tolerance, rtol=0)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_forward_difference_on_a_gpu_is_one(step) -> None:
+    """Where the losses at w are rounded to bfloat16, they are computed once more."""
+    model, train, val = step
+    on_gpu = copy.deepcopy(model).float().cuda()
+    train, val = ((images.float().cuda(), labels.cuda()) for images, labels in (train, val))
+    found = {
+        difference: one_step_rewards(
+            Network(on_gpu), train, val, 0.1, difference=difference, epsilon=0.5
+        ).rewards
+        for difference in ("auto", "central", "forward")
+    }
+    torch.testing.assert_close(found["auto"], found["central"])
+    assert not torch.allclose(found["forward"], found["central"], rtol=1e-3)
+
+
 def test_rewards_at_the_default_epsilon_are_close_enough_to_rank(step) -> None:
     model, train, val = step
     truth, _ = image_by_image(model, train, val, lr=0.1)

@@ -57,7 +57,7 @@ def make_task(channels: int = 3, model: str = "small_cnn", **fields: Any) -> Set
 
 
 def build(**changes: Any) -> Bilevel:
-    found = methods.build("bilevel", make_task(), SGD, {**BILEVEL, **changes})
+    found = methods.find("bilevel")(make_task(), SGD, {**BILEVEL, **changes})
     assert isinstance(found, Bilevel)
     return found
 
@@ -74,7 +74,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def build_variant(variant: str) -> Any:
     name, changes = VARIANTS[variant]
     settings = BILEVEL if name == "bilevel" else STN
-    return methods.build(name, make_task(), SGD, {**settings, **changes})
+    return methods.find(name)(make_task(), SGD, {**settings, **changes})
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -168,7 +168,7 @@ def test_every_epoch_divides_the_images_anew() -> None:
         assert len(val) == 24
         seen.append(next(train.batches(72, device=search.setup.device, generator=None)).images)
     assert not torch.equal(seen[0], seen[1])
-    own = methods.build("bilevel", make_task(val=split(24, 2)), SGD, BILEVEL)
+    own = methods.find("bilevel")(make_task(val=split(24, 2)), SGD, BILEVEL)
     assert isinstance(own, Bilevel)
     own.step()
     assert torch.equal(own.loop.val.images, split(24, 2).images)  # type: ignore[attr-defined]
@@ -180,7 +180,7 @@ def test_every_epoch_divides_the_images_anew() -> None:
 
 def test_cost_is_arithmetic_in_plain_epochs() -> None:
     def cost(**changes: Any) -> float:
-        search = methods.build("bilevel", make_task(), SGD, {**BILEVEL, **changes})
+        search = methods.find("bilevel")(make_task(), SGD, {**BILEVEL, **changes})
         return search.step()["epoch_equivalents"] * 72 / 64  # a batch's rest of 8 is left out
 
     # a plain step is 3 passes of the network; 3 to step, 3 to validate, 4 for the mixed derivative
@@ -191,7 +191,7 @@ def test_cost_is_arithmetic_in_plain_epochs() -> None:
     assert cost(interval=3, unroll=3) == pytest.approx(
         (4 * 3 + 2 * 3 + 4 * 4 + 2 * 3) / 12, rel=0.1
     )
-    stn = methods.build("stn", make_task(), SGD, STN).step()["epoch_equivalents"]
+    stn = methods.find("stn")(make_task(), SGD, STN).step()["epoch_equivalents"]
     assert stn == pytest.approx(96 / 72, rel=0.2)  # all images, and the gradient for these
 
 
@@ -248,13 +248,13 @@ def test_augmenters_are_those_of_the_paper(size: str, transformations: str) -> N
 def test_grey_images_have_no_hue() -> None:
     assert parameter_names("affine+colour", 1)[-2:] == ("brightness", "contrast")
     setup = make_task(channels=1)
-    metrics = methods.build("bilevel", setup, SGD, BILEVEL).step()
+    metrics = methods.find("bilevel")(setup, SGD, BILEVEL).step()
     assert "mean/contrast" in metrics
     assert "mean/hue" not in metrics
 
 
 def test_stn_transforms_test_images_too() -> None:
-    search = methods.build("stn", make_task(), {**SGD, "epochs": 10}, {**STN, "lr": 0.001})
+    search = methods.find("stn")(make_task(), {**SGD, "epochs": 10}, {**STN, "lr": 0.001})
     assert isinstance(search, Stn)
     for _ in range(10):
         search.step()
@@ -304,7 +304,7 @@ def test_the_spread_of_what_was_planted_grows() -> None:
 @pytest.mark.parametrize("sgd", [{**SGD, "lr": 1e6}, SGD])
 def test_an_augmenter_that_diverges_is_one_line(sgd: dict[str, Any]) -> None:
     settings = {**BILEVEL, "normalise": False, "lr": 1e38 if sgd is SGD else 0.2}
-    search = methods.build("bilevel", make_task(), sgd, settings)
+    search = methods.find("bilevel")(make_task(), sgd, settings)
 
     def until_it_fails() -> None:
         while search.epoch < search.epochs:

@@ -115,7 +115,7 @@ def build(work: str, setup: Setup) -> Any:
     name, changes = WORK[work]
     if name == "training":
         return Training(setup, {**SGD, "enlarge_batch": 2}, trivial_augment(), predefined=True)
-    return methods.build(name, setup, SGD, settings(name, **changes))
+    return methods.find(name)(setup, SGD, settings(name, **changes))
 
 
 class Interrupted(Exception):

@@ -51,7 +51,7 @@ def setup() -> Setup:
 
 
 def build(setup: Setup, **changes: Any) -> Dada:
-    method = methods.build("dada", setup, SGD, {**SETTINGS, **changes})
+    method = methods.find("dada")(setup, SGD, {**SETTINGS, **changes})
     assert isinstance(method, Dada)
     return method
 
@@ -170,11 +170,11 @@ def test_a_loss_that_is_not_finite_names_the_step(setup: Setup) -> None:
 
     hot = {**SGD, "lr": 1e12}
     with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
-        until_it_fails(methods.build("dada", setup, hot, SETTINGS))
+        until_it_fails(methods.find("dada")(setup, hot, SETTINGS))
     eager = {**SETTINGS, "magnitude_interval": 1}
     small = {**hot, "batch_size": 4}  # many steps follow the first one that is not finite
     with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
-        until_it_fails(methods.build("dada", setup, small, eager))
+        until_it_fails(methods.find("dada")(setup, small, eager))
     with pytest.raises(NonFiniteLossError, match="training"):
         until_it_fails(Training(setup, hot, None, predefined=True))
 
@@ -202,7 +202,7 @@ def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> No
 
 def test_unknown_methods_are_named() -> None:
     with pytest.raises(RaysearchError, match="did you mean 'dada'"):
-        methods.build("dadaa", None, {}, {})  # type: ignore[arg-type]
+        methods.find("dadaa")(None, {}, {})  # type: ignore[arg-type]
     assert "dada" in methods.names()
 
 
@@ -230,7 +230,7 @@ def test_training_learns_and_counts_its_epochs(setup: Setup) -> None:
 def test_fewer_images_than_a_batch_are_one_batch(setup: Setup) -> None:
     training = Training(setup, {**SGD, "batch_size": 500}, None, predefined=False)
     assert training.step()["train_loss"] > 0
-    search = methods.build("dada", setup, {**SGD, "batch_size": 500}, SETTINGS)
+    search = methods.find("dada")(setup, {**SGD, "batch_size": 500}, SETTINGS)
     assert search.step()["train_loss"] > 0
 
 

@@ -21,6 +21,7 @@ from raysearch.results import (
     TrialInfo,
     TrialResult,
     Watcher,
+    _write,
     log_comparison,
     read_experiment,
     summarise,
@@ -57,6 +58,13 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs are logged however short they are."""
     monkeypatch.setattr(writer_module, "DUTY", math.inf)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, which takes seconds."""
+    monkeypatch.setattr(_write, "pictures", lambda measured: {})
+    monkeypatch.setattr(_write, "_cost", lambda summary: None)
 
 
 @pytest.fixture
@@ -150,6 +158,7 @@ def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> Non
     assert summary_metrics(summarise(measured))["test_error"] == pytest.approx(4.4)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_comparison_has_a_run_for_each_method_and_one_of_its_own(
     database: str, tmp_path: Path, warnings: list[str]
 ) -> None:
@@ -186,6 +195,7 @@ def test_a_comparison_has_a_run_for_each_method_and_one_of_its_own(
     assert len(read_experiment(database, "compare")) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_can_be_read_back(database: str, tmp_path: Path) -> None:
     measured = one_method(tracking=None)
     tracker = Tracker(database, "single", "demo", {})

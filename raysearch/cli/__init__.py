@@ -1,3 +1,3 @@
-"""The command line: composes the configuration, runs the stages, hands on the result."""
+"""The command line: arguments, help, exit codes; a thin layer above `raysearch.experiment`."""
 
 from __future__ import annotations

@@ -17,14 +17,14 @@ Learns a data-augmentation policy for labelled images, proves what it is worth, 
 it to a file that drops into a training pipeline.
 
 A run searches a policy (one trial per search seed), retrains a network from scratch with it
-and with the usual baselines on several seeds, and compares their errors on the test set.
+and with the usual baselines on several seeds, and compares them on the test set.
 Everything it finds is in runs/<name>/, report.html first; MLflow has the same figures.
 """
 
 EXAMPLES = """\
 examples:
   raysearch                                                embedded data, CPU, about a minute
-  raysearch data=folder data.root=./photos data.size=64    your own images: photos/train/<class>/*
+  raysearch data=folder data.root=./photos                 your own images: photos/train/<class>/*
   raysearch data=parquet data.root=./set                   set/train.parquet, set/test.parquet
   raysearch method=bilevel                                 another search method
   raysearch method=dada data=cifar10 model=wrn28x10 --num-gpus 8
@@ -34,7 +34,8 @@ examples:
   raysearch --resume NAME                                  continue a run that was stopped
 
 settings that are often changed (KEY=VALUE, as many as you like; --dry-run prints all):
-  method=NAME data=NAME model=NAME      choices below
+  method=NAME data=NAME model=NAME      choices below; model=auto suits the images and the machine
+  metric=NAME task=NAME                 error, balanced_error, auroc; with task=multi_label map
   data.root=DIR data.limit=N            where the images are; use N of them
   seeds=N evaluation.seeds=N            searches; trainings per policy (or lists: [3,4,5])
   search.epochs=N evaluation.epochs=N   length of a search and of a training
@@ -61,15 +62,18 @@ Runs several methods in one Ray run and puts them on one page: test errors with 
 intervals, what each search cost and how many plain trainings that would have bought, cost against
 error with the Pareto front, and the policies side by side.
 
-Each method is a run of its own in runs/<name>/<method>/, judged on the same seeds. What is there
-already is not computed again: add a method to methods=[...] later and only it is run. A comparison
-that was stopped or killed is continued by the same command.
+All methods are in runs/<name>/, judged on the same seeds. With as many search seeds as evaluation
+seeds, every evaluation has a search of its own, so that the interval is about the method; the
+policy that is handed over, merged from all searches, has a row of its own. What is there already is
+not computed again: add a method to methods=[...] later and only it is run. A comparison that was
+stopped or killed is continued by the same command.
 """
 
 COMPARE_EXAMPLES = """\
 examples (... is python -m raysearch.compare):
   ... methods=[none,trivial_augment,dada,ddas]            embedded data, CPU, some minutes
-  ... methods=[none,dada,aws] data=folder data.root=./photos data.size=64 name=photos
+  ... methods=[none,dada,aws] data=folder data.root=./photos name=photos
+  ... methods=[none,dada] seeds=5 evaluation.seeds=5      a search for every evaluation
   ... methods=[none,dada,aws] aws.method.updates=20       a setting of one method
   ... methods=[none,dada,ddas,bilevel] data=cifar10 search.gpus_per_trial=0.5 --num-gpus 8
   ... runs=[runs/a,runs/b]                                runs that there are
@@ -79,7 +83,7 @@ examples (... is python -m raysearch.compare):
 settings, beside those of a run (python -m raysearch.run --help):
   methods=[NAME,...]        of the choices below; baselines too, like none and trivial_augment
   NAME.KEY=VALUE            a setting of the method NAME alone
-  runs=[DIR,...]            folders of finished runs, or of a comparison, to compare (with)
+  runs=[DIR,...]            folders of finished runs or comparisons, to compare (with)
   experiment=NAME           all finished runs of an MLflow experiment, likewise
   name=NAME runs_dir=DIR    where the comparison goes (compare-<data>)
   tracking.experiment=NAME  MLflow experiment of its runs (the comparison's name)

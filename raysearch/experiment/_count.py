@@ -85,21 +85,24 @@ def _affordable(setup: Setup, flops: int) -> tuple[Setup, float]:
 
 
 def _time(setup: Setup, batch_size: int) -> float:
-    """Seconds for an image in the largest batch for which there is time."""
+    """Seconds of a CPU for an image, in the largest batch for which there is time.
+
+    A CPU's seconds, because others that keep the machine busy now may be gone soon.
+    """
     model, policy = setup.build_model().train(), trivial_augment()
     channels, size = setup.dataset.channels, setup.dataset.size
-    end = time.perf_counter() + TIMING_SECONDS
+    end = time.monotonic() + TIMING_SECONDS
     batch, each, repeats = min(2, batch_size), math.inf, REPEATS
     while repeats:
         images = torch.randint(0, 256, (batch, channels, *size), dtype=torch.uint8)
-        start = time.perf_counter()
+        start, begun = time.thread_time(), time.monotonic()
         _step(setup, model, setup.augment(images, policy, True, setup.generators(0)))
-        now = time.perf_counter()
-        each = min(each, (now - start) / batch)
+        each = min(each, (time.thread_time() - start) / batch)
+        now = time.monotonic()
         if batch == batch_size:
             repeats -= 1
         batch = min(2 * batch, batch_size)
-        if now + 2 * batch * each > end:
+        if now + 2 * (now - begun) > end:
             break
     return each
 
@@ -113,7 +116,7 @@ def epoch_ratio(plan: Plan, part: Part, plain: Plain) -> float | None:
     """Epoch-equivalents of an epoch of a search in one trial, from one of its steps.
 
     The step is done on two made-up images, on the CPU; that finds settings that a method does not
-    take, too.
+    take, too. What it is in plain steps hardly depends on the size of the images.
 
     Returns:
         None where that would take too long, or does not work.
@@ -121,10 +124,13 @@ def epoch_ratio(plan: Plan, part: Part, plain: Plain) -> float | None:
     Raises:
         RaysearchError: the method does not take its settings.
     """
-    if plain.parameters > LARGEST or 2 * plain.seconds > COUNT_SECONDS:
+    if plain.parameters > LARGEST:
         return None
-    setting = plan.setting(part, "cpu")
-    setup = setting.setup(_few_images(plan.dataset), part.seeds[0])
+    setup = plan.setting(part, "cpu").setup(plan.dataset, part.seeds[0])
+    setup, scale = _affordable(setup, plain_step_flops(setup, 2))
+    if 2 * plain.seconds / scale > COUNT_SECONDS:
+        return None
+    setup = replace(setup, dataset=_few_images(setup.dataset))
     groups = part.groups()
     method = {**groups.method, **({"warmup": 0.0} if "warmup" in groups.method else {})}
     groups = Groups(method, {**groups.search, "batch_size": 2}, groups.finetune, 1)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._forecast import Forecast, Group, duration
-from raysearch.experiment._words import plural
 
 if TYPE_CHECKING:
     from raysearch.experiment._plan import Plan
@@ -29,8 +28,10 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
     several = len(plan.parts) > 1
     for group in forecast.groups:
         if group.method not in done:
-            lines += _trials(plan, group, several)
-    lines += ["", "# cost", *_cost(forecast), *plan.notes]
+            lines += _trials(group, several)
+    if plan.notes:
+        lines += ["", "# chosen", *plan.notes]
+    lines += ["", "# cost", *_cost(forecast)]
     if advice := forecast.advice(min(plan.dataset.size)):
         lines.append(advice)
     return "\n".join(lines)
@@ -60,21 +61,17 @@ def cautions(plan: Plan) -> list[str]:
     ]
 
 
-def _trials(plan: Plan, group: Group, several: bool) -> list[str]:
-    settings = plan.parts[group.method].configuration.settings
+def _trials(group: Group, several: bool) -> list[str]:
     whose = f"{group.method}: " if several else ""
-    epochs = (settings.search if group.stage == "search" else settings.evaluation).epochs
-    each = plural(epochs, "epoch")
-    if group.proposals > 1:
-        each = f"{plural(group.proposals, 'proposal')}, {group.parallel} in a round"
-    trials = f"{whose}{group.stage}: {plural(group.count, 'trial')} of {each}, {_holding(group)}"
+    trials = f"{whose}{group.stage}: {group.described}, {_holding(group)}"
     if group.equivalents is None or group.seconds is None:
         return [trials, "  cost: not known before it runs"]
+    each = " each" if group.count > 1 else ""
+    whole = f", {group.equivalents * group.count:.1f} in all" if each else ""
     return [
         trials,
-        f"  cost: {group.equivalents:.1f} epoch-equivalents each, "
-        f"{group.equivalents * group.count:.1f} in all; {duration(group.seconds)} each on one CPU "
-        "thread of this machine",
+        f"  cost: {group.equivalents:.1f} epoch-equivalents{each}{whole}; "
+        f"{duration(group.seconds)}{each} on one CPU thread of this machine",
     ]
 
 
@@ -87,9 +84,8 @@ def _cost(forecast: Forecast) -> list[str]:
             "split)"
         )
     if forecast.seconds is not None:
-        spent = duration(forecast.seconds)
-        about = "about" if forecast.complete else "more than"
-        lines.append(f"{about} {spent}, from counted arithmetic and a few steps timed just now")
+        how = "from counted arithmetic and a few steps timed just now"
+        lines.append(f"{forecast.about}, {how}")
     else:
         lines.append("time: depends on the GPUs or the cluster, which were not asked")
     return lines

@@ -187,9 +187,8 @@ class Entries:
 
     def _trial(self, part: Part, stage: str, name: str, seed: int, epochs: int) -> TrialInfo:
         values = part.configuration.values
-        params: dict[str, Any] = {
-            key: values[key] for key in ("search", "method", "finetune") if key in values
-        }
+        groups = ("search", "method", "finetune")
+        params: dict[str, Any] = {key: values[key] for key in groups if key in values}
         return TrialInfo(
             id=f"{stage}-{part.name}-seed-{seed}",
             method=part.name,

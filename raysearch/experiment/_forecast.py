@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from raysearch.experiment._count import Plain, epoch_ratio, plain_cost
 from raysearch.experiment._entries import places_of
+from raysearch.experiment._words import plural
 from raysearch.methods import SearchMethod
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Group:
         equivalents: epoch-equivalents of each; None where it is not known beforehand.
         seconds: of each on one thread of this machine's CPU, all proposals in turn.
         parallel: proposals of one trial that can run at once.
+        described: what it is made of, in words.
     """
 
     method: str
@@ -45,6 +47,7 @@ class Group:
     equivalents: float | None
     seconds: float | None
     parallel: int = 1
+    described: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,24 +78,28 @@ class Forecast:
         return None if None in each else self.given + sum(one for one in each if one is not None)
 
     @property
-    def complete(self) -> bool:
-        """Whether the cost of everything is known."""
+    def is_whole(self) -> bool:
+        """Whether the cost of every group is known."""
         return all(group.seconds is not None for group in self.groups)
 
     @property
     def seconds(self) -> float | None:
-        """Of everything that is known, on this machine's CPU; None on a GPU or a cluster."""
+        """Of all groups whose cost is known, on this machine's CPU; None on GPUs or a cluster."""
         work, chains = 0.0, dict.fromkeys((g.method for g in self.groups), 0.0)
         for group in self.groups:
             place = group.place
             if place is None or place.share.device != "cpu":
                 return None
-            if group.seconds is None:
-                continue
-            each = group.seconds / place.share.threads
+            each = (group.seconds or 0.0) / place.share.threads
             work += group.count * each / place.at_once
             chains[group.method] += each / min(group.parallel, place.at_once)
         return START_SECONDS + max([work, *chains.values()])
+
+    @property
+    def about(self) -> str:
+        """How long it takes, in words; where `seconds` is known."""
+        assert self.seconds is not None
+        return f"{'about' if self.is_whole else 'more than'} {duration(self.seconds)}"
 
     def advice(self, side: int) -> str | None:
         """What to say of a long experiment before it starts: how long, and what would shorten it.
@@ -108,15 +115,12 @@ class Forecast:
             spent = group.count * (group.seconds or 0.0)
             stages[group.stage] = stages.get(group.stage, 0.0) + spent
         stage = max(stages, key=lambda name: stages[name])
-        how = f"{stage}.epochs= set lower takes so much less of it"
+        how = f"a lower {stage}.epochs= shortens it"
         if side >= 64:
-            how = f"data.size={side // 2} would take about a quarter of it"
-        takes = f"more than {duration(total)} on this machine"
-        if self.complete:
-            takes = f"about {duration(total)} on this machine, most of it for the {stage}"
+            how = f"data.size={side // 2} would take about a quarter of that"
         return (
-            f"this takes {takes}: {how}; so does a smaller model= or data.limit=, and --dry-run "
-            "tells in advance"
+            f"this takes {self.about} on this machine, most of it for the {stage}: {how}; "
+            "a smaller model= or data.limit= shortens it too"
         )
 
 
@@ -160,15 +164,19 @@ def _groups(
         if issubclass(part.method, SearchMethod):
             ratio = epoch_ratio(plan, part, plain) if time.monotonic() < end else None
             equivalents, proposals = _whole(part, ratio), 1
+            words = _of(len(part.seeds), settings.search.epochs)
         else:
             expected = part.method.forecast(setup, part.groups(parallel))
             equivalents, proposals = expected.equivalents, expected.proposals
+            words = expected.described
+            if len(part.seeds) > 1:
+                words = f"{len(part.seeds)} searches of {words}"
         seconds = None
         if equivalents is not None:
             seconds = equivalents * epoch + proposals * PROPOSAL_SECONDS
         yield Group(
             *(part.name, "search", len(part.seeds), proposals, place),
-            *(equivalents, seconds, min(parallel, proposals)),
+            *(equivalents, seconds, min(parallel, proposals), words),
         )
     if part.rows:
         evaluation = settings.evaluation
@@ -178,7 +186,12 @@ def _groups(
         count = len(part.rows) * len(evaluation.seeds)
         seconds = equivalents * epoch
         place = places.get("evaluation")
-        yield Group(part.name, "evaluation", count, 1, place, equivalents, seconds)
+        words = _of(count, evaluation.epochs)
+        yield Group(part.name, "evaluation", count, 1, place, equivalents, seconds, described=words)
+
+
+def _of(trials: int, epochs: int) -> str:
+    return f"{plural(trials, 'trial')} of {plural(epochs, 'epoch')}"
 
 
 def _whole(part: Part, ratio: float | None) -> float | None:
@@ -202,10 +215,13 @@ def _bytes(groups: tuple[Group, ...], plain: Plain) -> int:
 def duration(seconds: float) -> str:
     """A time in words.
 
-    >>> duration(5.3), duration(600), duration(18000)
-    ('5.3 s', '10 min', '5.0 h')
+    >>> duration(5.3), duration(600), duration(18000), duration(864000)
+    ('5.3 s', '10 min', '5.0 h', '10 days')
     """
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    hours = minutes / 60
+    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.0f} days"

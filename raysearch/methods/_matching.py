@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from raysearch.data import Split, strata
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import validated
+from raysearch.methods._shared import objective, validated
 from raysearch.protocol import Answer, Metrics, Proposal, Values, Work
 from raysearch.training import Setup, Training, derive_seed, evaluate, validation_cost
 
@@ -71,6 +71,7 @@ class FoldTraining:
 
     def __init__(self, training: Training, held_out: Split, cost: float) -> None:
         self.training, self._held_out, self._cost = training, held_out, cost
+        self.loop = training.loop
         self.epochs = training.epochs
         self._metrics: Metrics = {}
 
@@ -83,9 +84,8 @@ class FoldTraining:
         """One epoch; validated after the last."""
         training, metrics = self.training, self.training.step()
         if training.epoch == training.epochs:
-            error, loss = validated(training.model, training.setup, self._held_out, self.epoch)
-            cost = metrics["epoch_equivalents"] + self._cost
-            metrics |= {"val_error": error, "val_loss": loss, "epoch_equivalents": cost}
+            metrics |= validated(training.model, training.setup, self._held_out, self.epoch)
+            metrics["epoch_equivalents"] += self._cost
         self._metrics = metrics
         return dict(metrics)
 
@@ -131,7 +131,7 @@ class Try:
         return int(bool(self._metrics))
 
     def step(self) -> Metrics:
-        """All draws; `val_error` (percent) and `val_loss`, their means, and the cost."""
+        """All draws: means of the task's figures, `value`, which is minimised, and the cost."""
         settings, setup = self._matcher.settings, self._matcher.setup
         policy = settings.policy([self._values["params"]])
         generator = torch.Generator().manual_seed(self._values["seed"])
@@ -139,14 +139,11 @@ class Try:
             evaluate(self._model, setup, self._held_out, before=lambda x: policy(x, generator))
             for _ in range(settings.draws)
         ]
-        loss = sum(one["loss"] for one in found) / len(found)
-        if not math.isfinite(loss):
+        means = {f"val_{key}": sum(one[key] for one in found) / len(found) for key in found[0]}
+        if not math.isfinite(means["val_loss"]):
             raise NonFiniteLossError("validation", 1, 1)
-        self._metrics = {
-            "val_error": sum(one["error"] for one in found) / len(found),
-            "val_loss": loss,
-            "epoch_equivalents": len(found) * self._cost,
-        }
+        value = objective(setup, means, settings.objective)
+        self._metrics = {**means, "value": value, "epoch_equivalents": len(found) * self._cost}
         return dict(self._metrics)
 
     def answer(self) -> Answer:

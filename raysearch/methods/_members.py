@@ -11,7 +11,7 @@ import torch
 
 from raysearch.methods._population import Levels
 from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import validated
+from raysearch.methods._shared import quality, validated
 from raysearch.policy import RandomOrder
 from raysearch.protocol import Answer, Metrics, Proposal, Values
 from raysearch.training import Setup, Training, derive_seed, validation_cost
@@ -60,7 +60,7 @@ class Interval:
     """
 
     def __init__(self, members: Members, training: Training, levels: Levels) -> None:
-        self._members, self.training = members, training
+        self._members, self.training, self.loop = members, training, training.loop
         self._interval = members.settings.interval
         training.policy = policy = members.settings.policy(levels)
         self._figures = figures(policy, members.settings.operations)
@@ -84,9 +84,10 @@ class Interval:
         metrics = {"epoch": training.epoch + 1, **training.step()}
         validations = self._first // self._interval
         if training.epoch == self._last:
-            error, loss = validated(training.model, training.setup, members.val, training.epoch)
-            score = -loss if members.settings.score == "loss" else 1 - error / 100
-            metrics |= {"val_error": error, "val_loss": loss, "score": score}
+            found = validated(training.model, training.setup, members.val, training.epoch)
+            accuracy = members.settings.score == "accuracy"
+            score = quality(training.setup, found) if accuracy else -found["val_loss"]
+            metrics |= {**found, "score": score}
             validations += 1
         metrics["epoch_equivalents"] += validations * members.validation
         self._rows.append({**metrics, **self._figures})

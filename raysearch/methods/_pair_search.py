@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
-from raysearch.methods._rounds import RoundSearch, mean_of, trial_id
+from raysearch.methods._rounds import RoundSearch, means, trial_id
 from raysearch.methods._settings import MethodSettings
+from raysearch.methods._shared import quality
 from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
 from raysearch.protocol import Metrics, Proposal, Values
-from raysearch.training import derive_seed
+from raysearch.training import Setup, derive_seed
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class PairSettings(MethodSettings):
         levels: magnitudes of each, 1/levels to 1.
         form: of the distribution over pairs; see `PairDistribution`.
         draws: pairs that a trial's images draw from; 0: every image draws from the policy.
-        reward: what a trial returns, on the validation images: `accuracy` or minus the `loss`.
+        reward: what a trial returns, on the validation images: `accuracy`, or what the task has
+            in its place, see `quality`; or minus the `loss`.
         label_smoothing: in all trainings of the search.
     """
 
@@ -68,9 +70,9 @@ class PairSettings(MethodSettings):
         """The policy with which the search begins."""
         return Pairs.uniform(self.operations, self.levels)
 
-    def reward_of(self, error: float, loss: float) -> float:
-        """The reward for an error (percent) and a loss on the validation images."""
-        return (100 - error) / 100 if self.reward == "accuracy" else -loss
+    def reward_of(self, setup: Setup, figures: Mapping[str, float]) -> float:
+        """The reward for figures on the validation images; see `validated`."""
+        return quality(setup, figures) if self.reward == "accuracy" else -figures["val_loss"]
 
 
 class PairSearch(RoundSearch):
@@ -136,7 +138,7 @@ class PairSearch(RoundSearch):
         rewards = [worst if one is None else float(one["reward"]) for one in answers]
         moved = self.move(counts, rewards, answers)
         return {
-            **mean_of(answers, "train_loss", "val_loss", "val_error", "lr"),
+            **means(answers),
             "reward": sum(rewards) / len(rewards),
             **self.figures(),
             **moved,

@@ -14,6 +14,8 @@ from raysearch.errors import SearchFailedError
 from raysearch.policy import Policy
 from raysearch.protocol import Answer, Failed, Metrics, Proposal, Values
 
+SHOWN = ("train_loss", "lr")
+
 
 class RoundSearch(ABC):
     """A search in whose rounds it is known from the beginning what will be asked for.
@@ -155,11 +157,13 @@ def trial_id(round_: int, index: int) -> str:
     return f"{round_:04d}-{index + 1:02d}"
 
 
-def mean_of(answers: Sequence[Values | None], *keys: str) -> Metrics:
-    """The means of numbers that all answers of a round have; nothing where all of it failed."""
+def means(answers: Sequence[Values | None]) -> Metrics:
+    """Of a round's answers, the means of `train_loss`, `lr` and all `val_` figures that they have.
+
+    What failed has none; nothing where all of it did.
+    """
     known = [one for one in answers if one is not None]
-    if not known:
-        return {}
+    keys = [key for key in next(iter(known), {}) if key in SHOWN or key.startswith("val_")]
     return {key: sum(float(one[key]) for one in known) / len(known) for key in keys}
 
 

@@ -14,7 +14,7 @@ from raysearch.data import Split
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._rounds import snapshot
 from raysearch.policy import Policy
-from raysearch.protocol import Answer
+from raysearch.protocol import Answer, Metrics
 from raysearch.training import Setup, Training, evaluate, validation_cost
 
 FORMAT = "raysearch-shared-checkpoint"
@@ -46,6 +46,7 @@ class SharedTraining:
         self._validation = validation_cost(train, self._val)
         self._search, self._made = search, made
         self.training = Training(setup, search, policy, policy is not None, split=train)
+        self.loop = self.training.loop
         self.epochs = self.training.epochs
         self._final: dict[str, float] = {}
 
@@ -58,8 +59,7 @@ class SharedTraining:
         """One epoch; validated after the last."""
         metrics = self.training.step()
         if self.epoch == self.epochs:
-            error, loss = validated(self.training.model, self.training.setup, self._val, self.epoch)
-            metrics |= {"val_error": error, "val_loss": loss}
+            metrics |= validated(self.training.model, self.training.setup, self._val, self.epoch)
             metrics["epoch_equivalents"] += self._validation
             self._final = metrics
         return metrics
@@ -89,18 +89,42 @@ class SharedTraining:
         self._final = dict(state["final"])
 
 
-def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> tuple[float, float]:
-    """Error (percent) and loss on the validation images after an epoch, counted from 1.
+def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> Metrics:
+    """`val_loss`, the task's metric and its other figures after an epoch, counted from 1.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite; the last step of a training is not noticed
             otherwise.
     """
     figures = evaluate(model, setup, val)
-    error, loss = figures["error"], figures["loss"]
-    if not math.isfinite(loss):
+    if not math.isfinite(figures["loss"]):
         raise NonFiniteLossError("validation", epoch, 1)
-    return error, loss
+    return {f"val_{name}": value for name, value in figures.items()}
+
+
+def quality(setup: Setup, figures: Mapping[str, float]) -> float:
+    """The task's metric as something to make large: for images' classes, the accuracy in [0, 1].
+
+    Args:
+        setup: whose task it is.
+        figures: see `validated`.
+    """
+    metric = setup.task.metric
+    value = figures[f"val_{metric.name}"]
+    best = 100 if metric.unit == "%" else 1
+    return (best - value) / best if metric.lower_is_better else value / best
+
+
+def objective(setup: Setup, figures: Mapping[str, float], kind: str) -> float:
+    """What is minimised on validation images.
+
+    Args:
+        setup: whose task it is.
+        figures: see `validated`.
+        kind: `loss`, or `error` for the task's metric as something to make small.
+    """
+    metric = setup.task.metric
+    return figures["val_loss"] if kind == "loss" else metric.cost(figures[f"val_{metric.name}"])
 
 
 def made_with(setup: Setup, search: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raysearch.methods._base import Expected, Groups, Method
-from raysearch.methods._rounds import RoundSearch, mean_of, trial_id
+from raysearch.methods._rounds import RoundSearch, means, trial_id
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._shared import validated
+from raysearch.methods._shared import objective, validated
 from raysearch.methods._study import GiveUp, Pruning, Space, Studies, Tried, packed, ranked
 from raysearch.policy import Policy
 from raysearch.protocol import Answer, Metrics, Proposal, Values
 from raysearch.training import Setup, Training, validation_cost
+
+NOTED = ("train_loss", "epoch_equivalents")  # beside the validation figures
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class TunedSettings(MethodSettings):
     Attributes:
         trials: trainings in all, at least 1; the last round is filled up.
         parallel: trainings that run between two proposals; None is as many as fit at once.
-        objective: what is minimised on the validation images, `error` (percent) or `loss`.
+        objective: what is minimised on the validation images, `error` or `loss`; see `objective`.
         sampler: Optuna's, `tpe` or `random`.
         startup_trials: proposed at random, and none given up, before the sampler and the pruner
             begin.
@@ -153,8 +155,7 @@ class TunedSearch(RoundSearch):
         pairs = zip(self.proposals, answers, strict=True)
         self.study.tell([_tried(one.values["params"], answer) for one, answer in pairs])
         given_up = sum(one.value is None and not one.failed for one in self.study.tried)
-        means = mean_of(answers, "train_loss", "val_loss", "val_error", "lr")
-        return [self.row({**means, "pruned": float(given_up), **self.figures()})]
+        return [self.row({**means(answers), "pruned": float(given_up), **self.figures()})]
 
     def goes_on(self) -> bool:
         """So long as any training has ended, or the sampler has not yet begun to learn."""
@@ -198,7 +199,7 @@ def _tried(params: Mapping[str, Any], answer: Values | None) -> Tried:
     if answer is None:
         return Tried(params, None, failed=True)
     seen = answer["seen"]
-    notes = ("val_error", "val_loss", "train_loss", "epoch_equivalents")
+    notes = [key for key in answer if key in NOTED or key.startswith("val_")]
     return Tried(
         params,
         None if answer["pruned"] else seen[max(seen)],
@@ -245,7 +246,7 @@ class TunedTraining:
     def __init__(
         self, trainer: Trainer, training: Training, give_up: GiveUp, before: bytes
     ) -> None:
-        self._trainer, self.training = trainer, training
+        self._trainer, self.training, self.loop = trainer, training, training.loop
         self._give_up, self._before = give_up, before
         self._watch = give_up(trainer.settings.pruning, before)
         self._seen: dict[int, float] = {}
@@ -267,9 +268,9 @@ class TunedTraining:
         trainer, training = self._trainer, self.training
         self._metrics |= training.step()
         if training.epoch % trainer.settings.interval == 0 or training.epoch == training.epochs:
-            error, loss = validated(training.model, trainer.setup, trainer.val, training.epoch)
-            self._metrics |= {"val_error": error, "val_loss": loss}
-            value = error if trainer.settings.objective == "error" else loss
+            figures = validated(training.model, trainer.setup, trainer.val, training.epoch)
+            self._metrics |= figures
+            value = objective(trainer.setup, figures, trainer.settings.objective)
             self._seen[training.epoch] = value
             self._look(training.epoch, value)
         return {**self._metrics, "epoch_equivalents": self._cost()}
@@ -286,8 +287,8 @@ class TunedTraining:
         """How it went.
 
         Its values are `seen`, what the objective was after some of the epochs; `pruned`, whether
-        it was given up; `rungs`, see `Tried`; `val_error` (percent) and `val_loss`, which were
-        seen last; `train_loss`, `lr` and `epoch_equivalents`.
+        it was given up; `rungs`, see `Tried`; the figures of `validated` that
+        were seen last; `train_loss`, `lr` and `epoch_equivalents`.
         """
         return Answer(
             {

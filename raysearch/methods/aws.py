@@ -237,9 +237,10 @@ class FineTuning:
     def __init__(self, tuner: Tuner, proposal: Proposal, shared: Values) -> None:
         self._tuner, self._shared_metrics = tuner, shared["metrics"]
         self._policy = TrialPairs.of(tuner.uniform, proposal, tuner.settings.draws)
-        self._found: list[tuple[float, float]] = []  # error and loss after each epoch
+        self._rewards: list[float] = []  # after each epoch
         self._metrics: Metrics = {}
         self.training = tuner.training
+        self.loop = self.training.loop
         self.training.setup = replace(tuner.setup, seed=proposal.values["seed"])
         self.training.policy = self._policy
         # its own copy of the momentum, which a step changes; settings are the fine-tuning's
@@ -257,27 +258,20 @@ class FineTuning:
     def step(self) -> Metrics:
         """One epoch."""
         tuner, metrics = self._tuner, self.training.step()
-        error, loss = validated(self.training.model, tuner.setup, tuner.val, self.epoch)
-        self._found.append((error, loss))
-        cost = metrics["epoch_equivalents"] + len(self._found) * tuner.validation
-        self._metrics = {
-            "val_error": error,
-            "val_loss": loss,
-            **metrics,
-            "epoch_equivalents": cost,
-        }
+        figures = validated(self.training.model, tuner.setup, tuner.val, self.epoch)
+        self._rewards.append(tuner.settings.reward_of(tuner.setup, figures))
+        cost = metrics["epoch_equivalents"] + len(self._rewards) * tuner.validation
+        self._metrics = {**figures, **metrics, "epoch_equivalents": cost}
         return dict(self._metrics)
 
     def answer(self) -> Answer:
         """How it went.
 
-        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss`
-        and `val_error` (percent) after the last epoch, `train_loss` and `lr` of it,
-        `epoch_equivalents`, and those of the shared training, `shared_equivalents`.
+        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `train_loss`,
+        `lr` and the figures of `validated` of the last epoch; `epoch_equivalents`, and those of the
+        shared training, `shared_equivalents`.
         """
-        settings = self._tuner.settings
-        rewards = [settings.reward_of(*one) for one in self._found]
-        best = sorted(rewards, reverse=True)[: settings.best]
+        best = sorted(self._rewards, reverse=True)[: self._tuner.settings.best]
         return Answer(
             {
                 "counts": self._policy.counts,
@@ -292,7 +286,7 @@ class FineTuning:
         return {
             "training": self.training.state_dict(),
             "seen": self._policy.seen,
-            "found": [list(one) for one in self._found],
+            "rewards": list(self._rewards),
             "metrics": dict(self._metrics),
         }
 
@@ -300,7 +294,7 @@ class FineTuning:
         """Continue from `state_dict`."""
         self.training.load_state_dict(state["training"])
         self._policy.seen = state["seen"].clone()
-        self._found = [(error, loss) for error, loss in state["found"]]
+        self._rewards = list(state["rewards"])
         self._metrics = dict(state["metrics"])
 
 

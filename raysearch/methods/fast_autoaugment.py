@@ -19,7 +19,7 @@ from torch import Tensor
 
 from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._matching import Matcher
-from raysearch.methods._rounds import RoundSearch, mean_of, trial_id
+from raysearch.methods._rounds import SHOWN, RoundSearch, means, trial_id
 from raysearch.methods._settings import MethodSettings
 from raysearch.methods._study import Choice, GiveUp, Range, Space, Studies, Study, Tried, ranked
 from raysearch.policy import SubPolicies
@@ -41,7 +41,7 @@ class FastAutoAugmentSettings(MethodSettings):
         keep: best policies of each of them that go into the result.
         sub_policies: of a policy.
         draws: how often each held-out image is augmented and classified.
-        objective: what is minimised on them, `error` (percent) or `loss`.
+        objective: what is minimised on them, `error` or `loss`; see `objective`.
         sampler: Optuna's, `tpe` or `random`.
         startup_trials: policies at the beginning of each search that are drawn at random.
         parallel: policies of each fold that are tried between two proposals; None is as many as
@@ -204,22 +204,22 @@ class FastAutoAugmentSearch(RoundSearch):
 
     def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
         """Tell the studies."""
+        found = means(answers)
         if not self.round:
             self._folds = [fold for fold, one in enumerate(answers) if one is not None]
-            self._trained = mean_of(answers, "train_loss", "lr")
+            self._trained = {key: found[key] for key in SHOWN}
         else:
             pairs = list(zip(self.proposals, answers, strict=True))
             for place, study in enumerate(self._current().values()):
                 part = pairs[place * self._each : (place + 1) * self._each]
                 study.tell([self._tried(proposal, answer) for proposal, answer in part])
-        found = mean_of(answers, "val_loss", "val_error")
         return [self.row({**self._trained, **found, **self._figures()})]
 
     def _tried(self, proposal: Proposal, answer: Values | None) -> Tried:
         params = proposal.values["params"]
         if answer is None:
             return Tried(params, None, failed=True)
-        return Tried(params, float(answer[f"val_{self.settings.objective}"]))
+        return Tried(params, float(answer["value"]))
 
     def _figures(self) -> Metrics:
         """Each operation's share, and how far they are from alike."""

@@ -220,6 +220,7 @@ class Replica:
         self._policy = TrialPairs.of(replicas.uniform, proposal, settings.draws)
         self._metrics: Metrics = {}
         self.training = replicas.training
+        self.loop = self.training.loop
         # with no draws of its own a replica is told apart by those of its images
         seed = proposal.values["order" if settings.draws else "seed"]
         self.training.setup = replace(replicas.setup, seed=seed)
@@ -243,8 +244,7 @@ class Replica:
         replicas, metrics = self._replicas, self.training.step()
         trained = metrics["epoch_equivalents"] * self.epoch / self.training.epoch  # of this round
         if self.epoch == self.epochs:
-            error, loss = validated(self.training.model, replicas.setup, replicas.val, self._last)
-            metrics |= {"val_error": error, "val_loss": loss}
+            metrics |= validated(self.training.model, replicas.setup, replicas.val, self._last)
             trained += replicas.validation
         self._metrics = {**metrics, "epoch_equivalents": trained}
         return dict(self._metrics)
@@ -252,14 +252,13 @@ class Replica:
     def answer(self) -> Answer:
         """How it went; the training's state is the file.
 
-        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss`
-        and `val_error` (percent), `train_loss` and `lr` of the last epoch, and the round's
-        `epoch_equivalents`.
+        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `train_loss`,
+        `lr` and the figures of `validated` of the last epoch; and the round's `epoch_equivalents`.
         """
-        error, loss = self._metrics["val_error"], self._metrics["val_loss"]
+        replicas = self._replicas
         values = {
             "counts": self._policy.counts,
-            "reward": self._replicas.settings.reward_of(error, loss),
+            "reward": replicas.settings.reward_of(replicas.setup, self._metrics),
             **self._metrics,
         }
         return Answer(values, file=snapshot(self.training.state_dict()))

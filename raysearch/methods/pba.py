@@ -54,7 +54,8 @@ class PbaSettings(MethodSettings):
         quantile: share of the members that copy, and share that may be copied.
         resample: probability that a number is drawn anew when a policy is explored.
         change: levels that a number otherwise moves by at most.
-        score: by what members are compared, on the validation images: `accuracy` or minus `loss`.
+        score: by what members are compared, on the validation images: `accuracy`, or what the task
+            has in its place, see `quality`; or minus the `loss`.
     """
 
     FEWEST: ClassVar[int] = 1
@@ -170,12 +171,13 @@ class Pba(Method):
         settings, epochs = PbaSettings.of(groups.method), int(groups.search["epochs"])
         size, rounds = settings.population, math.ceil(epochs / settings.interval)
         validation = validation_cost(*setup.search_splits())
+        times = "once" if rounds == 2 else f"{rounds - 1} times"
         return Expected(
             size * (epochs + rounds * validation),
             size * rounds,
             settings.interval,
             2 * size,  # from which members go on, and of those that have ended the interval
-            f"{size} members, {rounds - 1} times copied and explored",
+            f"{size} members that copy and explore {times}",
         )
 
 
@@ -246,7 +248,7 @@ class PbaSearch(RoundSearch):
         best = answers[self._best]
         assert best is not None
         last = best["rows"][-1]
-        found = {key: last[key] for key in ("val_loss", "val_error", "score")}
+        found = {key: last[key] for key in last if key == "score" or key.startswith("val_")}
         rows = []
         for i, row in enumerate(best["rows"]):
             costs = [(best if one is None else one)["rows"][i] for one in answers]

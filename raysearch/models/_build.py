@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from raysearch.errors import RaysearchError
 from raysearch.models._resnet import CifarResNet18
@@ -24,8 +24,15 @@ def names() -> list[str]:
     return [*OWN, *(name for name in torchvision_names() if name not in OWN)]
 
 
-def build(name: str | Builder, *, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
-    """A freshly initialised classifier; the global torch generator decides its weights.
+def build(
+    name: str | Builder,
+    *,
+    classes: int,
+    channels: int,
+    size: tuple[int, int],
+    weights: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """A classifier, freshly initialised by the global torch generator or with given weights.
 
     It takes normalised images, float [B, channels, height, width], and returns logits
     [B, classes], in training as in evaluation.
@@ -33,16 +40,25 @@ def build(name: str | Builder, *, classes: int, channels: int, size: tuple[int, 
     Args:
         name: small_cnn, resnet18 (for 32x32 images), wrn40x2, wrn28x10, or a torchvision
             classifier by its torchvision name, for instance resnet50 or efficientnet_b0; or what
-            builds the network from the other arguments, in their order.
+            builds the network from classes, channels and size.
         classes: number of classes.
         channels: 1 or 3.
         size: height and width of the images in pixels.
+        weights: a `state_dict` to take over.
 
     Raises:
         RaysearchError: the name is unknown, or the network does not take images of this size.
     """
-    if not isinstance(name, str):
-        return _own(name, classes, channels, size)
+    if isinstance(name, str):
+        model = _named(name, classes, channels, size)
+    else:
+        model = _own(name, classes, channels, size)
+    if weights is not None:
+        model.load_state_dict(weights)
+    return model
+
+
+def _named(name: str, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
     if name == "small_cnn":
         _check_size(name, size, 4)
         return SmallCNN(classes, channels, size)

@@ -6,17 +6,19 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from raysearch.errors import not_installed
+from raysearch.errors import RaysearchError, not_installed
 from raysearch.files import write_whole
 
 Json = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FORMAT = "raysearch-policy"
 VERSION = 1
@@ -29,6 +31,29 @@ def source(generator: torch.Generator | None) -> torch.device:
     return torch.device("cpu") if generator is None else generator.device
 
 
+def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, which `torch.compile` leaves out of its graphs and calls as it is.
+
+    A policy's draws cannot be part of a graph: they differ from call to call, and NumPy and threads
+    of their own carry them out on the CPU.
+    """
+    reason = "a policy draws anew in every call"
+    left_out: Callable[P, T] = torch.compiler.disable(function, reason=reason)  # type: ignore[no-untyped-call]
+    return left_out
+
+
+def refuse_scripting() -> NoReturn:
+    """Say what to do instead of `torch.jit.script`.
+
+    Raises:
+        RaysearchError: always.
+    """
+    raise RaysearchError(
+        "a policy cannot be scripted: call torch.jit.script on the network alone and augment the "
+        "images before it, as in network(policy(images))"
+    )
+
+
 class Policy(ABC):
     """A distribution over ways to change an image, which may depend on how far a training has come.
 
@@ -38,11 +63,11 @@ class Policy(ABC):
 
     kind: ClassVar[str]
 
-    @abstractmethod
+    @outside_graphs
     def __call__(
         self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
     ) -> Tensor:
-        """Augment a batch, each image with a draw of its own.
+        """Augment a batch, each image with a draw of its own; outside the graphs of a compiler.
 
         Args:
             images: uint8 [B, C, H, W], or floating point in [0, 1]; C is 1 or 3.
@@ -55,6 +80,17 @@ class Policy(ABC):
         Returns:
             A new tensor of the same shape and type.
         """
+        return self._augment(images, generator, progress)
+
+    @abstractmethod
+    def _augment(
+        self, images: Tensor, generator: torch.Generator | None, progress: float
+    ) -> Tensor:
+        """What a call does."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What `torch.jit.script` calls first; raises `RaysearchError`."""
+        refuse_scripting()
 
     def at(self, progress: float) -> Policy:
         """The policy as it is at a point of a training, in [0, 1]; itself if it never changes."""

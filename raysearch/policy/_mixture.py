@@ -34,8 +34,8 @@ class Mixture(Compound):
         """The policies."""
         return self.parts
 
-    def __call__(
-        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    def _augment(
+        self, images: Tensor, generator: torch.Generator | None, progress: float
     ) -> Tensor:
         """Draw a member for each image and let it augment its own; see `Policy.__call__`."""
         device, count = source(generator), len(self.members)

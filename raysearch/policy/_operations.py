@@ -144,8 +144,8 @@ class OperationPolicy(Policy):
             generator, progress: see `Policy.__call__`; the draw lives on the generator's device.
         """
 
-    def __call__(
-        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    def _augment(
+        self, images: Tensor, generator: torch.Generator | None, progress: float
     ) -> Tensor:
         """Augment a batch, each image with a draw of its own; see `Policy.__call__`."""
         draws = self.sample(len(images), generator=generator, progress=progress)

@@ -39,8 +39,8 @@ class Schedule(Compound):
         """The policies in the order in which they come into force."""
         return self.parts
 
-    def __call__(
-        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    def _augment(
+        self, images: Tensor, generator: torch.Generator | None, progress: float
     ) -> Tensor:
         """What the phase at `progress` does, with the same draws; see `Policy.__call__`."""
         return self.at(progress)(images, generator, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import PIL.Image
@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from raysearch.policy._base import Policy
+from raysearch.policy._base import Policy, outside_graphs, refuse_scripting
 from raysearch.policy._files import read_policy
 
 
@@ -22,7 +22,8 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
     Takes PIL images and tensors: uint8, or floating point in [0, 1], [C, H, W] or
     [B, C, H, W], C 1 or 3. Each image of a batch gets a draw of its own. Labels and other parts
     of a sample pass through, as in every v2 transform. Randomness is torch's global generator,
-    so `torch.manual_seed` makes it repeatable.
+    so `torch.manual_seed` makes it repeatable. A network that contains one can be compiled with
+    `torch.compile`, which runs the policy as it is and compiles the rest.
 
     Args:
         policy: the policy to apply.
@@ -37,6 +38,7 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         ValueError: floating-point images or a progress outside [0, 1].
         TypeError: images as NumPy arrays, or the sample carries boxes, masks or key points, which
             the geometric operations would have to move along and do not.
+        RaysearchError: it is part of what `torch.jit.script` is called on.
 
     Example:
         >>> transform = v2.Compose([load_policy("policy.json"), v2.ToImage()])  # doctest: +SKIP
@@ -61,6 +63,15 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         if not 0 <= value <= 1:
             raise ValueError(f"progress must lie in [0, 1], got {value}")
         self._progress.fill_(value)
+
+    @outside_graphs
+    def forward(self, *inputs: Any) -> Any:
+        """Augment the images of a sample, which `torch.compile` leaves out of its graphs."""
+        return super().forward(*inputs)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What `torch.jit.script` calls first; raises `RaysearchError`."""
+        refuse_scripting()
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         """Refuse what would silently lose its place in the image."""
@@ -98,11 +109,11 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         strongest = list(self.policy.marginals().items())[:3]
         parameters = list(self.policy.parameters().items())[:3]
         shares = ", ".join(f"{name} {share:.0%}" for name, share in strongest)
-        spreads = ", ".join(f"{name} {mean:.2g} ± {std:.2g}" for name, (mean, std) in parameters)
+        continuous = ", ".join(f"{name} {mean:.2g} ± {std:.2g}" for name, (mean, std) in parameters)
         return (
             f"kind={self.policy.kind}"
             + (f", strongest: {shares}" if shares else "")
-            + (f", parameters: {spreads}" if spreads else "")
+            + (f", parameters: {continuous}" if continuous else "")
         )
 
 

@@ -61,8 +61,8 @@ class Transformations(Policy):
     def __hash__(self) -> int:
         return hash((self.names, len(self)))
 
-    def __call__(
-        self, images: Tensor, generator: torch.Generator | None = None, progress: float = 0.0
+    def _augment(
+        self, images: Tensor, generator: torch.Generator | None, progress: float
     ) -> Tensor:
         """Transform each image with one of the N sets; see `Policy.__call__`."""
         device = source(generator)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from raysearch.files import write_whole
 
-Spread = tuple[float, float]  # mean and standard deviation
+MeanStd = tuple[float, float]
 
 BLUE = "#3b6ea5"
 COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#c22f7a", "#7570b3", "#a6761d")  # of the strongest
@@ -25,7 +25,7 @@ def draw_policy(
     starts: Sequence[float],
     shares: Sequence[Mapping[str, float]],
     operations_per_image: Sequence[float],
-    parameters: Sequence[Mapping[str, Spread]],
+    parameters: Sequence[Mapping[str, MeanStd]],
 ) -> None:
     """Draw operations and parameters: bars where a policy never changes, else lines over time.
 
@@ -52,10 +52,10 @@ def draw_policy(
     elif operations:
         _lines(parts[0], starts, shares, operations_per_image)
     if continuous and lasting:
-        _spreads(parts[-1], parameters[0])
+        _means(parts[-1], parameters[0])
     elif continuous:
-        spreads = {key: [point.get(key, (0.0, 0.0)) for point in parameters] for key in continuous}
-        _bands(parts[-1], starts, spreads)
+        points = {key: [point.get(key, (0.0, 0.0)) for point in parameters] for key in continuous}
+        _bands(parts[-1], starts, points)
     path = Path(path)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=150, format=path.suffix.lstrip(".") or "png")
@@ -73,10 +73,10 @@ def _bars(axes: Axes, shares: Mapping[str, float], operations_per_image: float) 
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _spreads(part: Any, parameters: Mapping[str, Spread]) -> None:
+def _means(part: Any, parameters: Mapping[str, MeanStd]) -> None:
     """Means and standard deviations, the rotation on a scale of degrees of its own."""
-    plain = {name: spread for name, spread in parameters.items() if name != "rotation"}
-    turned = {name: spread for name, spread in parameters.items() if name == "rotation"}
+    plain = {name: point for name, point in parameters.items() if name != "rotation"}
+    turned = {name: point for name, point in parameters.items() if name == "rotation"}
     groups = [
         (group, unit) for group, unit in ((turned, "degrees"), (plain, "0: no change")) if group
     ]
@@ -130,20 +130,20 @@ def _lines(
     lower.set_xlabel("share of the training done (%)")
 
 
-def _bands(part: Any, starts: Sequence[float], parameters: Mapping[str, Sequence[Spread]]) -> None:
+def _bands(part: Any, starts: Sequence[float], parameters: Mapping[str, Sequence[MeanStd]]) -> None:
     """A panel for each parameter: its mean over the training, and one standard deviation."""
     rows = -(-len(parameters) // COLUMNS)
     panels = part.subplots(rows, min(COLUMNS, len(parameters)), squeeze=False)
     for axes in panels.flat[len(parameters) :]:
         axes.set_visible(False)
-    for axes, (name, spreads) in zip(panels.flat, parameters.items(), strict=False):
-        low = [mean - std for mean, std in spreads]
-        high = [mean + std for mean, std in spreads]
+    for axes, (name, points) in zip(panels.flat, parameters.items(), strict=False):
+        low = [mean - std for mean, std in points]
+        high = [mean + std for mean, std in points]
         axes.axhline(0, color="0.5", linewidth=1, linestyle="--")
         times = [*_percent(starts), 100]
         low, high = [*low, low[-1]], [*high, high[-1]]
         axes.fill_between(times, low, high, step="post", color=BLUE, alpha=0.25, linewidth=0)
-        _steps(axes, starts, [mean for mean, _ in spreads], color=BLUE, linewidth=1.5)
+        _steps(axes, starts, [mean for mean, _ in points], color=BLUE, linewidth=1.5)
         axes.set_title(f"{name} (°)" if name == "rotation" else name, fontsize=9)
         axes.tick_params(labelsize=7)
     part.supxlabel("share of the training done (%); mean ± standard deviation", fontsize=9)

@@ -54,10 +54,7 @@ class Classification:
         size: Size,
         weights: Mapping[str, Tensor] | None = None,
     ) -> nn.Module:
-        model = models.build(name, classes=classes, channels=channels, size=size)
-        if weights is not None:
-            model.load_state_dict(weights)
-        return model
+        return models.build(name, classes=classes, channels=channels, size=size, weights=weights)
 
     def losses(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of each image, [B]."""
@@ -112,8 +109,8 @@ class _Measure:
         self._wrong = self._wrong + wrong.sum()
         self._loss = self._loss + F.cross_entropy(outputs, targets, reduction="sum")
         if self._judged_by == "auroc":
-            self._scores.append(outputs.softmax(1).cpu())
-            self._targets.append(targets.cpu())
+            self._scores.append(outputs.softmax(1))
+            self._targets.append(targets)
         elif self._judged_by == "balanced_error":
             of_class = F.one_hot(targets, outputs.shape[1])
             self._counts = self._counts + of_class.sum(0)
@@ -132,7 +129,7 @@ class _Measure:
 
     def _auroc(self) -> float:
         """NaN where all images of the split are of one class."""
-        scores, targets = torch.cat(self._scores), torch.cat(self._targets)
+        scores, targets = torch.cat(self._scores).cpu(), torch.cat(self._targets).cpu()
         if scores.shape[1] == 2:  # one class's area is the other's
             return known_mean(auroc(scores[:, 1:], targets[:, None] == 1))
         positive = targets[:, None] == torch.arange(scores.shape[1])

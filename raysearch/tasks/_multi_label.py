@@ -45,10 +45,7 @@ class MultiLabel:
         size: Size,
         weights: Mapping[str, Tensor] | None = None,
     ) -> nn.Module:
-        model = models.build(name, classes=classes, channels=channels, size=size)
-        if weights is not None:
-            model.load_state_dict(weights)
-        return model
+        return models.build(name, classes=classes, channels=channels, size=size, weights=weights)
 
     def losses(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Binary cross-entropy of each image, the mean over classes, [B]."""
