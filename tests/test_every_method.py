@@ -191,7 +191,10 @@ def test_the_seed_matters_and_nothing_else(name: str, task: str) -> None:
     policy, found, _ = undisturbed(name, 0, task)
     assert search.policy() == policy
     assert again.history == found.history
-    assert undisturbed(name, 1, task)[0] != policy
+    other, differently, _ = undisturbed(name, 1, task)
+    # the best of PBA's few members may have the policy that all of them begin with
+    assert other != policy or (name, task) == ("pba", "multi_label")
+    assert (other, differently.history) != (policy, found.history)
 
 
 @pytest.mark.parametrize("name", IN_ROUNDS)
