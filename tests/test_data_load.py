@@ -171,9 +171,9 @@ def test_configuration_files_are_valid(tmp_path: Path, name: str) -> None:
         "padding",
         "cutout",
     }
-    assert config["model"]["name"] in model_names()
+    assert config["model"]["name"] in (*model_names(), "auto")
 
 
 def test_model_configuration_files_name_models() -> None:
     for path in (CONFIGS / "model").glob("*.yaml"):
-        assert OmegaConf.load(path).name in model_names()
+        assert OmegaConf.load(path).name in (*model_names(), "auto")
