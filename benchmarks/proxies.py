@@ -114,7 +114,7 @@ def plan_of(values: Mapping[str, Any]) -> Plan:
     if values["data"] == "digits":  # more of them than the default run has
         data = load_dataset({"name": "digits", "limit": sizes["limit"]})
         setting = replace(setting, data=data)
-    # a trial as in the paper: every image draws from the policy, and the metric, accuracy, is the reward
+    # a trial as in the paper: every image draws from the policy, and accuracy is the reward
     groups = groups_of(
         {**values, "method.draws": 0, "method.reward": "metric"},
         *setting.overrides,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from raysearch import methods, tasks
-from raysearch.data import Batch, Dataset, TensorSplit
+from raysearch.data import Dataset, TensorSplit
 from raysearch.errors import RaysearchError
 from raysearch.methods._base import Groups
 from raysearch.policy import trivial_augment
@@ -42,17 +41,10 @@ def stripes(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-class Labelled(TensorSplit):
+def labelled(images: Tensor, labels: Tensor) -> TensorSplit:
     """Images of which each has any number of the labels."""
-
-    def batches(self, *args: Any, **kwargs: Any) -> Iterator[Batch]:
-        for images, labels, indices in super().batches(*args, **kwargs):
-            hot = torch.stack([labels == 0, labels < 2, labels != 3], dim=1)
-            yield Batch(images, hot.float(), indices)
-
-    def subset(self, indices: Tensor) -> Any:
-        part = super().subset(indices)
-        return Labelled(part.images, part.labels)
+    hot = torch.stack([labels == 0, labels < 2, labels != 3], dim=1)
+    return TensorSplit(images, hot.float())
 
 
 class Dropping(nn.Sequential):
@@ -79,7 +71,7 @@ def attention(classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
 def make(
     model: Any = Dropping, task: str = "classification", seed: int = 3, with_val: bool = True
 ) -> Setup:
-    kind = TensorSplit if task == "classification" else Labelled
+    kind = TensorSplit if task == "classification" else labelled
     data = Dataset(
         name="stripes",
         classes=tuple("abcd" if task == "classification" else "abc"),
