@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from raysearch.errors import not_installed
 
 if TYPE_CHECKING:
+    from raysearch.experiment import compare, search
     from raysearch.policy import load_policy
     from raysearch.training import load_network
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_network", "load_policy"]
+__all__ = ["__version__", "compare", "load_network", "load_policy", "search"]
+
+_FROM = {
+    "compare": "raysearch.experiment",
+    "load_network": "raysearch.training",
+    "load_policy": "raysearch.policy",
+    "search": "raysearch.experiment",
+}
+CORE = ("load_policy",)  # what needs nothing of the search extra
 
 
 def __getattr__(name: str) -> Any:
-    """What loads files, on first use, so that `import raysearch` does not wait for torch."""
-    if name == "load_policy":
-        from raysearch.policy import load_policy
+    """What is used from here, on first use, so that `import raysearch` does not wait for torch.
 
-        return load_policy
-    if name == "load_network":
-        try:
-            from raysearch.training import load_network
-        except ModuleNotFoundError as error:
-            raise not_installed("raysearch.load_network", error) from None
+    Raises:
+        RaysearchError: it needs a package that is not installed.
+    """
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(_FROM[name]), name)
+    except ModuleNotFoundError as error:
+        if name in CORE:  # what it needs is always there
+            raise
+        raise not_installed(f"raysearch.{name}", error) from None
 
-        return load_network
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """Also what has not been used yet, for a notebook's completion."""
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,8 @@
-"""`python -m raysearch.compare`: several methods, one page. See `--help`."""
+"""`python -m raysearch.compare`: several methods, one page. See `--help`.
+
+A program: as an attribute of the package, `raysearch.compare` is the function of that name, whose
+place this module takes once something imports it.
+"""
 
 from __future__ import annotations
 

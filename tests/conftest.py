@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 from raysearch.data import Dataset, TensorSplit
+from raysearch.tasks import MultiLabel
 from raysearch.training import Predefined, Setup
 
 TOKEN = "RAY_AUTH_TOKEN"
@@ -57,6 +59,19 @@ def dark_and_light() -> Setup:
         std=(0.2,),
     )
     return Setup(data, "small_cnn", torch.device("cpu"), 0, Predefined(padding=1))
+
+
+def dark_and_striped() -> Setup:
+    """Eighty grey images that are bright, striped, both or neither."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.stack([torch.arange(80) % 2, torch.arange(80) // 2 % 2], 1)
+    bright, striped = (60 * labels[:, i, None, None, None] for i in range(2))
+    noise = torch.randint(0, 60, (80, 1, 8, 8), generator=generator)
+    images = (noise + bright + striped * (torch.arange(8) % 2)).to(torch.uint8)
+    split = TensorSplit(images, labels.float())
+    one = dark_and_light()
+    data = replace(one.dataset, train=split, test=split, classes=("bright", "striped"))
+    return replace(one, dataset=data, task=MultiLabel())
 
 
 def through_a_file(state: dict[str, Any]) -> Any:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 import torch
 from _fake_engine import Recorded
+from conftest import ROOT
+from PIL import Image
 from torch import nn
 
-from raysearch import engine
+import raysearch
+from raysearch import compare, engine, search
 from raysearch.errors import RaysearchError
-from raysearch.experiment import compare, search
 from raysearch.policy import Policy
 
 QUICK = {
@@ -54,7 +60,8 @@ def test_a_search_by_names(recorded: Recorded) -> None:
     assert result.figures
     assert all(path.exists() for path in result.figures.values())
     assert result.folder == Path("runs/mine")
-    assert "<table" in result._repr_html_()
+    shown = result._repr_html_()
+    assert all(part in shown for part in ("<table", "learned policy", "data:image/png", "report"))
     assert "learned" in repr(result)
 
 
@@ -91,8 +98,129 @@ def test_an_own_dataset(recorded: Recorded) -> None:
     assert len(result.summary["classes"]) == 2
 
 
+class Pictures(torch.utils.data.Dataset[tuple[Image.Image, int]]):
+    """Pairs of a picture and a label."""
+
+    classes = ("dark", "light")
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        label = index % 2
+        return Image.new("RGB", (8, 8), (100 * label, 9 * label, index)), label
+
+
+def test_a_dataset_of_pictures(recorded: Recorded) -> None:
+    result = search(Pictures(), model="small_cnn", quiet=True, **QUICK)
+    assert result.summary["classes"] == ["dark", "light"]
+
+
+def test_a_stopped_search_says_what_continues_it(recorded: Recorded) -> None:
+    recorded.stop_after = 1
+    with pytest.raises(KeyboardInterrupt, match="the same call continues it"):
+        search(quiet=True, **QUICK)
+    recorded.stop_after = None
+    assert search(quiet=True, **QUICK).policy
+
+
 def test_what_is_no_setting(recorded: Recorded) -> None:
     with pytest.raises(RaysearchError, match=r"unknown setting 'search\.epoch'"):
         search(**{"search.epoch": 3})
     with pytest.raises(RaysearchError, match="expected a number, a word, or a list of them"):
         search(seeds=object())
+
+
+NOTEBOOK = """
+import sys
+
+import raysearch
+assert "torch" not in sys.modules
+# %%
+import numpy as np
+from PIL import Image
+from torch import nn
+
+class Pictures:
+    classes = ["dark", "light"]
+    def __len__(self):
+        return 60
+    def __getitem__(self, index):
+        noise = np.random.default_rng(index).integers(0, 100, (12, 12, 3))
+        return Image.fromarray((noise + 100 * (index % 2)).astype(np.uint8)), index % 2
+
+class Linear(nn.Module):
+    def __init__(self, classes, channels, size):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * size[0] * size[1], classes)
+        )
+    def forward(self, images):
+        return self.layers(images)
+
+training = {"epochs": 2, "batch_size": 16}
+settings = {
+    "tracking": "none", "search": training, "evaluation": {**training, "seeds": 1}, "seeds": 1,
+}
+result = raysearch.search(Pictures(), model=Linear, num_cpus=1, name="mine", **settings)
+# %%
+result
+# %%
+result.policy.save("policy.json")
+raysearch.load_policy("policy.json")(Image.new("RGB", (9, 9)))
+# %%
+result.table
+# %%
+result.frame
+# %%
+result.history
+# %%
+print(*result.figures)
+# %%
+def linear(classes, channels, size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size[0] * size[1], classes))
+
+pixels = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+both = raysearch.compare(
+    ["none", "dada"], (pixels, np.arange(60) % 2), model=linear, num_cpus=1, name="both",
+    quiet=True, **settings
+)
+print(*both.policies)
+# %%
+raysearch.search(dat="digits")
+"""
+
+
+def words(cell: Any) -> str:
+    """All that a notebook's cell shows."""
+    return "".join(
+        output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        for output in cell.outputs
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_in_a_notebook(tmp_path: Path) -> None:
+    """Really searched and evaluated, with a data set and networks of the notebook's own."""
+    cells = [nbformat.v4.new_code_cell(cell) for cell in NOTEBOOK.split("# %%")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    where = {"metadata": {"path": str(tmp_path)}}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    client = nbclient.NotebookClient(notebook, timeout=250, resources=where)
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="unknown setting 'dat'"):
+        client.execute(env=environment)
+    searched, shown, used, table, frame, history, figures, compared = notebook.cells[1:-1]
+    said = words(searched)
+    assert "planned: 1 search" in said  # nothing has cleared it
+    assert "search seed 0" in said
+    assert "learned policy" in said
+    assert "<table" in shown.outputs[0]["data"]["text/html"]
+    assert "image/png" in used.outputs[0]["data"]
+    for each in (table, frame, history):
+        assert "<table" in each.outputs[0]["data"]["text/html"]
+    assert words(figures).split() == ["augmented", "cost_error", "policy"]
+    assert words(compared).splitlines()[-1] == "none dada"
+    assert raysearch.load_policy(tmp_path / "runs/mine/policy.json").policy

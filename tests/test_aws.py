@@ -380,7 +380,7 @@ class TestFineTuning:
         assert every["counts"].shape == (9,)
 
     def test_the_reward_is_the_mean_of_the_best_epochs(self, setup: Setup, shared: Values) -> None:
-        one = groups({"reward": "accuracy", "best": 1}, finetune={"epochs": 1})
+        one = groups({"reward": "metric", "best": 1}, finetune={"epochs": 1})
         answer = self.values(Aws.build(setup, one), shared)
         assert answer["reward"] == pytest.approx(1 - answer["val_error"] / 100)
         assert answer["epoch_equivalents"] == pytest.approx(32 / 40 + 1 / 3)

@@ -22,7 +22,7 @@ from tests.test_policy_files import WRITTEN, document
 SECONDS = 0.3  # of the CPU, for importing raysearch and loading a policy
 
 ALONE = '''
-import importlib.abc, sys
+import importlib, importlib.abc, sys
 
 OURS = {"raysearch", "torch", "torchvision", "numpy", "PIL"}
 TORCHS = {  # what it imports itself
@@ -68,12 +68,21 @@ print(*sorted(name for name in sys.modules if name.startswith("raysearch.")))
 said = refusal(transform.policy.draw, "policy.png")
 assert said.startswith("drawing a policy needs "), said
 assert 'pip install "raysearch[search]"' in said, said
-said = refusal(lambda: raysearch.load_network)
-assert said.startswith("raysearch.load_network needs "), said
-assert 'pip install "raysearch[search]"' in said, said
-from raysearch import compare, run
-assert run.main(["--help"]) == compare.main(["--help"]) == 2
+for name in ("load_network", "search", "compare"):
+    said = refusal(lambda: getattr(raysearch, name))
+    assert said.startswith(f"raysearch.{name} needs "), said
+    assert 'pip install "raysearch[search]"' in said, said
+for program in ("run", "compare"):
+    assert importlib.import_module(f"raysearch.{program}").main(["--help"]) == 2
 '''
+
+LAZY = """
+import sys
+import raysearch
+assert {"search", "compare"} <= set(dir(raysearch))
+print(*sys.modules)
+print(raysearch.compare.__module__, raysearch.search.__module__)
+"""
 
 TIMED = """
 import sys, time
@@ -118,6 +127,12 @@ def test_a_policy_of_every_kind_needs_four_packages_alone(paths: list[str]) -> N
 def test_what_is_missing_of_raysearch_itself_is_no_missing_extra() -> None:
     with pytest.raises(ModuleNotFoundError):
         not_installed("a part", ModuleNotFoundError("no", name="raysearch.part"))
+
+
+def test_nothing_is_imported_before_it_is_used() -> None:
+    before, after = python(LAZY).stdout.splitlines()
+    assert not {"torch", "ray", "pydantic", "pandas"} & set(before.split())
+    assert set(after.split()) == {"raysearch.experiment._api"}
 
 
 def test_importing_and_loading_take_little_beyond_torch(paths: list[str]) -> None:

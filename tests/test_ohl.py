@@ -283,7 +283,7 @@ class TestReplicas:
         files: dict[str, Any] = {"0001-01": answer.file}
         last = answered(build, self.proposal("0002-01", "0001-01"), files)
         assert last.values["epoch_equivalents"] == pytest.approx(2 * 32 / 40 + 1 / 3)
-        accuracy = Ohl.build(setup, groups({"reward": "accuracy"}))
+        accuracy = Ohl.build(setup, groups({"reward": "metric"}))
         values = answered(accuracy, self.proposal()).values
         assert values["reward"] == pytest.approx(1 - values["val_error"] / 100)
 

@@ -284,7 +284,7 @@ def test_a_member_is_validated_at_intervals_and_at_the_end(setup: Setup) -> None
     )
     assert cost == pytest.approx(rows[-1]["epoch_equivalents"])
     assert rows[0]["entropy"] == rows[0]["kl_uniform"] == rows[0]["share/Rotate"] == 0
-    scored = rows_of(Pba.build(setup, groups({"score": "accuracy"})))[-1]
+    scored = rows_of(Pba.build(setup, groups({"score": "metric"})))[-1]
     assert scored["score"] == pytest.approx(1 - scored["val_error"] / 100)
     assert {**scored, "score": 0} == {**rows[2], "score": 0}
 
@@ -367,7 +367,7 @@ def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
     assert first is not None
     assert Pba.build(setup, given)(first, {}).step()["train_loss"] > 0
     assert len(search.policy().at(0).operations) == 30  # type: ignore[attr-defined]
-    assert method["score"] == "accuracy"
+    assert method["score"] == "metric"
     assert set(method["operations"]) == set(ops.DADA_OPERATIONS)
 
 

@@ -112,6 +112,8 @@ def test_a_guess_is_the_best_that_is_the_same_for_all_images() -> None:
 def test_tasks_have_names_and_metrics() -> None:
     assert tasks.find("classification").metric.label == "test error in %"
     assert tasks.find("classification", "auroc").metric.cost(0.75) == -0.75
+    assert tasks.find("classification").metric.score(25.0) == 0.75
+    assert tasks.find("multi_label").metric.score(0.75) == 0.75
     assert tasks.find("multi_label").metric.name == "map"
     for name in tasks.names():
         for metric in tasks.metrics(name):

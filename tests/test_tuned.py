@@ -394,8 +394,8 @@ class TestFastAutoAugment:
 
     def tried(self, proposal: Proposal) -> Answer:
         """A made-up answer."""
-        shown = dict.fromkeys(("train_loss", "val_loss", "val_error", "lr"), 1.0)
-        return Answer({**shown, "value": 1.0, "epoch_equivalents": 2.0}, file={"model": {}})
+        shown = dict.fromkeys(("train_loss", "val_loss", "val_error", "lr", "cost"), 1.0)
+        return Answer({**shown, "epoch_equivalents": 2.0}, file={"model": {}})
 
     def test_a_fold_whose_network_failed_is_left_out(self) -> None:
         search, whole = search_of("fast_autoaugment"), search_of("fast_autoaugment")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from raysearch.data._own import own_splits
 from raysearch.data._split import Split
 from raysearch.data._statistics import mean_and_std
@@ -103,15 +101,6 @@ class Dataset:
             "test": len(self.test),
             "skipped": self.skipped,
         }
-
-    @property
-    def guess_error(self) -> float:
-        """Test error in percent of always naming the most frequent class of the training images.
-
-        Of data in which an image has one class.
-        """
-        most = torch.bincount(self.train.targets, minlength=len(self.classes)).argmax()
-        return 100.0 * float((self.test.targets != most).double().mean())
 
     def search_splits(self, seed: int, val_fraction: float) -> tuple[Split, Split]:
         """What a search trains on, and what it validates on; copies no images.

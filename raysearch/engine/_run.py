@@ -103,6 +103,7 @@ def _fit(pool: Pool, shared: Any, entries: Sequence[Entry], folder: Path, events
             name=f"{RUN}-{attempt}",
             storage_path=str((folder / RUN).resolve()),
             verbose=0,
+            progress_reporter=_Silent(),
             callbacks=[events],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(
@@ -298,6 +299,14 @@ class Workers(FIFOScheduler):
         self._ready.add(trial.trial_id)
         late = time.monotonic() - self._since > PATIENCE
         return self.STOP if late or len(self._ready) >= self._searcher.processes else self.CONTINUE
+
+
+class _Silent(tune.ProgressReporter):
+    """Says nothing: Tune's own clears what a notebook's cell has shown so far."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        """Never."""
+        return False
 
 
 class _Events(tune.Callback):

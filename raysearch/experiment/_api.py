@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from raysearch.data import Dataset
 
+AGAIN = "the same call"
 OWN_IMAGES = "folder"  # the data file whose settings suit a user's own images
 
 
@@ -124,7 +125,7 @@ def _carry_out(experiment: Experiment, given: _Given, wish: Wish, quiet: bool) -
             folder.release()
         raise
     with handlers_kept(forever=False):
-        folder, done = begin(plan, forecast, wish, folder=folder, quietly=quiet)
+        folder, done = begin(plan, forecast, wish, folder=folder, again=AGAIN, quietly=quiet)
     return Result(folder.path, done.measured, done.summary, done.failed)
 
 

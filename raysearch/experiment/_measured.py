@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raysearch.errors import RaysearchError
     from raysearch.experiment._folder import Folder
     from raysearch.experiment._plan import Part, Plan
+    from raysearch.tasks import Task
     from raysearch.trials import TrialResult
 
 SAMPLES = 64  # images handed on, to show before and after
@@ -64,7 +65,7 @@ def measured(
         classes=data.classes,
         images=data.counts,
         guess=plan.task.guess(data.train.targets, data.test.targets),
-        samples=_samples(data.train),
+        samples=_samples(data.train, plan.task),
         size=data.size,
         wall_seconds=folder.state["seconds"],
         tracking=next(iter(places.values()), None),
@@ -116,10 +117,9 @@ def _trials(ended: Ended, entries: Entries, done: Sequence[str]) -> list[TrialRe
     return sorted(found, key=lambda r: (done.index(r.trial.method), stages[r.trial.stage]))
 
 
-def _samples(split: Split) -> Tensor:
+def _samples(split: Split, task: Task) -> Tensor:
     """Some images of the train split, the first of each class first, uint8 [N, C, H, W]."""
-    chosen = split
-    if split.targets.ndim == 1:
-        chosen = split.subset(rank_in_class(split.targets).argsort(stable=True)[:SAMPLES])
+    order = rank_in_class(task.stratum(split.targets)).argsort(stable=True)
+    chosen = split.subset(order[:SAMPLES])
     batches = chosen.batches(min(SAMPLES, len(chosen)), device=torch.device("cpu"), generator=None)
     return next(batches)[0]

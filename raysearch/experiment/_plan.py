@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,7 @@ from raysearch.experiment._settings import AUTO
 from raysearch.experiment._work import EvaluationWork, Model, SearchWork, Setting
 from raysearch.methods import Augmentation, Groups, Method
 from raysearch.policy import Policy, read_policy
-from raysearch.results import Metric
-from raysearch.tasks import Task
+from raysearch.tasks import Metric, Task
 from raysearch.training import Predefined
 
 if TYPE_CHECKING:
@@ -126,14 +126,8 @@ class Plan:
 
     @property
     def metric(self) -> Metric:
-        """What networks are judged by, as the results have it."""
-        metric = self.task.metric
-        return Metric(
-            name=metric.name,
-            unit=metric.unit,
-            label=metric.label,
-            lower_is_better=metric.lower_is_better,
-        )
+        """What networks are judged by."""
+        return self.task.metric
 
     def setting(self, part: Part, device: str) -> Setting:
         """What a method's trials have in common, on a device."""
@@ -192,6 +186,7 @@ def make_plan(
         for name, configuration in experiment.methods.items()
     }
     plan = Plan(experiment, parts, dataset, (*dataset.notes, *notes), network)
+    _check_task(plan.task, dataset)
     given = {n: replace(p, given=given_checkpoints(plan, p, kept)) for n, p in parts.items()}
     return replace(plan, parts=given)
 
@@ -286,6 +281,19 @@ def _named_rows(name: str, configuration: Configuration, size: tuple[int, int]) 
         else:
             rows.append(Row(policy, fixed[policy]))
     return tuple(rows)
+
+
+def _check_task(task: Task, dataset: Dataset) -> None:
+    """Raises RaysearchError for a metric that has no value on the images to be judged."""
+    targets = {"validation": dataset.val, "test": dataset.test}
+    for name, split in targets.items():
+        if split is None:
+            continue
+        if math.isnan(task.guess(dataset.train.targets, split.targets)):
+            raise RaysearchError(
+                f"metric={task.metric.name} has no value on the {name} images: they are all of one "
+                "class, or none has any"
+            )
 
 
 def _check_rows(experiment: Experiment) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,6 +93,10 @@ class Result:
         return console.export_text()
 
     def _repr_html_(self) -> str:
-        """The table, in a notebook."""
-        where = f"<p>report: <code>{self.folder / 'report.html'}</code></p>"
-        return f"{self.table.to_html()}{where}"
+        """The table and the policy's picture, in a notebook."""
+        parts = [results.html_table(self.summary)]
+        if (picture := self.figures.get("policy")) is not None:
+            data = base64.b64encode(picture.read_bytes()).decode()
+            parts.append(f'<img alt="policy" src="data:image/png;base64,{data}">')
+        parts.append(f"<p>report: <code>{html.escape(str(self.folder / 'report.html'))}</code></p>")
+        return "".join(parts)

@@ -124,6 +124,7 @@ def begin(
     wish: Wish,
     *,
     folder: Folder | None = None,
+    again: str | None = None,
     quietly: bool = False,
     console: Console | None = None,
     others: Sequence[Measured] = (),
@@ -133,6 +134,7 @@ def begin(
     Args:
         plan, forecast, wish, quietly, console, others: see `carry_out`.
         folder: where it was begun before; it is let go of. None makes one.
+        again: what continues it when it was stopped; None is what does so on the command line.
 
     Raises:
         KeyboardInterrupt: it was stopped; the message says how to continue.
@@ -155,9 +157,9 @@ def begin(
     except (Interrupted, KeyboardInterrupt) as error:
         if not folder.begun:
             raise KeyboardInterrupt("interrupted before anything was computed") from error
-        how = f"--resume {folder.path}"
-        if plan.experiment.compared:
-            how = "the same command"
+        how = again or (
+            "the same command" if plan.experiment.compared else f"--resume {folder.path}"
+        )
         raise KeyboardInterrupt(
             f"stopped; {folder.path} keeps what was done, {how} continues it"
         ) from error

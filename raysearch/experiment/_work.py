@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from raysearch import methods, tasks
+from raysearch.errors import RaysearchError
 from raysearch.methods import Groups
 from raysearch.policy import Policy
 from raysearch.training import Predefined, Setup, Training
@@ -55,11 +56,16 @@ class Setting:
         )
 
     def task_of(self, dataset: Dataset) -> Task:
-        """What is predicted: as asked for, or as the data's targets have it."""
-        several = dataset.train.targets.ndim == 2
-        return tasks.find(
-            self.task or ("multi_label" if several else "classification"), self.metric
-        )
+        """What is predicted: as asked for, or as the data's targets have it.
+
+        Raises:
+            RaysearchError: the data have no such targets, or the task no such metric.
+        """
+        fits = "multi_label" if dataset.kind == "multi" else "classification"
+        if self.task not in (None, fits):
+            has = "any number of labels" if dataset.kind == "multi" else "one class"
+            raise RaysearchError(f"task={self.task}: an image of {dataset.name} has {has} ({fits})")
+        return tasks.find(fits, self.metric)
 
 
 @dataclass(frozen=True)

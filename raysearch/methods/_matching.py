@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from raysearch.data import Split, strata
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import objective, validated
+from raysearch.methods._shared import cost, validated
 from raysearch.protocol import Answer, Metrics, Proposal, Values, Work
 from raysearch.training import Setup, Training, derive_seed, evaluate, validation_cost
 
@@ -34,7 +34,9 @@ class Matcher:
         self._all = setup.dataset.train  # all of it, where the data have no validation split
         self._unit = setup.search_splits()[0]
         seed = derive_seed(setup.seed, "folds")
-        self._folds = stratified_folds(strata(self._all.targets), self.settings.folds, seed)
+        self._folds = stratified_folds(
+            strata(setup.task.stratum(self._all.targets)), self.settings.folds, seed
+        )
         self._networks: dict[str, nn.Module] = {}
 
     def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> Work:
@@ -131,7 +133,7 @@ class Try:
         return int(bool(self._metrics))
 
     def step(self) -> Metrics:
-        """All draws: means of the task's figures, `value`, which is minimised, and the cost."""
+        """All draws; the means of their `val_loss` and other figures, and the cost."""
         settings, setup = self._matcher.settings, self._matcher.setup
         policy = settings.policy([self._values["params"]])
         generator = torch.Generator().manual_seed(self._values["seed"])
@@ -142,13 +144,13 @@ class Try:
         means = {f"val_{key}": sum(one[key] for one in found) / len(found) for key in found[0]}
         if not math.isfinite(means["val_loss"]):
             raise NonFiniteLossError("validation", 1, 1)
-        value = objective(setup, means, settings.objective)
-        self._metrics = {**means, "value": value, "epoch_equivalents": len(found) * self._cost}
+        self._metrics = {**means, "epoch_equivalents": len(found) * self._cost}
         return dict(self._metrics)
 
     def answer(self) -> Answer:
-        """What the step returned."""
-        return Answer(dict(self._metrics))
+        """What the step returned, and `cost`, which is minimised."""
+        by, metric = self._matcher.settings.objective, self._matcher.setup.task.metric
+        return Answer({**self._metrics, "cost": cost(by, self._metrics, metric)})
 
     def state_dict(self) -> dict[str, Any]:
         """What was found."""

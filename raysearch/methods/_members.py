@@ -11,7 +11,7 @@ import torch
 
 from raysearch.methods._population import Levels
 from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import quality, validated
+from raysearch.methods._shared import reward, validated
 from raysearch.policy import RandomOrder
 from raysearch.protocol import Answer, Metrics, Proposal, Values
 from raysearch.training import Setup, Training, derive_seed, validation_cost
@@ -84,10 +84,9 @@ class Interval:
         metrics = {"epoch": training.epoch + 1, **training.step()}
         validations = self._first // self._interval
         if training.epoch == self._last:
-            found = validated(training.model, training.setup, members.val, training.epoch)
-            accuracy = members.settings.score == "accuracy"
-            score = quality(training.setup, found) if accuracy else -found["val_loss"]
-            metrics |= {**found, "score": score}
+            metrics |= validated(training.model, training.setup, members.val, training.epoch)
+            by, metric = members.settings.score, training.setup.task.metric
+            metrics["score"] = reward(by, metrics, metric)
             validations += 1
         metrics["epoch_equivalents"] += validations * members.validation
         self._rows.append({**metrics, **self._figures})

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,10 +25,10 @@ from torch import Tensor
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
 from raysearch.methods._rounds import RoundSearch, means, trial_id
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._shared import quality
+from raysearch.methods._shared import Goal
 from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
 from raysearch.protocol import Metrics, Proposal, Values
-from raysearch.training import Setup, derive_seed
+from raysearch.training import derive_seed
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class PairSettings(MethodSettings):
         levels: magnitudes of each, 1/levels to 1.
         form: of the distribution over pairs; see `PairDistribution`.
         draws: pairs that a trial's images draw from; 0: every image draws from the policy.
-        reward: what a trial returns, on the validation images: `accuracy`, or what the task has
-            in its place, see `quality`; or minus the `loss`.
+        reward: what a trial returns, on the validation images: the task's `metric`, from 0 to 1
+            (of classification, in the papers: accuracy), or minus the `loss`.
         label_smoothing: in all trainings of the search.
     """
 
@@ -49,7 +49,7 @@ class PairSettings(MethodSettings):
     levels: int
     form: Literal["joint", "factored"]
     draws: int
-    reward: Literal["accuracy", "loss"]
+    reward: Goal
     lr: float
     betas: tuple[float, float]
     label_smoothing: float
@@ -69,10 +69,6 @@ class PairSettings(MethodSettings):
     def uniform(self) -> Pairs:
         """The policy with which the search begins."""
         return Pairs.uniform(self.operations, self.levels)
-
-    def reward_of(self, setup: Setup, figures: Mapping[str, float]) -> float:
-        """The reward for figures on the validation images; see `validated`."""
-        return quality(setup, figures) if self.reward == "accuracy" else -figures["val_loss"]
 
 
 class PairSearch(RoundSearch):

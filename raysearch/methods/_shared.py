@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,12 @@ from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._rounds import snapshot
 from raysearch.policy import Policy
 from raysearch.protocol import Answer, Metrics
+from raysearch.tasks import Metric
 from raysearch.training import Setup, Training, evaluate, validation_cost
 
 FORMAT = "raysearch-shared-checkpoint"
+Goal = Literal["metric", "loss"]
+"""By what of the validation images trials are compared: the task's metric, or the loss."""
 
 
 class SharedTraining:
@@ -59,7 +62,8 @@ class SharedTraining:
         """One epoch; validated after the last."""
         metrics = self.training.step()
         if self.epoch == self.epochs:
-            metrics |= validated(self.training.model, self.training.setup, self._val, self.epoch)
+            training = self.training
+            metrics |= validated(training.model, training.setup, self._val, self.epoch)
             metrics["epoch_equivalents"] += self._validation
             self._final = metrics
         return metrics
@@ -90,7 +94,7 @@ class SharedTraining:
 
 
 def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> Metrics:
-    """`val_loss`, the task's metric and its other figures after an epoch, counted from 1.
+    """`val_loss`, `val_<metric>` and the task's other figures after an epoch, counted from 1.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite; the last step of a training is not noticed
@@ -102,29 +106,20 @@ def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> Metrics
     return {f"val_{name}": value for name, value in figures.items()}
 
 
-def quality(setup: Setup, figures: Mapping[str, float]) -> float:
-    """The task's metric as something to make large: for images' classes, the accuracy in [0, 1].
+def reward(by: Goal, figures: Mapping[str, float], metric: Metric) -> float:
+    """How good validation figures are, larger being better.
 
     Args:
-        setup: whose task it is.
-        figures: see `validated`.
+        by: minus the loss, or the metric, from 0 to 1.
+        figures: what `validated` has found.
+        metric: the task's.
     """
-    metric = setup.task.metric
-    value = figures[f"val_{metric.name}"]
-    best = 100 if metric.unit == "%" else 1
-    return (best - value) / best if metric.lower_is_better else value / best
+    return -figures["val_loss"] if by == "loss" else metric.score(figures[f"val_{metric.name}"])
 
 
-def objective(setup: Setup, figures: Mapping[str, float], kind: str) -> float:
-    """What is minimised on validation images.
-
-    Args:
-        setup: whose task it is.
-        figures: see `validated`.
-        kind: `loss`, or `error` for the task's metric as something to make small.
-    """
-    metric = setup.task.metric
-    return figures["val_loss"] if kind == "loss" else metric.cost(figures[f"val_{metric.name}"])
+def cost(by: Goal, figures: Mapping[str, float], metric: Metric) -> float:
+    """What is minimised: the loss or the metric (minus it, where more is better); see `reward`."""
+    return figures["val_loss"] if by == "loss" else metric.cost(figures[f"val_{metric.name}"])
 
 
 def made_with(setup: Setup, search: Mapping[str, Any]) -> dict[str, Any]:

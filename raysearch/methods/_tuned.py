@@ -10,7 +10,7 @@ from typing import Any, Literal
 from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._rounds import RoundSearch, means, trial_id
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._shared import objective, validated
+from raysearch.methods._shared import Goal, cost, validated
 from raysearch.methods._study import GiveUp, Pruning, Space, Studies, Tried, packed, ranked
 from raysearch.policy import Policy
 from raysearch.protocol import Answer, Metrics, Proposal, Values
@@ -26,7 +26,8 @@ class TunedSettings(MethodSettings):
     Attributes:
         trials: trainings in all, at least 1; the last round is filled up.
         parallel: trainings that run between two proposals; None is as many as fit at once.
-        objective: what is minimised on the validation images, `error` or `loss`; see `objective`.
+        objective: what trials are judged by on the validation images, the task's `metric` or the
+            `loss`.
         sampler: Optuna's, `tpe` or `random`.
         startup_trials: proposed at random, and none given up, before the sampler and the pruner
             begin.
@@ -37,7 +38,7 @@ class TunedSettings(MethodSettings):
 
     trials: int
     parallel: int | None
-    objective: Literal["error", "loss"]
+    objective: Goal
     sampler: Literal["tpe", "random"]
     startup_trials: int
     pruner: Literal["median", "asha", "none"]
@@ -169,7 +170,11 @@ class TunedSearch(RoundSearch):
         if best.last is None:
             return {}
         policy = self.policy()
-        found = {f"best_{self.settings.objective}": float(best.last)}
+        found = {
+            f"best_{key.removeprefix('val_')}": value
+            for key, value in best.notes.items()
+            if key.startswith("val_")
+        }
         found |= {f"best/{key}": float(value) for key, value in best.params.items()}
         found |= {f"share/{name}": share for name, share in policy.marginals().items()}
         for name, (mean, std) in policy.parameters().items():
@@ -199,13 +204,14 @@ def _tried(params: Mapping[str, Any], answer: Values | None) -> Tried:
     if answer is None:
         return Tried(params, None, failed=True)
     seen = answer["seen"]
-    notes = [key for key in answer if key in NOTED or key.startswith("val_")]
+    figures = {key for key in answer if key.startswith("val_")}
+    notes = {"train_loss", "epoch_equivalents"} | figures
     return Tried(
         params,
         None if answer["pruned"] else seen[max(seen)],
         seen,
         answer["rungs"],
-        {key: float(answer[key]) for key in notes},
+        {key: float(answer[key]) for key in sorted(notes)},
     )
 
 
@@ -268,9 +274,9 @@ class TunedTraining:
         trainer, training = self._trainer, self.training
         self._metrics |= training.step()
         if training.epoch % trainer.settings.interval == 0 or training.epoch == training.epochs:
-            figures = validated(training.model, trainer.setup, trainer.val, training.epoch)
-            self._metrics |= figures
-            value = objective(trainer.setup, figures, trainer.settings.objective)
+            found = validated(training.model, trainer.setup, trainer.val, training.epoch)
+            self._metrics |= found
+            value = cost(trainer.settings.objective, found, trainer.setup.task.metric)
             self._seen[training.epoch] = value
             self._look(training.epoch, value)
         return {**self._metrics, "epoch_equivalents": self._cost()}
@@ -286,9 +292,9 @@ class TunedTraining:
     def answer(self) -> Answer:
         """How it went.
 
-        Its values are `seen`, what the objective was after some of the epochs; `pruned`, whether
-        it was given up; `rungs`, see `Tried`; the figures of `validated` that
-        were seen last; `train_loss`, `lr` and `epoch_equivalents`.
+        Its values are `seen`, what is minimised, after some of the epochs; `pruned`, whether it was
+        given up; `rungs`, see `Tried`; `val_loss` and the task's other figures, which were seen
+        last; `train_loss`, `lr` and `epoch_equivalents`.
         """
         return Answer(
             {

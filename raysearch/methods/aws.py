@@ -24,7 +24,7 @@ from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._pair_search import PairSearch, PairSettings, TrialPairs
 from raysearch.methods._ppo import PPOSettings
 from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import SharedTraining, check_fits, made_with, validated
+from raysearch.methods._shared import SharedTraining, check_fits, made_with, reward, validated
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Pairs
 from raysearch.protocol import Answer, Metrics, Proposal, Values, Work
@@ -258,18 +258,18 @@ class FineTuning:
     def step(self) -> Metrics:
         """One epoch."""
         tuner, metrics = self._tuner, self.training.step()
-        figures = validated(self.training.model, tuner.setup, tuner.val, self.epoch)
-        self._rewards.append(tuner.settings.reward_of(tuner.setup, figures))
+        found = validated(self.training.model, tuner.setup, tuner.val, self.epoch)
+        self._rewards.append(reward(tuner.settings.reward, found, tuner.setup.task.metric))
         cost = metrics["epoch_equivalents"] + len(self._rewards) * tuner.validation
-        self._metrics = {**figures, **metrics, "epoch_equivalents": cost}
+        self._metrics = {**found, **metrics, "epoch_equivalents": cost}
         return dict(self._metrics)
 
     def answer(self) -> Answer:
         """How it went.
 
-        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `train_loss`,
-        `lr` and the figures of `validated` of the last epoch; `epoch_equivalents`, and those of the
-        shared training, `shared_equivalents`.
+        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss`
+        and the task's other figures after the last epoch, `train_loss` and `lr` of it,
+        `epoch_equivalents`, and those of the shared training, `shared_equivalents`.
         """
         best = sorted(self._rewards, reverse=True)[: self._tuner.settings.best]
         return Answer(

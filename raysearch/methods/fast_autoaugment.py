@@ -21,6 +21,7 @@ from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._matching import Matcher
 from raysearch.methods._rounds import SHOWN, RoundSearch, means, trial_id
 from raysearch.methods._settings import MethodSettings
+from raysearch.methods._shared import Goal
 from raysearch.methods._study import Choice, GiveUp, Range, Space, Studies, Study, Tried, ranked
 from raysearch.policy import SubPolicies
 from raysearch.protocol import Metrics, Proposal, Values
@@ -41,7 +42,7 @@ class FastAutoAugmentSettings(MethodSettings):
         keep: best policies of each of them that go into the result.
         sub_policies: of a policy.
         draws: how often each held-out image is augmented and classified.
-        objective: what is minimised on them, `error` or `loss`; see `objective`.
+        objective: what policies are judged by on them, the task's `metric` or the `loss`.
         sampler: Optuna's, `tpe` or `random`.
         startup_trials: policies at the beginning of each search that are drawn at random.
         parallel: policies of each fold that are tried between two proposals; None is as many as
@@ -55,7 +56,7 @@ class FastAutoAugmentSettings(MethodSettings):
     keep: int
     sub_policies: int
     draws: int
-    objective: Literal["error", "loss"]
+    objective: Goal
     sampler: Literal["tpe", "random"]
     startup_trials: int
     parallel: int | None
@@ -207,7 +208,7 @@ class FastAutoAugmentSearch(RoundSearch):
         found = means(answers)
         if not self.round:
             self._folds = [fold for fold, one in enumerate(answers) if one is not None]
-            self._trained = {key: found[key] for key in SHOWN}
+            self._trained = {key: found[key] for key in SHOWN if key in found}
         else:
             pairs = list(zip(self.proposals, answers, strict=True))
             for place, study in enumerate(self._current().values()):
@@ -219,7 +220,7 @@ class FastAutoAugmentSearch(RoundSearch):
         params = proposal.values["params"]
         if answer is None:
             return Tried(params, None, failed=True)
-        return Tried(params, float(answer["value"]))
+        return Tried(params, float(answer["cost"]))
 
     def _figures(self) -> Metrics:
         """Each operation's share, and how far they are from alike."""

@@ -29,7 +29,7 @@ from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._pair_search import PairSearch, PairSettings, TrialPairs
 from raysearch.methods._ppo import PPOSettings
 from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import validated
+from raysearch.methods._shared import reward, validated
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Pairs, Schedule
 from raysearch.protocol import Answer, Metrics, Proposal, Values
@@ -252,13 +252,14 @@ class Replica:
     def answer(self) -> Answer:
         """How it went; the training's state is the file.
 
-        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `train_loss`,
-        `lr` and the figures of `validated` of the last epoch; and the round's `epoch_equivalents`.
+        Its values are `counts`, how often each pair was drawn, int32 [N·N]; `reward`; `val_loss`
+        and the task's other figures, `train_loss` and `lr` of the last epoch, and the round's
+        `epoch_equivalents`.
         """
-        replicas = self._replicas
+        by, metric = self._replicas.settings.reward, self._replicas.setup.task.metric
         values = {
             "counts": self._policy.counts,
-            "reward": replicas.settings.reward_of(replicas.setup, self._metrics),
+            "reward": reward(by, self._metrics, metric),
             **self._metrics,
         }
         return Answer(values, file=snapshot(self.training.state_dict()))

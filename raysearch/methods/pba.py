@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from raysearch.methods._members import Members
 from raysearch.methods._population import Levels, exploit
 from raysearch.methods._rounds import RoundSearch, trial_id
 from raysearch.methods._settings import MethodSettings
+from raysearch.methods._shared import Goal
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import RandomOrder, Schedule
 from raysearch.protocol import Metrics, Proposal, Values
@@ -54,8 +55,8 @@ class PbaSettings(MethodSettings):
         quantile: share of the members that copy, and share that may be copied.
         resample: probability that a number is drawn anew when a policy is explored.
         change: levels that a number otherwise moves by at most.
-        score: by what members are compared, on the validation images: `accuracy`, or what the task
-            has in its place, see `quality`; or minus the `loss`.
+        score: by what members are compared, on the validation images: the task's `metric` (of
+            classification, in the paper: accuracy) or minus the `loss`.
     """
 
     FEWEST: ClassVar[int] = 1
@@ -69,7 +70,7 @@ class PbaSettings(MethodSettings):
     quantile: float
     resample: float
     change: int
-    score: Literal["accuracy", "loss"]
+    score: Goal
 
     def conditions(self) -> Iterable[tuple[str, bool, str]]:
         """The values that each number may take."""

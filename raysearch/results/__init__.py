@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raysearch.results._display import Display
+from raysearch.results._export import html_table
 from raysearch.results._frame import Measured, MethodMeasured, frame, history
 from raysearch.results._join import check_alike, check_measured, join, leaves
 from raysearch.results._statistics import mean_and_std, paired_difference
@@ -27,6 +28,7 @@ __all__ = [
     "check_measured",
     "frame",
     "history",
+    "html_table",
     "join",
     "leaves",
     "log_comparison",

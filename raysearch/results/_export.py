@@ -1,4 +1,4 @@
-"""The table for other programs: CSV and LaTeX."""
+"""The table for other programs: CSV, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -40,26 +40,40 @@ def csv_table(summary: Mapping[str, Any]) -> str:
 
 def latex_table(summary: Mapping[str, Any]) -> str:
     """A table for a paper, for the package booktabs; rows on the Pareto front are bold."""
+    table = _readable(summary).map(lambda cell: cell.translate(_TEX))
+    table.columns = table.columns.map(lambda column: column.translate(_TEX))
+    for place, row in enumerate(summary["rows"].values()):
+        if row["on_front"]:
+            table.iloc[place] = [
+                f"\\textbf{{{cell}}}" if cell else "" for cell in table.iloc[place]
+            ]
+    styler = table.style.hide(axis="index")
+    return str(styler.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1)))
+
+
+def html_table(summary: Mapping[str, Any]) -> str:
+    """The same table for a notebook."""
+    return str(_readable(summary).to_html(index=False))
+
+
+def _readable(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """The metric, differences and costs in words, a line for each row."""
     metric, rows = metric_of(summary), summary["rows"]
     others = references(summary)
-    columns = ["", heading(metric), *(f"− {rows[name]['label']}" for name in others)]
-    columns.append("search (trainings)")
     lines = []
     for name, row in rows.items():
         found = [summary["differences"][name].get(each) for each in others]
         bought = row["trainings_bought"]
-        cells = [
-            row["label"],
-            value(summary["errors"][name], metric),
-            *(difference(each, metric) if each else "" for each in found),
-            times(bought) if bought else "",
-        ]
-        texts = [cell.translate(_TEX) for cell in cells]
-        bold = row["on_front"]
-        lines.append([f"\\textbf{{{text}}}" if bold and text else text for text in texts])
-    table = pd.DataFrame(lines, columns=[column.translate(_TEX) for column in columns])
-    styler = table.style.hide(axis="index")
-    return str(styler.to_latex(hrules=True, column_format="l" + "r" * (len(columns) - 1)))
+        lines.append(
+            [
+                row["label"],
+                value(summary["errors"][name], metric),
+                *(difference(each, metric) if each else "" for each in found),
+                times(bought) if bought else "",
+            ]
+        )
+    differences = [f"− {rows[name]['label']}" for name in others]
+    return pd.DataFrame(lines, columns=["", heading(metric), *differences, "search (trainings)"])
 
 
 def _numbers(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class Metric:
         """The value as something to make small."""
         return value if self.lower_is_better else -value
 
+    def score(self, value: float) -> float:
+        """The value as a share of the best one: from 0 to 1, of which more is better."""
+        best = 100 if self.unit == "%" else 1
+        return (best - value) / best if self.lower_is_better else value / best
+
 
 class Measure(Protocol):
     """Judges a network batch by batch, on the device, and looks at the result once."""
@@ -95,7 +100,10 @@ class Task(Protocol):
         """A fresh judge of one network on one split."""
 
     def guess(self, train_targets: Tensor, test_targets: Tensor) -> float:
-        """The metric, on the test targets, of the best output that is the same for all images."""
+        """The metric, on the test targets, of the best output that is the same for all images.
+
+        NaN where no output has a value of the metric on them.
+        """
 
     def stratum(self, targets: Tensor) -> Tensor:
         """What a divided split spreads evenly over its parts, from the targets of all images.

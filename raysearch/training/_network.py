@@ -52,7 +52,11 @@ class TrainedNetwork(nn.Module):
             self.register_buffer(name, torch.tensor(document[name])[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, classes] from images [B, C, H, W], uint8 or floating point in [0, 1]."""
+        """Logits [B, classes] from images [B, C, H, W], uint8 or floating point in [0, 1].
+
+        The probabilities of the classes are their softmax where `task` is "classification", their
+        sigmoid, one by one, where it is "multi_label".
+        """
         levels = images if images.is_floating_point() else images / 255
         logits: Tensor = self.network((levels - self.mean) / self.std)
         return logits
