@@ -210,7 +210,7 @@ def test_in_a_notebook(tmp_path: Path) -> None:
     where = {"metadata": {"path": str(tmp_path)}}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     client = nbclient.NotebookClient(notebook, timeout=250, resources=where)
-    with pytest.raises(nbclient.exceptions.CellExecutionError, match="unknown override 'dat'"):
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="unknown setting 'dat'"):
         client.execute(env=environment)
     searched, shown, used, table, frame, history, figures, compared = notebook.cells[1:-1]
     said = words(searched)

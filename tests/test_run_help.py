@@ -97,8 +97,8 @@ def test_a_dry_run_of_a_folder_of_photos_takes_ten_seconds(
     assert time.monotonic() - began < 10
     out = capfd.readouterr().out
     assert "epoch-equivalents" in out
-    assert "centre-cropped to 32x32; data.size= chooses another size" in out
-    assert "name: small_cnn" in out
+    assert "model=small_cnn was chosen: " in out
+    assert "resized and centre-cropped to 32x32; data.size= chooses another size" in out
 
 
 def test_logical_gpus_are_packed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,7 @@ def test_killed_workers_and_drivers_change_nothing(
 def test_a_dry_run_counts_all_members(module_cli: CommandLine, ask: Ask) -> None:
     shown = ask(module_cli, *ARGUMENTS, "--dry-run", "--num-cpus", "2", "seeds=2")
     assert shown.returncode == 0, shown.stderr
-    searches = "search: 2 trials of 60 proposals, 4 in a round, 2 at once, each with 1 CPU"
+    searches = "search: 2 searches of 4 members that copy and explore 14 times, 2 at once"
     assert searches in shown.stdout
     costs = re.findall(r"cost: ([\d.]+) epoch-equivalents each, ([\d.]+) in all", shown.stdout)
     each, total = map(float, costs[0])

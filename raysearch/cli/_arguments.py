@@ -16,15 +16,15 @@ DESCRIPTION = """\
 Learns a data-augmentation policy for labelled images, proves what it is worth, and writes
 it to a file that drops into a training pipeline.
 
-A run searches a policy (one trial per search seed), retrains a network from scratch with it
-and with the usual baselines on several seeds, and compares them on the test set.
+A run searches a policy, trains a network from scratch with it and with the usual baselines,
+on several seeds, and compares them on the test set.
 Everything it finds is in runs/<name>/, report.html first; MLflow has the same figures.
 """
 
 EXAMPLES = """\
 examples:
   raysearch                                                embedded data, CPU, about a minute
-  raysearch data=folder data.root=./photos                 your own images: photos/train/<class>/*
+  raysearch data=folder data.root=./photos                 your own images: photos/<class>/*
   raysearch data=parquet data.root=./set                   set/train.parquet, set/test.parquet
   raysearch method=bilevel                                 another search method
   raysearch method=dada data=cifar10 model=wrn28x10 --num-gpus 8
@@ -58,7 +58,7 @@ settings that are often changed (KEY=VALUE, as many as you like; --dry-run print
 
 
 COMPARE_DESCRIPTION = """\
-Runs several methods in one Ray run and puts them on one page: test errors with paired confidence
+Runs several methods together and puts them on one page: test errors with paired confidence
 intervals, what each search cost and how many plain trainings that would have bought, cost against
 error with the Pareto front, and the policies side by side.
 
