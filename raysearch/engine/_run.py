@@ -301,7 +301,7 @@ class Workers(FIFOScheduler):
         return self.STOP if late or len(self._ready) >= self._searcher.processes else self.CONTINUE
 
 
-class _Silent(tune.ProgressReporter):  # type: ignore[misc]
+class _Silent(tune.ProgressReporter):
     """Says nothing: Tune's own clears what a notebook's cell has shown so far."""
 
     def should_report(self, trials: list[Any], done: bool = False) -> bool:
