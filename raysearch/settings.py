@@ -110,6 +110,7 @@ _EXPECTED = {
     "string_type": "a word",
     "list_type": "a list",
     "tuple_type": "a list",
+    "string_too_short": "a word that is not empty",
     "too_long": "at most {max_length} values",
     "model_type": "a group of settings",
     "dict_type": "a group of settings",
