@@ -127,7 +127,7 @@ def test_a_stopped_search_says_what_continues_it(recorded: Recorded) -> None:
 
 
 def test_what_is_no_setting(recorded: Recorded) -> None:
-    with pytest.raises(RaysearchError, match=r"unknown override 'search\.epoch'"):
+    with pytest.raises(RaysearchError, match=r"unknown setting 'search\.epoch'"):
         search(**{"search.epoch": 3})
     with pytest.raises(RaysearchError, match="expected a number, a word, or a list of them"):
         search(seeds=object())
@@ -210,7 +210,7 @@ def test_in_a_notebook(tmp_path: Path) -> None:
     where = {"metadata": {"path": str(tmp_path)}}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     client = nbclient.NotebookClient(notebook, timeout=250, resources=where)
-    with pytest.raises(nbclient.exceptions.CellExecutionError, match="unknown override 'dat'"):
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="unknown setting 'dat'"):
         client.execute(env=environment)
     searched, shown, used, table, frame, history, figures, compared = notebook.cells[1:-1]
     said = words(searched)

@@ -49,7 +49,7 @@ def test_manifests_are_no_group_of_settings() -> None:
     assert MANIFESTS.name not in groups()
     assert {"method", "data", "model", "evaluation", "tracking"} <= set(groups())
     assert (config_dir() / "cluster" / "kuberay.yaml").is_file()
-    with pytest.raises(RaysearchError, match="unknown override 'cluster'"):
+    with pytest.raises(RaysearchError, match="unknown setting 'cluster'"):
         compose(["cluster=aws"])
 
 

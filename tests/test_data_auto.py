@@ -61,7 +61,7 @@ def test_it_says_what_was_chosen_and_how_to_choose_otherwise(
         data = load_dataset(settings)
     assert data.size == (64, 64)
     (note,) = data.notes
-    assert "10 images are to be trained on without a GPU" in note
+    assert "there are 10 images, no GPU and" in note
     assert "64x64; data.size= chooses another size" in note
     assert note in caplog.text
     on_gpu = load_dataset(settings, device="cuda")

@@ -8,8 +8,14 @@ import pytest
 from conftest import SMALL, Ask, CommandLine
 
 from raysearch import methods, ops
-from raysearch.cli._main import main
+from raysearch.engine import Wish, local_capacity
+from raysearch.experiment import _forecast
 from raysearch.experiment._compose import choices
+from raysearch.experiment._count import Plain
+from raysearch.experiment._describe import describe
+from raysearch.experiment._experiment import compose_run
+from raysearch.experiment._forecast import forecast
+from raysearch.experiment._plan import make_plan
 from raysearch.methods import FIXED
 from raysearch.methods._fixed import UNCHANGED
 from raysearch.policy import (
@@ -55,13 +61,13 @@ def test_cutout_keeps_a_side_that_was_given() -> None:
 def test_a_run_evaluates_it_and_searches_nothing(cli: CommandLine, ask: Ask) -> None:
     done = ask(cli, *SMALL, "method=cutout", "name=cutout", "device=cpu", CHOSEN)
     assert done.returncode == 0, done.stderr
-    assert "search" not in done.stdout.partition("\n")[0]
-    assert "Cutout − this" in done.stdout
+    assert "planned: 8 evaluations" in done.stdout
+    assert "− TrivialAugment" in done.stdout
     run = cli.folder / "runs" / "cutout"
     assert read_policy(run / "policy.json") == UNCHANGED
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["predefined"]["cutout"] == 4  # of 8 pixels
-    assert set(summary["differences"]) == {"none", "predefined", "trivial_augment"}
+    assert summary["methods"]["cutout"]["predefined"]["cutout"] == 4  # of 8 pixels
+    assert set(summary["differences"]["cutout"]) == {"none", "predefined", "trivial_augment"}
     assert summary["search"]["epoch_equivalents"] == 0
     report = (run / "report.html").read_text()
     assert "There was nothing to search" in report
@@ -75,20 +81,20 @@ def test_a_dry_run_counts_the_evaluations_alone(cli: CommandLine, ask: Ask) -> N
     assert "evaluation:" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("randaugment", "20 trials, 2 between two proposals"),
-        ("fast_autoaugment", "5 networks, then 400 policies tried on them"),
-        ("ohl", "6 updates from 8 trials each"),
-        ("pba", "16 members"),
-        ("aws", "40 updates from 8 trials each"),
-    ],
-)
-def test_a_dry_run_says_what_a_search_is_made_of(
-    capsys: pytest.CaptureFixture[str], name: str, said: str
-) -> None:
-    assert main([*SMALL, f"method={name}", "--num-cpus", "2", "device=cpu", "--dry-run"]) == 0
-    trials = capsys.readouterr().out.partition("# trials")[2]
-    assert said in trials
-    assert "not known" not in trials
+SAID = {
+    "randaugment": "search: 2 searches of 20 trials, 2 between two proposals, 2 at once",
+    "fast_autoaugment": "search: 2 searches of 5 networks, then 400 policies tried on them",
+    "ohl": "search: 2 searches of 6 updates from 8 trials each",
+    "pba": "search: 2 searches of 16 members that copy and explore once",
+    "aws": "search: 2 searches of 40 updates from 8 trials each",
+}
+
+
+def test_a_dry_run_says_what_a_search_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_forecast, "plain_cost", lambda *_: Plain(seconds=1e-4, parameters=1000))
+    capacity = local_capacity(Wish("cpu", 2))
+    for name, said in SAID.items():
+        plan = make_plan(compose_run([*SMALL, f"method={name}", "device=cpu"]), capacity)
+        trials = describe(plan, forecast(plan, capacity)).partition("# trials")[2]
+        assert said in trials
+        assert "not known" not in trials

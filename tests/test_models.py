@@ -101,7 +101,7 @@ def test_the_network_chosen_fits_images_and_machine(
     found, reason = choose_model(images, size, device, cores)
     assert found == name
     assert found in names()
-    assert reason.startswith(f"model={name}: ")
+    assert reason.startswith(f"model={name} was chosen: ")
     assert "takes another" in reason
     assert "\n" not in reason
     assert ("data.size=32" in reason) == (size == (100, 100))

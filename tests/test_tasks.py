@@ -121,5 +121,5 @@ def test_tasks_have_names_and_metrics() -> None:
             assert pickle.loads(pickle.dumps(task)) == task
     with pytest.raises(RaysearchError, match="unknown task 'clasification': did you mean"):
         tasks.find("clasification")
-    with pytest.raises(RaysearchError, match="unknown metric 'auc'"):
+    with pytest.raises(RaysearchError, match="unknown metric of task=classification 'auc'"):
         tasks.find("classification", "auc")

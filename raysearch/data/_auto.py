@@ -40,7 +40,7 @@ def choose_size(
     side = min(min(natural), limit)
     if device == "cpu":
         plural = "s" if cores > 1 else ""
-        reason = f"{images:,} images are to be trained on without a GPU, on {cores} core{plural}"
+        reason = f"there are {images:,} images, no GPU and {cores} core{plural}"
     elif not reason:
         reason = f"the images are large ({natural[0]}x{natural[1]})"
     return (side, side), reason

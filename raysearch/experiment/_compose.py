@@ -177,11 +177,11 @@ def _unknown_key(key: str, known: set[str]) -> RaysearchError:
     if group not in known and (having := _methods_with(group)):
         verb = "has" if len(having) == 1 else "have"
         return RaysearchError(
-            f"unknown override {key!r}: only method={' and '.join(having)} {verb} a {group} group"
+            f"unknown setting {key!r}: only method={' and '.join(having)} {verb} a {group} group"
         )
     near = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.5)
     hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    return RaysearchError(f"unknown override {key!r}:{hint} (--dry-run prints all settings)")
+    return RaysearchError(f"unknown setting {key!r}:{hint} (--dry-run prints all settings)")
 
 
 def _methods_with(group: str) -> list[str]:

@@ -85,21 +85,24 @@ def _affordable(setup: Setup, flops: int) -> tuple[Setup, float]:
 
 
 def _time(setup: Setup, batch_size: int) -> float:
-    """Seconds for an image in the largest batch for which there is time."""
+    """Seconds of a CPU for an image, in the largest batch for which there is time.
+
+    A CPU's seconds, because others that keep the machine busy now may be gone soon.
+    """
     model, policy = setup.build_model().train(), trivial_augment()
     channels, size = setup.dataset.channels, setup.dataset.size
-    end = time.perf_counter() + TIMING_SECONDS
+    end = time.monotonic() + TIMING_SECONDS
     batch, each, repeats = min(2, batch_size), math.inf, REPEATS
     while repeats:
         images = torch.randint(0, 256, (batch, channels, *size), dtype=torch.uint8)
-        start = time.perf_counter()
+        start, begun = time.thread_time(), time.monotonic()
         _step(setup, model, setup.augment(images, policy, True, setup.generators(0)))
-        now = time.perf_counter()
-        each = min(each, (now - start) / batch)
+        each = min(each, (time.thread_time() - start) / batch)
+        now = time.monotonic()
         if batch == batch_size:
             repeats -= 1
         batch = min(2 * batch, batch_size)
-        if now + 2 * batch * each > end:
+        if now + 2 * (now - begun) > end:
             break
     return each
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._forecast import Forecast, Group, duration
-from raysearch.experiment._words import plural
 
 if TYPE_CHECKING:
     from raysearch.experiment._plan import Plan
@@ -30,7 +29,9 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
     for group in forecast.groups:
         if group.method not in done:
             lines += _trials(group, several)
-    lines += ["", "# cost", *_cost(forecast), *plan.notes]
+    if plan.notes:
+        lines += ["", "# chosen", *plan.notes]
+    lines += ["", "# cost", *_cost(forecast)]
     if advice := forecast.advice(min(plan.dataset.size)):
         lines.append(advice)
     return "\n".join(lines)
@@ -62,15 +63,15 @@ def cautions(plan: Plan) -> list[str]:
 
 def _trials(group: Group, several: bool) -> list[str]:
     whose = f"{group.method}: " if several else ""
-    trials = f"{whose}{group.stage}: {plural(group.count, 'trial')} of {group.each}"
-    trials = f"{trials}, {_holding(group)}"
+    trials = f"{whose}{group.stage}: {group.described}, {_holding(group)}"
     if group.equivalents is None or group.seconds is None:
         return [trials, "  cost: not known before it runs"]
+    each = " each" if group.count > 1 else ""
+    whole = f", {group.equivalents * group.count:.1f} in all" if each else ""
     return [
         trials,
-        f"  cost: {group.equivalents:.1f} epoch-equivalents each, "
-        f"{group.equivalents * group.count:.1f} in all; {duration(group.seconds)} each on one CPU "
-        "thread of this machine",
+        f"  cost: {group.equivalents:.1f} epoch-equivalents{each}{whole}; "
+        f"{duration(group.seconds)}{each} on one CPU thread of this machine",
     ]
 
 

@@ -36,7 +36,7 @@ class Group:
         equivalents: epoch-equivalents of each; None where it is not known beforehand.
         seconds: of each on one thread of this machine's CPU, all proposals in turn.
         parallel: proposals of one trial that can run at once.
-        each: what a trial is, in words.
+        described: what it is made of, in words.
     """
 
     method: str
@@ -47,7 +47,7 @@ class Group:
     equivalents: float | None
     seconds: float | None
     parallel: int = 1
-    each: str = ""
+    described: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,17 +164,19 @@ def _groups(
         if issubclass(part.method, SearchMethod):
             ratio = epoch_ratio(plan, part, plain) if time.monotonic() < end else None
             equivalents, proposals = _whole(part, ratio), 1
-            each = plural(settings.search.epochs, "epoch")
+            words = _of(len(part.seeds), settings.search.epochs)
         else:
             expected = part.method.forecast(setup, part.groups(parallel))
             equivalents, proposals = expected.equivalents, expected.proposals
-            each = expected.described
+            words = expected.described
+            if len(part.seeds) > 1:
+                words = f"{len(part.seeds)} searches of {words}"
         seconds = None
         if equivalents is not None:
             seconds = equivalents * epoch + proposals * PROPOSAL_SECONDS
         yield Group(
             *(part.name, "search", len(part.seeds), proposals, place),
-            *(equivalents, seconds, min(parallel, proposals), each),
+            *(equivalents, seconds, min(parallel, proposals), words),
         )
     if part.rows:
         evaluation = settings.evaluation
@@ -184,8 +186,12 @@ def _groups(
         count = len(part.rows) * len(evaluation.seeds)
         seconds = equivalents * epoch
         place = places.get("evaluation")
-        each = plural(evaluation.epochs, "epoch")
-        yield Group(part.name, "evaluation", count, 1, place, equivalents, seconds, each=each)
+        words = _of(count, evaluation.epochs)
+        yield Group(part.name, "evaluation", count, 1, place, equivalents, seconds, described=words)
+
+
+def _of(trials: int, epochs: int) -> str:
+    return f"{plural(trials, 'trial')} of {plural(epochs, 'epoch')}"
 
 
 def _whole(part: Part, ratio: float | None) -> float | None:

@@ -212,7 +212,7 @@ def settle_choices(
         images = len(dataset.train) + (len(dataset.val) if dataset.val is not None else 0)
         name, reason = models.choose_model(images, dataset.size, device, cores)
         changed["model"] = {**values["model"], "name": name}
-        notes = (f"model: {reason}",)
+        notes = (reason,)
     if values["data"].get("size") == AUTO:
         changed["data"] = {**values["data"], "size": list(dataset.size)}
     return (experiment.changed(**changed) if changed else experiment), notes

@@ -167,12 +167,13 @@ class Pba(Method):
         settings, epochs = PbaSettings.of(groups.method), int(groups.search["epochs"])
         size, rounds = settings.population, math.ceil(epochs / settings.interval)
         validation = validation_cost(*setup.search_splits())
+        times = "once" if rounds == 2 else f"{rounds - 1} times"
         return Expected(
             size * (epochs + rounds * validation),
             size * rounds,
             settings.interval,
             2 * size,  # from which members go on, and of those that have ended the interval
-            f"{size} members, {rounds - 1} times copied and explored",
+            f"{size} members that copy and explore {times}",
         )
 
 

@@ -29,16 +29,16 @@ def choose_model(images: int, size: tuple[int, int], device: str, cores: int) ->
     if min(size) < LEAST:
         name, why = "small_cnn", f"images have only {shown}"
     elif device == "cpu" and _resnet18_seconds(images, size, cores) > PATIENCE:
-        name, why = "small_cnn", f"a larger network takes long with {images} images on {cpus}"
+        name, why = "small_cnn", f"a larger network takes long with {images:,} images on {cpus}"
         if max(size) > SEEN:
             why += f"; it sees only parts of {shown} at a time, data.size=32 shows it all"
     elif max(size) > WHOLE:
         name, why = "resnet34", f"images of {shown} can be halved early"
     elif device == "cpu":
-        name, why = "resnet18", f"{images} images of {shown} are few for {cpus}"
+        name, why = "resnet18", f"{images:,} images of {shown} are few for {cpus}"
     else:
         name, why = "resnet18", f"it suits images of {shown}, and there is a GPU"
-    return name, f"model={name}: {why} (model=small_cnn, resnet18, wrn40x2, ... takes another)"
+    return name, f"model={name} was chosen: {why}; model=wrn40x2, for example, takes another"
 
 
 def _resnet18_seconds(images: int, size: tuple[int, int], cores: int) -> float:

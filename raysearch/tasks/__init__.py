@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from raysearch.errors import RaysearchError, unknown
+from raysearch.errors import unknown
 from raysearch.tasks._classification import Classification
 from raysearch.tasks._multi_label import MultiLabel
 from raysearch.tasks._task import Measure, Metric, Task
@@ -49,5 +49,5 @@ def find(name: str, metric: str | None = None) -> Task:
     known = metrics(name)
     metric = metric or known[0]
     if metric not in known:
-        raise RaysearchError(f"task {name} has {unknown('metric', metric, known)}")
+        raise unknown(f"metric of task={name}", metric, known)
     return _TASKS[name][1](metric)
