@@ -91,7 +91,7 @@ def setting_of(values: Mapping[str, Any]) -> Setting:
     found = composed({"method": "none"}, *overrides)
     own = {key: value for key, value in found["data"].items() if key != "predefined"}
     data = load_dataset(own) if small else cifar10(values["limit"])
-    predefined = Predefined(**found["data"]["predefined"])
+    predefined = Predefined.of(found["data"]["predefined"])
     return Setting(data, tuple(overrides), found["evaluation"], predefined)
 
 

@@ -275,11 +275,11 @@ class TestSearch:
         [
             ({"form": "both"}, "method.form"),
             ({"levels": 0}, "method.levels=0: expected at least 1"),
-            ({"clip": 2}, "method.clip=2: expected between 0 and 1"),
+            ({"clip": 2}, "method.clip=2: expected a number below 1"),
             ({"operations": ["Rotate"]}, "two or more"),
             ({"levels": 200}, "fewer elements"),
             ({"best": 3}, "more than finetune.epochs=2"),
-            ({"shared_checkpoint": 3}, "a path or nothing"),
+            ({"shared_checkpoint": 3}, "expected a word"),
         ],
     )
     def test_wrong_settings_are_one_line(self, change: dict[str, Any], message: str) -> None:

@@ -389,5 +389,5 @@ def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> No
 
 def test_a_missing_setting_is_named() -> None:
     few = {key: value for key, value in SETTINGS.items() if key != "levels"}
-    with pytest.raises(RaysearchError, match=r"method ddas needs method\.levels"):
+    with pytest.raises(RaysearchError, match=r"method\.levels is missing"):
         DdasSettings.of(few)

@@ -248,4 +248,4 @@ def test_normalisation_is_the_same_on_bytes_and_on_levels(setup: Setup) -> None:
 )
 def test_wrong_predefined_settings_are_one_line(wrong: dict[str, Any]) -> None:
     with pytest.raises(RaysearchError, match=r"data\.predefined\."):
-        Predefined(**wrong)
+        Predefined.of(wrong)

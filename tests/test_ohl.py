@@ -188,7 +188,7 @@ class TestSearch:
             ({"parallel": None}, "method.parallel=None: expected a whole number"),
             ({"same_order": 1}, "true or false"),
             ({"form": "both"}, "method.form"),
-            ({"interval": 3}, "unknown setting of method ohl 'interval'"),
+            ({"interval": 3}, "unknown setting of method 'interval'"),
         ],
     )
     def test_wrong_settings_are_one_line(self, change: dict[str, Any], message: str) -> None:

@@ -228,7 +228,7 @@ def _part(
     experiment: Experiment, name: str, configuration: Configuration, size: tuple[int, int]
 ) -> Part:
     values, settings = configuration.values, configuration.settings
-    cls, given = methods.find(settings.method.name), Predefined(**predefined_of(values))
+    cls, given = methods.find(settings.method.name), Predefined.of(predefined_of(values))
     searched = cls.known(values["method"]) is None
     make = _own_rows if experiment.compared else _named_rows
     return Part(
@@ -248,7 +248,7 @@ def _own_rows(name: str, configuration: Configuration, size: tuple[int, int]) ->
     several, has a row of its own.
     """
     values, settings = configuration.values, configuration.settings
-    method, given = settings.method.name, Predefined(**predefined_of(values))
+    method, given = settings.method.name, Predefined.of(predefined_of(values))
     fixed = methods.augmentations(given, size)
     if method in methods.FIXED:
         return (Row(name, fixed[method]),)
@@ -265,7 +265,7 @@ def _own_rows(name: str, configuration: Configuration, size: tuple[int, int]) ->
 def _named_rows(name: str, configuration: Configuration, size: tuple[int, int]) -> tuple[Row, ...]:
     """The rows of a run: the policies in `evaluation.policies`."""
     values, settings = configuration.values, configuration.settings
-    cls, given = methods.find(settings.method.name), Predefined(**predefined_of(values))
+    cls, given = methods.find(settings.method.name), Predefined.of(predefined_of(values))
     fixed = {
         **methods.augmentations(given, size),
         "uniform": (cls.uniform(values["method"]), given),

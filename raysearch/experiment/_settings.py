@@ -3,44 +3,59 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
+from raysearch.settings import (
+    STRICT,
+    BelowOne,
+    Between,
+    Count,
+    NotNegative,
+    Positive,
+    Probability,
+    WholeNumber,
+    Word,
+    in_one_line,
+    wrong,
+)
 
 AUTO = "auto"  # a setting that is chosen when the experiment is planned
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def _word(value: Any) -> Any:
-    """A name may be a number, as in name=7."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            "use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or a digit"
+        )
+    return name
 
 
 def _seed_list(value: Any) -> Any:
     """A count stands for the seeds 0, 1, ..., count - 1."""
     if isinstance(value, bool) or not isinstance(value, int | list):
-        raise ValueError("should be a whole number of seeds or a list of seeds such as [0,1,2]")
+        raise ValueError("expected a whole number of seeds or a list of seeds such as [0,1,2]")
     seeds = list(range(value)) if isinstance(value, int) else value
     if any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
-        raise ValueError("seeds should be whole numbers of at least 0")
+        raise ValueError("expected seeds that are whole numbers of at least 0")
     if not seeds:
-        raise ValueError("should name at least one seed")
+        raise ValueError("expected at least one seed")
     if len(set(seeds)) < len(seeds):
-        raise ValueError("names a seed twice")
+        raise ValueError("expected each seed once")
     return seeds
 
 
 Seeds = Annotated[list[int], BeforeValidator(_seed_list)]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class TrainingSettings(_Section):
@@ -48,19 +63,19 @@ class TrainingSettings(_Section):
 
     epochs: Count
     batch_size: Count
-    lr: float = Field(gt=0)
-    momentum: float = Field(ge=0, lt=1)
+    lr: Positive
+    momentum: BelowOne
     nesterov: bool
-    weight_decay: float = Field(ge=0)
-    cpus_per_trial: float | None = Field(gt=0)
-    gpus_per_trial: float | None = Field(ge=0, le=1)
+    weight_decay: NotNegative
+    cpus_per_trial: Positive | None
+    gpus_per_trial: Probability | None
 
 
 class SearchSettings(TrainingSettings):
     """The `search` group."""
 
-    val_fraction: Share
-    max_failures: int = Field(ge=0)
+    val_fraction: Between
+    max_failures: WholeNumber
 
 
 class EvaluationSettings(TrainingSettings):
@@ -68,7 +83,7 @@ class EvaluationSettings(TrainingSettings):
 
     policies: list[str]
     seeds: Seeds
-    label_smoothing: float = Field(ge=0, lt=1)
+    label_smoothing: BelowOne
     enlarge_batch: Count
 
 
@@ -96,7 +111,7 @@ class Named(BaseModel):
 class Settings(_Section):
     """A whole configuration."""
 
-    name: Annotated[str | None, BeforeValidator(_word)] = Field(pattern=NAME)
+    name: Annotated[Word, AfterValidator(_name)] | None
     runs_dir: str = Field(min_length=1)
     storage: str | None = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"]
@@ -125,7 +140,7 @@ def check(config: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(dict(config))
     except ValidationError as error:
-        raise RaysearchError(_in_one_line(error)) from None
+        raise in_one_line(error, config, list(Settings.model_fields)) from None
 
 
 def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -140,21 +155,6 @@ def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(value, key)
 
 
-def _in_one_line(error: ValidationError) -> str:
-    first, *rest = error.errors()
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"{key} is not set"
-    if key == "name":
-        return (
-            f"name={first['input']!r}: use letters, digits, '.', '_' and '-', at most 100, "
-            "beginning with a letter or a digit"
-        )
-    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    more = f" (and {len(rest)} more)" if rest else ""
-    return f"{key}={first['input']}: {reason}{more}"
-
-
 def check_kinds(config: Mapping[str, Any], default: Mapping[str, Any], path: str) -> None:
     """Values of a group without a schema have the kind of their defaults.
 
@@ -164,13 +164,13 @@ def check_kinds(config: Mapping[str, Any], default: Mapping[str, Any], path: str
     for key, value in config.items():
         where, known = f"{path}{key}", default.get(key)
         if isinstance(value, float) and not math.isfinite(value):
-            raise RaysearchError(f"{where}={value}: should be finite")
+            raise wrong(where, value, "a finite number")
         if isinstance(known, Mapping) and isinstance(value, Mapping):
             check_kinds(value, known, f"{where}.")
         elif known in (None, AUTO) or value in (None, AUTO):
             continue  # whoever reads the setting says what it takes
         elif _kind(known) != _kind(value):
-            raise RaysearchError(f"{where}={value}: should be {_kind(known)} (default: {known})")
+            raise wrong(where, value, f"{_kind(known)} (default: {known})")
 
 
 def _kind(value: Any) -> str:

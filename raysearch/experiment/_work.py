@@ -50,7 +50,7 @@ class Setting:
             model=self.model,
             device=torch.device(self.device),
             seed=seed,
-            predefined=Predefined(**self.predefined),
+            predefined=Predefined.of(self.predefined),
             val_fraction=self.val_fraction,
             task=self.task_of(dataset),
         )

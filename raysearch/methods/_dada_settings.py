@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from raysearch.methods._settings import RewardSettings
+from raysearch.settings import Between, Count, NotNegative, Positive, Probability, WholeNumber
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,10 @@ class DadaSettings(RewardSettings):
     """
 
     estimator: Literal["relax", "gumbel_softmax", "reinforce"]
-    magnitude_lr: float
-    magnitude_interval: int
-    temperature: float
-    alpha: float
-    probability: float
-    magnitude: float
-    keep: int
-
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        return (
-            *super().conditions(),
-            ("magnitude_lr", self.magnitude_lr >= 0, "at least 0"),
-            ("magnitude_interval", self.magnitude_interval >= 1, "at least 1"),
-            ("temperature", self.temperature > 0, "a number above 0"),
-            ("alpha", self.alpha >= 0, "at least 0"),
-            ("probability", 0 < self.probability < 1, "between 0 and 1"),
-            ("magnitude", 0 <= self.magnitude <= 1, "from 0 to 1"),
-            ("keep", self.keep >= 0, "at least 0"),
-        )
+    magnitude_lr: NotNegative
+    magnitude_interval: Count
+    temperature: Positive
+    alpha: NotNegative
+    probability: Between
+    magnitude: Probability
+    keep: WholeNumber

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from raysearch.methods._settings import RewardSettings
+from raysearch.settings import Between, Count, NotNegative, Probability
+
+Level = Annotated[float, Field(ge=0, le=2)]
+
+
+def _each_once(levels: tuple[float, ...]) -> tuple[float, ...]:
+    if not 1 <= len(levels) == len(set(levels)):
+        raise ValueError("expected one or more, each once")
+    return levels
 
 
 @dataclass(frozen=True)
@@ -24,25 +34,9 @@ class DdasSettings(RewardSettings):
             `candidates`, or `operations`, whose levels share what each gets.
     """
 
-    levels: tuple[float, ...]
-    candidates: int
-    exploration: float
-    augment: float
-    augment_lr: float
+    levels: Annotated[tuple[Level, ...], AfterValidator(_each_once)]
+    candidates: Count
+    exploration: Probability
+    augment: Between
+    augment_lr: NotNegative
     equal: Literal["operations", "candidates"]
-
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        return (
-            *super().conditions(),
-            ("levels", len(set(self.levels)) == len(self.levels) >= 1, "one or more, each once"),
-            (
-                "levels",
-                all(0 <= level <= 2 for level in self.levels),
-                "magnitudes from 0 to 2, of AutoAugment's ranges",
-            ),
-            ("candidates", self.candidates >= 1, "at least 1"),
-            ("exploration", 0 <= self.exploration <= 1, "from 0 to 1"),
-            ("augment", 0 < self.augment < 1, "between 0 and 1"),
-            ("augment_lr", self.augment_lr >= 0, "at least 0"),
-        )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from raysearch.methods._settings import MethodSettings
+from raysearch.settings import BelowOne, Count, NotNegative, Positive, wrong
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,12 @@ class JointSettings(MethodSettings):
 
     transformations: Literal["translation", "affine", "colour", "affine+colour"]
     size: Literal["small", "medium", "large"]
-    gain: float
-    lr: float
+    gain: NotNegative
+    lr: Positive
     schedule: Literal["constant", "cosine"]
     normalise: bool
-    momentum: float
-    weight_decay: float
-
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        return (
-            ("gain", self.gain >= 0, "at least 0"),
-            ("lr", self.lr > 0, "a number above 0"),
-            ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-        )
+    momentum: BelowOne
+    weight_decay: NotNegative
 
 
 @dataclass(frozen=True)
@@ -60,19 +51,12 @@ class BilevelSettings(JointSettings):
             images as they are. So are those with which the validation loss was computed.
     """
 
-    unroll: int
-    interval: int
+    unroll: Count
+    interval: Count
     resplit: bool
     clean_statistics: bool
 
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        return (
-            *super().conditions(),
-            ("unroll", self.unroll >= 1, "at least 1"),
-            (
-                "unroll",
-                self.unroll <= self.interval,
-                f"at most method.interval={self.interval}, which can be set too",
-            ),
-        )
+    def __post_init__(self) -> None:
+        if self.unroll > self.interval:
+            most = f"at most method.interval={self.interval}, which can be set too"
+            raise wrong("method.unroll", self.unroll, most)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,10 +24,11 @@ from torch import Tensor
 
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
 from raysearch.methods._rounds import RoundSearch, means, trial_id
-from raysearch.methods._settings import MethodSettings
+from raysearch.methods._settings import MethodSettings, Operations
 from raysearch.methods._shared import Goal
 from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
 from raysearch.protocol import Metrics, Proposal, Values
+from raysearch.settings import BelowOne, Count, Positive, WholeNumber, wrong
 from raysearch.training import derive_seed
 
 
@@ -45,25 +46,18 @@ class PairSettings(MethodSettings):
         label_smoothing: in all trainings of the search.
     """
 
-    operations: tuple[str, ...]
-    levels: int
+    operations: Operations
+    levels: Count
     form: Literal["joint", "factored"]
-    draws: int
+    draws: WholeNumber
     reward: Goal
-    lr: float
-    betas: tuple[float, float]
-    label_smoothing: float
+    lr: Positive
+    betas: tuple[BelowOne, BelowOne]
+    label_smoothing: BelowOne
 
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        return (
-            ("levels", len(self.operations) * self.levels <= MAX_ELEMENTS, "fewer elements"),
-            ("levels", self.levels >= 1, "at least 1"),
-            ("draws", self.draws >= 0, "at least 0"),
-            ("lr", self.lr > 0, "a number above 0"),
-            ("betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1"),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
-        )
+    def __post_init__(self) -> None:
+        if len(self.operations) * self.levels > MAX_ELEMENTS:
+            raise wrong("method.levels", self.levels, "fewer elements")
 
     @property
     def uniform(self) -> Pairs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from raysearch.methods._shared import Goal, cost, validated
 from raysearch.methods._study import GiveUp, Pruning, Space, Studies, Tried, packed, ranked
 from raysearch.policy import Policy
 from raysearch.protocol import Answer, Metrics, Proposal, Values
+from raysearch.settings import Count, WholeNumber
 from raysearch.training import Setup, Training, validation_cost
 
 NOTED = ("train_loss", "epoch_equivalents")  # beside the validation figures
@@ -36,24 +37,14 @@ class TunedSettings(MethodSettings):
         interval: epochs between two looks at the validation images.
     """
 
-    trials: int
-    parallel: int | None
+    trials: Count
+    parallel: Count | None
     objective: Goal
     sampler: Literal["tpe", "random"]
-    startup_trials: int
+    startup_trials: WholeNumber
     pruner: Literal["median", "asha", "none"]
-    warmup_epochs: int
-    interval: int
-
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        return (
-            ("trials", self.trials >= 1, "at least 1"),
-            ("parallel", self.parallel is None or self.parallel >= 1, "at least 1, or nothing"),
-            ("startup_trials", self.startup_trials >= 0, "at least 0"),
-            ("warmup_epochs", self.warmup_epochs >= 0, "at least 0"),
-            ("interval", self.interval >= 1, "at least 1"),
-        )
+    warmup_epochs: WholeNumber
+    interval: Count
 
     @property
     def pruning(self) -> Pruning:

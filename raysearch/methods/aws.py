@@ -12,7 +12,7 @@ Two settings go beyond the paper, `draws` and `reward`: see `_pair_search`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ from raysearch.methods._shared import SharedTraining, check_fits, made_with, rew
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Pairs
 from raysearch.protocol import Answer, Metrics, Proposal, Values, Work
+from raysearch.settings import BelowOne, Between, Count, NotNegative, WholeNumber
 from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 SHARED = "shared"  # the id of the shared training's proposal
@@ -44,26 +45,14 @@ class AwsSettings(PairSettings):
         shared_checkpoint: a file or a folder of another run, instead of stage 1.
     """
 
-    updates: int
-    best: int
-    warmup_updates: int
-    clip: float
-    inner_updates: int
-    kl_limit: float
-    baseline_decay: float
+    updates: Count
+    best: Count
+    warmup_updates: WholeNumber
+    clip: Between
+    inner_updates: Count
+    kl_limit: NotNegative
+    baseline_decay: BelowOne
     shared_checkpoint: str | None
-
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        counts = ("updates", "best", "inner_updates")
-        return (
-            *super().conditions(),
-            *((key, getattr(self, key) >= 1, "at least 1") for key in counts),
-            ("warmup_updates", self.warmup_updates >= 0, "at least 0"),
-            ("clip", 0 < self.clip < 1, "between 0 and 1"),
-            ("kl_limit", self.kl_limit >= 0, "at least 0"),
-            ("baseline_decay", 0 <= self.baseline_decay < 1, "from 0 to below 1"),
-        )
 
     @property
     def made(self) -> dict[str, Any]:

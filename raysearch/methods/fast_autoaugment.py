@@ -10,21 +10,23 @@ all methods are. The best policies of every fold, merged, are the result.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._matching import Matcher
 from raysearch.methods._rounds import SHOWN, RoundSearch, means, trial_id
-from raysearch.methods._settings import MethodSettings
+from raysearch.methods._settings import MethodSettings, Operations
 from raysearch.methods._shared import Goal
 from raysearch.methods._study import Choice, GiveUp, Range, Space, Studies, Study, Tried, ranked
 from raysearch.policy import SubPolicies
 from raysearch.protocol import Metrics, Proposal, Values
+from raysearch.settings import Count, WholeNumber, wrong
 from raysearch.training import Setup, derive_seed
 
 LENGTH = 2  # operations of a sub-policy
@@ -49,28 +51,21 @@ class FastAutoAugmentSettings(MethodSettings):
             fit at once.
     """
 
-    operations: tuple[str, ...]
-    folds: int
-    trials: int
-    repeats: int
-    keep: int
-    sub_policies: int
-    draws: int
+    operations: Operations
+    folds: Annotated[int, Field(ge=2)]
+    trials: Count
+    repeats: Count
+    keep: Count
+    sub_policies: Count
+    draws: Count
     objective: Goal
     sampler: Literal["tpe", "random"]
-    startup_trials: int
-    parallel: int | None
+    startup_trials: WholeNumber
+    parallel: Count | None
 
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        counts = ("trials", "repeats", "keep", "sub_policies", "draws")
-        return (
-            ("folds", self.folds >= 2, "at least 2"),
-            *((key, getattr(self, key) >= 1, "at least 1") for key in counts),
-            ("startup_trials", self.startup_trials >= 0, "at least 0"),
-            ("parallel", self.parallel is None or self.parallel >= 1, "at least 1, or nothing"),
-            ("keep", self.keep <= self.trials, f"at most method.trials={self.trials}"),
-        )
+    def __post_init__(self) -> None:
+        if self.keep > self.trials:
+            raise wrong("method.keep", self.keep, f"at most method.trials={self.trials}")
 
     def rounds(self, each: int) -> int:
         """Rounds of a repeat, in each of which every fold has so many policies tried."""

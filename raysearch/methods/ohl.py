@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from raysearch.methods._base import Expected, Groups, Method
@@ -33,6 +34,7 @@ from raysearch.methods._shared import reward, validated
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Pairs, Schedule
 from raysearch.protocol import Answer, Metrics, Proposal, Values
+from raysearch.settings import Count
 from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 PHASES = 40  # of the policy at most; a longer search's rounds are put together
@@ -49,17 +51,9 @@ class OhlSettings(PairSettings):
         same_order: whether the replicas of a round share all randomness but the pairs' draws.
     """
 
-    updates: int
-    parallel: int
+    updates: Count
+    parallel: Annotated[int, Field(ge=2)]
     same_order: bool
-
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        return (
-            *super().conditions(),
-            ("updates", self.updates >= 1, "at least 1"),
-            ("parallel", self.parallel >= 2, "at least 2"),
-        )
 
     def interval(self, epochs: int) -> int:
         """Epochs of a round, of which the last may have fewer, where a search has so many."""

@@ -18,11 +18,12 @@ search is repeatable.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from raysearch.errors import RaysearchError
@@ -30,14 +31,24 @@ from raysearch.methods._base import Expected, Groups, Method
 from raysearch.methods._members import Members
 from raysearch.methods._population import Levels, exploit
 from raysearch.methods._rounds import RoundSearch, trial_id
-from raysearch.methods._settings import MethodSettings
+from raysearch.methods._settings import MethodSettings, SomeOperations
 from raysearch.methods._shared import Goal
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import RandomOrder, Schedule
 from raysearch.protocol import Metrics, Proposal, Values
+from raysearch.settings import Count, NotNegative, Probability
 from raysearch.training import Setup, derive_seed, validation_cost
 
 MAX_LEVEL = 127  # levels are kept in a byte
+
+
+Levelled = Annotated[int, Field(ge=1, le=MAX_LEVEL)]
+
+
+def _sum_to_one(counts: tuple[float, ...]) -> tuple[float, ...]:
+    if len(counts) < 2 or not math.isclose(sum(counts), 1):
+        raise ValueError("expected two or more that sum to 1")
+    return counts
 
 
 @dataclass(frozen=True)
@@ -59,32 +70,17 @@ class PbaSettings(MethodSettings):
             classification, in the paper: accuracy) or minus the `loss`.
     """
 
-    FEWEST: ClassVar[int] = 1
-    operations: tuple[str, ...]
-    copies: int
-    counts: tuple[float, ...]
-    probability_levels: int
-    magnitude_levels: int
-    population: int
-    interval: int
-    quantile: float
-    resample: float
-    change: int
+    operations: SomeOperations
+    copies: Count
+    counts: Annotated[tuple[NotNegative, ...], AfterValidator(_sum_to_one)]
+    probability_levels: Levelled
+    magnitude_levels: Levelled
+    population: Annotated[int, Field(ge=2)]
+    interval: Count
+    quantile: Annotated[float, Field(gt=0, le=0.5)]
+    resample: Probability
+    change: Count
     score: Goal
-
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        counts = len(self.counts) >= 2 and all(p >= 0 for p in self.counts)
-        levels = ("probability_levels", "magnitude_levels")
-        numbers = ("copies", "probability_levels", "magnitude_levels", "interval", "change")
-        return (
-            ("counts", counts and math.isclose(sum(self.counts), 1), "two or more that sum to 1"),
-            *((key, getattr(self, key) >= 1, "at least 1") for key in numbers),
-            *((key, getattr(self, key) <= MAX_LEVEL, f"at most {MAX_LEVEL}") for key in levels),
-            ("population", self.population >= 2, "at least 2"),
-            ("quantile", 0 < self.quantile <= 0.5, "above 0 and at most 0.5"),
-            ("resample", 0 <= self.resample <= 1, "from 0 to 1"),
-        )
 
     @property
     def entries(self) -> tuple[str, ...]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from raysearch.methods._settings import SomeOperations
 from raysearch.methods._study import Range, Space, Whole
 from raysearch.methods._tuned import Tuned, TunedSettings
 from raysearch.policy import RandomOperations, rand_augment
 from raysearch.protocol import Values
 
 LARGEST_N, LARGEST_M = 16, 30
+
+
+N = Annotated[int, Field(ge=1, le=LARGEST_N)]
 
 
 @dataclass(frozen=True)
@@ -25,18 +31,10 @@ class RandAugmentSettings(TunedSettings):
         largest_n: up to which N is searched, where it is.
     """
 
-    FEWEST: ClassVar[int] = 1
-    operations: tuple[str, ...]
-    n: int | None
-    m: float | None
-    largest_n: int
-
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        yield from super().conditions()
-        yield "n", self.n is None or 1 <= self.n <= LARGEST_N, f"from 1 to {LARGEST_N}, or nothing"
-        yield "m", self.m is None or 0 <= self.m <= LARGEST_M, f"from 0 to {LARGEST_M}, or nothing"
-        yield "largest_n", 1 <= self.largest_n <= LARGEST_N, f"from 1 to {LARGEST_N}"
+    operations: SomeOperations
+    n: N | None
+    m: Annotated[float, Field(ge=0, le=LARGEST_M)] | None
+    largest_n: N
 
 
 class RandAugment(Tuned):

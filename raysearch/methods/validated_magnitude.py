@@ -7,11 +7,12 @@ full trainings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 
 from raysearch.methods._augmenter import TRANSFORMATIONS
 from raysearch.methods._study import Range, Space
@@ -35,12 +36,7 @@ class ValidatedMagnitudeSettings(TunedSettings):
     """
 
     transformations: Literal["translation", "affine", "colour", "affine+colour"]
-    largest: float
-
-    def conditions(self) -> Iterable[tuple[str, bool, str]]:
-        """The values that each number may take."""
-        yield from super().conditions()
-        yield "largest", 0 < self.largest <= 1, "above 0, at most 1"
+    largest: Annotated[float, Field(gt=0, le=1)]
 
 
 class ValidatedMagnitude(Tuned):

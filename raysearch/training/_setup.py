@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from raysearch import ops
 from raysearch.data import Dataset, Split
-from raysearch.errors import RaysearchError
 from raysearch.policy import Policy
+from raysearch.settings import WholeNumber, checked
 from raysearch.tasks import Classification, Task
 
 
@@ -27,28 +28,21 @@ class Predefined:
         vertical_flip: mirror top-bottom with probability 1/2.
         padding: pad by so many pixels (black) and crop at random; 0 is off.
         cutout: side in pixels of a square of the mean colour at a random place, after all else;
-            0 is off.
-
-    Raises:
-        RaysearchError: a value of the wrong type or below 0.
     """
 
     flip: bool = False
     vertical_flip: bool = False
-    padding: int = 0
-    cutout: int = 0
+    padding: WholeNumber = 0
+    cutout: WholeNumber = 0
 
-    def __post_init__(self) -> None:
-        for key in ("flip", "vertical_flip"):
-            value = getattr(self, key)
-            if not isinstance(value, bool):
-                raise RaysearchError(f"data.predefined.{key}={value!r}: expected true or false")
-        for key in ("padding", "cutout"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise RaysearchError(
-                    f"data.predefined.{key}={value!r}: expected a whole number of pixels"
-                )
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Predefined:
+        """From `data.predefined` of the configuration.
+
+        Raises:
+            RaysearchError: a key that does not belong, or a wrong value.
+        """
+        return checked(cls, "data.predefined", settings)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raysearch.errors import NonFiniteLossError
+from raysearch.settings import BelowOne, Count, NotNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class SGDSettings:
             Batch, Tian et al., NeurIPS 2020); the number of steps stays as it is.
     """
 
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float = 0.9
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    momentum: BelowOne = 0.9
     nesterov: bool = True
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    enlarge_batch: int = 1
+    weight_decay: NotNegative = 5e-4
+    label_smoothing: BelowOne = 0.0
+    enlarge_batch: Count = 1
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> SGDSettings:
