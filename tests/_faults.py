@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, CommandLine, answers, epochs_done, figures_of, wait_for
 
-from raysearch.engine._worker import EVERY_EPOCH
+from raysearch.engine._worker import REPORT_VARIABLE
 from raysearch.files import write_whole
 
 MARK = "FAULTS_MARK"  # in the environment of all processes of a case, and of no others
@@ -92,7 +92,7 @@ class Faulty(CommandLine):
             "FAULTS_EPOCHS": str(self._trace),
         }
         if method != BY_THE_SECOND:
-            self.environment[EVERY_EPOCH] = "0"
+            self.environment[REPORT_VARIABLE] = "0"
         self.running: list[subprocess.Popen[str]] = []
         self.extra: list[str] = []
 

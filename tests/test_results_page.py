@@ -246,7 +246,7 @@ def test_the_page_says_how_to_use_the_policy_on_the_same_images(written: Written
         "augment",
     ]
     text = page(written[0])[1].text
-    assert "mirroring left-right, random crops after padding by 2 pixels. Use both." in text
+    assert "mirroring left-right, random crops after padding by 2 px. Use both." in text
 
 
 def test_several_methods_are_side_by_side(several: Written) -> None:
@@ -254,7 +254,7 @@ def test_several_methods_are_side_by_side(several: Written) -> None:
     assert "Between what was searched" in text
     assert "operations an image" in text
     assert 'load_policy("policies/aws.json")' in text
-    assert "With a budget from 51.0 plain trainings on: AWS, 4.20 %" in text
+    assert "With a budget of 51.0 plain trainings or more: AWS, 4.20 %" in text
 
 
 # The terminal

@@ -336,7 +336,7 @@ def test_what_goes_with_a_policy_is_said_where_it_is_another() -> None:
     changed = replace(measured, methods=methods, configuration=configuration)
     assert statements(summarise(changed))[-1] == (
         "Every policy but no augmentation goes with the predefined one: random crops after "
-        "padding by 4 pixels; DADA with this instead: mirroring left-right; AWS goes alone."
+        "padding by 4 px; DADA with this instead: mirroring left-right; AWS goes alone."
     )
 
 

@@ -21,7 +21,7 @@ from conftest import (
     wait_for,
 )
 
-from raysearch.engine._worker import EVERY_EPOCH
+from raysearch.engine._worker import REPORT_VARIABLE
 
 PARALLEL = 4
 ARGUMENTS = [
@@ -64,7 +64,7 @@ def test_killed_workers_and_drivers_change_nothing(
     undisturbed: Path, module_cli: CommandLine, stopping: list[subprocess.Popen[str]]
 ) -> None:
     run = module_cli.folder / "runs" / "disturbed"
-    module_cli.environment[EVERY_EPOCH] = "0"
+    module_cli.environment[REPORT_VARIABLE] = "0"
     process = module_cli.start(*ARGUMENTS, "--num-cpus", "2", "name=disturbed")
     stopping.append(process)
     wait_for(lambda: epochs_done(run, "search", "shared") >= 3, process)

@@ -15,7 +15,7 @@ import pytest
 from conftest import Ask, CommandLine, epochs_done, figures_of, kill_tree, wait_for
 from mlflow import MlflowClient
 
-from raysearch.engine._worker import EVERY_EPOCH
+from raysearch.engine._worker import REPORT_VARIABLE
 
 QUICK = ["search.epochs=4", "evaluation.epochs=2", "seeds=1", "evaluation.seeds=2"]
 FIRST = ["methods=[none,dada]", *QUICK]
@@ -185,7 +185,7 @@ def test_a_killed_comparison_goes_on(
     tmp_path: Path, compared: CommandLine, stopping: list[subprocess.Popen[str]]
 ) -> None:
     cli = CommandLine(tmp_path, "raysearch.compare")
-    cli.environment[EVERY_EPOCH] = "0"
+    cli.environment[REPORT_VARIABLE] = "0"
     process = cli.start(*FIRST)
     stopping.append(process)
     folder = cli.folder / "runs/compare-digits"

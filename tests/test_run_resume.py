@@ -28,7 +28,7 @@ from conftest import (
 )
 
 import raysearch
-from raysearch.engine._worker import EVERY_EPOCH
+from raysearch.engine._worker import REPORT_VARIABLE
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ METHODS = ["dada", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bi
 @pytest.fixture(scope="module")
 def undisturbed(module_cli: CommandLine) -> Callable[[str], dict[str, Any]]:
     """The result of a method's run that nobody disturbs; here all runs report every epoch."""
-    module_cli.environment[EVERY_EPOCH] = "0"
+    module_cli.environment[REPORT_VARIABLE] = "0"
 
     @cache
     def result(method: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from raysearch.training import keep_freed_memory
 
 REPORT_SECONDS = 1.0  # between two reports, each with a checkpoint; an epoch may take longer
 ON_THE_WAY_SECONDS = 60.0  # between two checkpoints within an epoch
-EVERY_EPOCH = "RAYSEARCH_REPORT_SECONDS"  # of the environment: another time between two reports
+REPORT_VARIABLE = "RAYSEARCH_REPORT_SECONDS"  # of the environment: another time between two reports
 READY_SECONDS = 0.1  # between signs of a process that waits for the others
 
 
@@ -42,7 +42,7 @@ class WorkerTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any], shared: Any, share: Share) -> None:  # type: ignore[override]
         self._shared, self._share = shared, share
-        self._seconds = float(os.environ.get(EVERY_EPOCH, REPORT_SECONDS))
+        self._seconds = float(os.environ.get(REPORT_VARIABLE, REPORT_SECONDS))
         self._builds: dict[str, Build] = {}  # by entry; a process keeps one
         self._files: dict[Path, Values] = {}  # that the entry's last proposal went on from
         self.reset_config(config)

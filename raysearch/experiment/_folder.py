@@ -110,14 +110,9 @@ class Folder:
 
     def keep_policies(self, method: str, policy: Policy, found: Mapping[int, Policy]) -> None:
         """Write what a method hands over, and what each search seed found, as soon as they are."""
-        from raysearch.results import policy_file
+        from raysearch.results import write_policies
 
-        paths = {self.path / policy_file(method, len(self.experiment.methods)): policy}
-        own = self.path / "policies" / method
-        paths |= {own / f"seed-{seed}.json": each for seed, each in found.items()}
-        for path, each in paths.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            each.save(path)
+        write_policies(self.path, method, policy, found, len(self.experiment.methods))
 
     def save(self, **changes: Any) -> None:
         """Change and write the state."""

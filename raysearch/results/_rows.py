@@ -61,7 +61,9 @@ class Row:
 
     @property
     def about(self) -> str | None:
-        """What its interval is about: "method", "policy", or None for a baseline."""
+        """What its interval is about: "method", "policy", or None for a baseline or one network."""
+        if self.kind == "network" and len(self.error["seeds"]) < 2:
+            return None
         return {"method": "method", "network": "method", "policy": "policy"}.get(self.kind)
 
     def by_seed(self) -> dict[int, float]:

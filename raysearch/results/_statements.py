@@ -234,9 +234,9 @@ def best_by_budget(summary: Mapping[str, Any]) -> Iterator[str]:
     for name, following in zip(front, [*front[1:], None], strict=True):
         total = times(rows[name]["total_trainings"])
         budget = (
-            f"below {times(rows[following]['total_trainings'])} plain trainings"
+            f"below the cost of {times(rows[following]['total_trainings'])} plain trainings"
             if following is not None
-            else f"from {total} plain trainings on"
+            else f"of {total} plain trainings or more"
         )
         mean = with_unit(summary["errors"][name]["mean"], metric)
         yield (

@@ -215,13 +215,13 @@ def predefined_words(predefined: Mapping[str, Any]) -> str:
     """What a predefined augmentation does; nothing is the empty string.
 
     >>> predefined_words({"flip": True, "vertical_flip": False, "padding": 4, "cutout": 0})
-    'mirroring left-right, random crops after padding by 4 pixels'
+    'mirroring left-right, random crops after padding by 4 px'
     """
     parts = {
         "flip": "mirroring left-right",
         "vertical_flip": "mirroring top-bottom",
-        "padding": "random crops after padding by {} pixels",
-        "cutout": "Cutout of {} pixels",
+        "padding": "random crops after padding by {} px",
+        "cutout": "Cutout of {} px",
     }
     return ", ".join(
         words.format(predefined[key]) for key, words in parts.items() if predefined.get(key)
