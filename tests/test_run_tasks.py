@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,13 @@ SHORT = [
     "evaluation.policies=[none,learned]",
     "name=mine",
 ]
-AWS = ["method=aws", "method.updates=1", "finetune.epochs=1", "finetune.parallel=2"]
+AWS = [
+    "method=aws",
+    "method.best=1",
+    "method.updates=1",
+    "finetune.epochs=1",
+    "finetune.parallel=2",
+]
 
 
 def pasted(count: int) -> tuple[np.ndarray, list[list[int]]]:
@@ -55,9 +62,10 @@ def write_parquet(root: Path) -> None:
 def test_several_labels_an_image_from_parquet(cli: CommandLine, ask: Ask) -> None:
     write_parquet(cli.folder / "pairs")
     data = ["data=parquet", "data.root=pairs", "data.predefined.flip=false"]
-    done = ask(cli, *data, *AWS, *SHORT)
+    tracking = f"tracking.uri=sqlite:///{cli.folder}/mlflow.db"
+    done = ask(cli, *data, *AWS, *SHORT[1:], tracking)
     assert done.returncode == 0, done.stderr
-    assert "test mean average precision (higher is better)" in " ".join(done.stdout.split())
+    assert "Test mean average precision (higher is better)" in " ".join(done.stdout.split())
     run = cli.folder / "runs" / "mine"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["metric"]["name"] == "map"
@@ -66,6 +74,9 @@ def test_several_labels_an_image_from_parquet(cli: CommandLine, ask: Ask) -> Non
     [table] = run.glob("*.csv")
     with table.open() as file:
         assert {"test_map", "test_map_std"} <= set(next(csv.reader(file)))
+    with sqlite3.connect(cli.folder / "mlflow.db") as tracked:
+        keys = {key for (key,) in tracked.execute("select distinct key from metrics")}
+    assert {"test_map", "val_map"} <= keys
     refused = ask(cli, *data, *SHORT[:-1], "metric=error", "name=other")
     assert refused.returncode != 0
     assert "task multi_label has unknown metric 'error'" in refused.stderr
