@@ -79,7 +79,7 @@ def test_several_labels_an_image_from_parquet(cli: CommandLine, ask: Ask) -> Non
     assert {"test_map", "val_map"} <= keys
     refused = ask(cli, *data, *SHORT[:-1], "metric=error", "name=other")
     assert refused.returncode != 0
-    assert "task multi_label has unknown metric 'error'" in refused.stderr
+    assert "unknown metric of task=multi_label 'error' (known: map)" in refused.stderr
     refused = ask(cli, *data, *SHORT[:-1], "task=classification", "name=other")
     assert "task=classification: an image of" in refused.stderr
     assert not (cli.folder / "runs" / "other").exists()
