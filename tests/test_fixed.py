@@ -71,7 +71,7 @@ def test_a_run_evaluates_it_and_searches_nothing(cli: CommandLine, ask: Ask) -> 
     assert summary["search"]["epoch_equivalents"] == 0
     report = (run / "report.html").read_text()
     assert "There was nothing to search" in report
-    assert "Cutout of 4 pixels" in report
+    assert "Cutout of 4 px" in report
 
 
 def test_a_dry_run_counts_the_evaluations_alone(cli: CommandLine, ask: Ask) -> None:
