@@ -9,26 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from raysearch.errors import not_installed
+from raysearch.cli import run_program
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: what follows the program's name; None is this process's own.
-
-    Returns:
-        The exit code, see `raysearch.cli._main.guarded`; 2 if what searches need is not installed.
-    """
-    try:
-        from raysearch.cli._compare import main as command
-    except ModuleNotFoundError as error:
-        print(f"error: {not_installed('raysearch.compare', error)}", file=sys.stderr)
-        return 2
-    return command(arguments)
+    """Run the command line; see `raysearch.cli.run_program`."""
+    return run_program("raysearch.compare", "_compare", arguments)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ kinds below. What is wrong is said in one line.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import lru_cache
 from pathlib import Path
@@ -135,3 +135,12 @@ def _model(cls: type[Any]) -> type[BaseModel]:
         for field in fields(cls)
     }
     return create_model(cls.__name__, __config__=STRICT, **given)
+
+
+def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """All settings of nested groups by their full names, e.g. ("search.epochs", 5)."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, values

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.engine import Entry, Place, Share
-from raysearch.errors import DivergedError, RaysearchError, SearchFailedError
+from raysearch.errors import DivergedError, RaysearchError
+from raysearch.methods import Once
 from raysearch.policy import Policy, trivial_augment
 from raysearch.protocol import Answer, Failed, Metrics, Proposal, Values
 from raysearch.trials import TrialInfo
@@ -63,54 +64,11 @@ class MadeUpBuild:
         return MadeUpWork(proposal.values, self.shared + start)
 
 
-class MadeUpOnce:
-    """A search that asks once."""
-
-    rounds = 1
-
-    def __init__(self, **values: Any) -> None:
-        self.values, self.round = values, 0
-        self._asked = False
-        self._policy: Policy = trivial_augment()
-
-    @property
-    def finished(self) -> bool:
-        return self.round == 1
-
-    def ask(self) -> Proposal | None:
-        if self._asked or self.finished:
-            return None
-        self._asked = True
-        return Proposal("search", 0, self.values)
-
-    def tell(self, id: str, answer: Answer | Failed) -> Sequence[Metrics]:
-        if isinstance(answer, Failed):
-            raise SearchFailedError(answer.reason)
-        self.round = 1
-        return ()
-
-    def retract(self, id: str) -> None:
-        self._asked = False
-
-    def needed(self) -> Collection[str]:
-        return ()
-
-    def policy(self) -> Policy:
-        return self._policy
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"round": self.round}
-
-    def load_state_dict(self, state: Values) -> None:
-        self.round = state["round"]
-
-
-class MadeUpRounds(MadeUpOnce):
+class MadeUpRounds:
     """A search in rounds of three, each of which goes on from the best one of the round before."""
 
     def __init__(self, rounds: int, **values: Any) -> None:
-        super().__init__(**values)
-        self.rounds = rounds
+        self.values, self.rounds, self.round = values, rounds, 0
         self.best = ""
         self.totals: dict[str, float] = {}
         self.asked: set[str] = set()
@@ -152,6 +110,9 @@ class MadeUpRounds(MadeUpOnce):
     def needed(self) -> Collection[str]:
         return () if self.finished else (self.best,)
 
+    def policy(self) -> Policy:
+        return trivial_augment()
+
     def state_dict(self) -> dict[str, Any]:
         return {"round": self.round, "best": self.best, "totals": dict(self.totals)}
 
@@ -166,10 +127,8 @@ def trial(name: str, method: str = "made_up", stage: str = "search", epochs: int
 
 def once(name: str, method: str = "made_up", **values: Any) -> Entry:
     info = trial(name, method, epochs=values.get("epochs", 1))
-    places = {"search": PLACE}
-    return Entry(
-        name, method, info, MadeUpOnce(**values), MadeUpBuild, places, shown={"search": info}
-    )
+    search, shown = Once("search", values=values), {"search": info}
+    return Entry(name, method, info, search, MadeUpBuild, {"search": PLACE}, shown=shown)
 
 
 def in_rounds(name: str, rounds: int, method: str = "made_up", **values: Any) -> Entry:

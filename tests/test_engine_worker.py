@@ -36,7 +36,8 @@ def worker(folder: Path) -> WorkerTrainable:
     made: WorkerTrainable = object.__new__(WorkerTrainable)  # not Tune's part of it
     proposal = stored(Proposal("training", 0, stage="evaluation"))
     trial = {"entry": "mine", "folder": str(folder), "proposal": proposal, "needs": []}
-    made.setup({"trial": {**trial, "build": lambda shared: build}}, None, Share(1, 0, "cpu"))
+    given = {**trial, "build": lambda shared: build, "share": Share(1, 0, "cpu")}
+    made.setup({"trial": given}, None)
     return made
 
 

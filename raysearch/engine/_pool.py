@@ -138,7 +138,7 @@ class Pool:
                 continue
             one.take(state)
             if damaged is not None:
-                self._say(
+                self.say(
                     f"{one.entry.trial.name}: {damaged} is damaged; it goes on from the round "
                     "before"
                 )
@@ -177,7 +177,7 @@ class Pool:
         folder = one.proposal(proposal.id)
         newest = folder.newest()
         for path in folder.damaged():
-            self._say(
+            self.say(
                 f"{self.name(one.entry.id, proposal.id)}: {path} is damaged; it goes on from "
                 f"{newest or 'its start'}"
             )
@@ -248,15 +248,15 @@ class Pool:
         entry = one.entry
         answer, progress = one.proposal(id_).read_answer()
         one.device_seconds += progress.device_seconds
-        if (told := entry.shown.get(id_)) is not None:
-            self._tell_finished(one, told, answer, progress)
+        told = entry.shown.get(id_)
+        if told is not None and told != entry.trial:
+            one.beside.append(_result(told, answer, progress))
+            self._finished(one.beside[-1])
         try:
             rows = entry.search.tell(id_, answer)
         except SearchFailedError as error:
-            if not (entry.asks_once and isinstance(answer, Failed)):
-                self.fail(entry.method, error)
-                return
-            rows = ()
+            self.fail(entry.method, error)
+            return
         one.history += rows
         for row in rows:
             for watcher in self._watchers:
@@ -267,14 +267,6 @@ class Pool:
             self._keep(one)
             if entry.search.finished:
                 self._end(one, None)
-
-    def _tell_finished(
-        self, one: _Running, told: TrialInfo, answer: Answer | Failed, progress: Progress
-    ) -> None:
-        result = _result(told, answer, progress)
-        if told != one.entry.trial:
-            one.beside.append(result)
-            self._finished(result)
 
     def _finished(self, result: TrialResult) -> None:
         costs = {
@@ -361,13 +353,10 @@ class Pool:
         """Where a proposal's work goes on from, for people."""
         return str(self._running[name].proposal(id_).newest() or "its start")
 
-    def _say(self, text: str) -> None:
-        for watcher in self._watchers:
-            watcher.message(text)
-
     def say(self, text: str) -> None:
         """A remark for those who watch."""
-        self._say(text)
+        for watcher in self._watchers:
+            watcher.message(text)
 
 
 def _order(one: _Running) -> tuple[float, int]:

@@ -71,7 +71,7 @@ def run(
     pool = Pool(folder, watchers, ended)
     pool.add(entries)
     if not pool.finished:
-        _fit(pool, shared, entries, folder, _Events(pool, watchers, max_failures))
+        _fit(pool, shared, entries, folder, _Events(pool, max_failures))
     for watcher in watchers:
         watcher.ended()
     if not pool.finished:
@@ -86,11 +86,8 @@ def _fit(pool: Pool, shared: Any, entries: Sequence[Entry], folder: Path, events
     searcher = AskAndTell(pool, _processes(entries))
     events.searcher = searcher
     attempt = 1 + len(list((folder / RUN).glob("*")))
-    first = next(iter(entries[0].places.values())).share
     tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(WorkerTrainable, shared=shared, share=first), _resources
-        ),
+        tune.with_resources(tune.with_parameters(WorkerTrainable, shared=shared), _resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=Workers(searcher),
@@ -323,8 +320,8 @@ class _Events(tune.Callback):
 
     searcher: AskAndTell
 
-    def __init__(self, pool: Pool, watchers: Sequence[Watcher], retries: int) -> None:
-        self._pool, self._watchers, self._retries = pool, list(watchers), retries
+    def __init__(self, pool: Pool, retries: int) -> None:
+        self._pool, self._retries = pool, retries
         self._died: dict[str, int] = {}
         self.error: Exception | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,28 +34,26 @@ def process_trial(index: int) -> dict[str, Any]:
 class WorkerTrainable(tune.Trainable):
     """A proposal's work; each step is what is done of it until a report is due.
 
-    Its configuration is `{"trial": {id, name, entry, folder, proposal, needs, build}}`, or a
-    `process_trial`: `folder` is the entry's, `needs` the proposals whose files the work goes on
-    from, `build` refers to what makes it. Arrays of the proposal are references to Ray's object
-    store, because Tune keeps every trial's configuration.
+    Its configuration is `{"trial": {id, name, entry, folder, proposal, needs, build, share}}`, or a
+    `process_trial` and its `share`: `folder` is the entry's, `needs` the proposals whose files the
+    work goes on from, `build` refers to what makes it. Arrays of the proposal are references to
+    Ray's object store, because Tune keeps every trial's configuration.
     """
 
-    def setup(self, config: dict[str, Any], shared: Any, share: Share) -> None:  # type: ignore[override]
-        self._shared, self._share = shared, share
+    def setup(self, config: dict[str, Any], shared: Any) -> None:  # type: ignore[override]
+        self._shared = shared
         self._seconds = float(os.environ.get(REPORT_VARIABLE, REPORT_SECONDS))
         self._builds: dict[str, Build] = {}  # by entry; a process keeps one
         self._files: dict[Path, Values] = {}  # that the entry's last proposal went on from
+        ready_worker(config["trial"]["share"])  # a process is kept for trials that hold alike
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Let the next trial use this process, which has PyTorch and the data already."""
         self._trial: dict[str, Any] = new_config["trial"]
+        self._share: Share = self._trial["share"]
         self._work: Work | None = None
-        share = self._trial.get("share", self._share)
-        if share != getattr(self, "_ready_for", None):
-            ready_worker(share)
-            self._ready_for = share
-        self._share = share
+        self._progress = Progress(0)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -72,8 +70,7 @@ class WorkerTrainable(tune.Trainable):
                     self._begin(folder)
                 rows, done = self._go_on(folder)
             except DivergedError as error:
-                progress = getattr(self, "_progress", Progress(0))
-                folder.write_answer(Failed(str(error)), progress)
+                folder.write_answer(Failed(str(error)), self._progress)
                 rows, done = [], True
         return {"rows": rows, "done": done}
 
@@ -208,6 +205,3 @@ def said_when_out_of_memory(share: Share) -> Iterator[None]:
             f"out of memory with {held}: use a smaller batch_size"
             + (" or a larger gpus_per_trial" if share.device == "cuda" else "")
         ) from error
-
-
-Factory = Callable[[Any], Build]

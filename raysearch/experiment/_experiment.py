@@ -10,6 +10,7 @@ from typing import Any
 from raysearch.errors import RaysearchError, unknown
 from raysearch.experiment._compose import Configuration, choices, compose, from_yaml
 from raysearch.experiment._settings import Settings, check
+from raysearch.settings import leaves
 
 LAYOUT = 2  # of an experiment's folder
 OWN = ("method", "search", "finetune", "seeds")  # what each method has of its own
@@ -180,15 +181,6 @@ def check_same(path: Path, before: Experiment, now: Experiment, anew: Collection
                     f"{path} began with {key}={first.get(key)}, not {second.get(key)}: keep "
                     f"{key}={first.get(key)}, choose another name=, or remove that folder"
                 )
-
-
-def leaves(values: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    """All settings by their full names, e.g. ("search.epochs", 5)."""
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        where = f"{path}{key}"
-        found += leaves(value, f"{where}.") if isinstance(value, Mapping) else [(where, value)]
-    return found
 
 
 def _check_methods(names: Sequence[str]) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from raysearch.experiment._count import Plain, epoch_ratio, plain_cost
 from raysearch.experiment._entries import places_of
-from raysearch.experiment._words import plural
 from raysearch.methods import SearchMethod
+from raysearch.results._words import plural
 
 if TYPE_CHECKING:
     from raysearch.engine import Capacity, Place

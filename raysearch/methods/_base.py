@@ -13,7 +13,7 @@ from raysearch.methods._once import Once
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Policy, SubPolicies
 from raysearch.protocol import Answer, Build, Proposal, Search, Values, Work
-from raysearch.training import Predefined, Setup
+from raysearch.training import Loop, Predefined, Setup
 
 SEARCH = "search"
 """The id of a single-pass search's only proposal."""
@@ -167,10 +167,12 @@ class SearchMethod(Method, ABC):
     Attributes:
         epochs: how many steps the search has.
         epoch: how many are done.
+        loop: trains the classifier, and counts what that and the search cost.
     """
 
     epochs: int
     epoch: int = 0
+    loop: Loop
 
     @abstractmethod
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
@@ -227,9 +229,9 @@ class SearchMethod(Method, ABC):
     def policy(self) -> Policy:
         """The policy as it stands."""
 
-    @abstractmethod
     def epoch_equivalents(self) -> float:
         """Arithmetic so far over that of a plain training epoch on the search's train split."""
+        return self.loop.cost.epoch_equivalents()
 
     def test(self) -> dict[str, float]:
         """`test_<metric>`, `test_loss` and so on of the search's own classifier, at the end.

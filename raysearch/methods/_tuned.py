@@ -17,8 +17,6 @@ from raysearch.protocol import Answer, Metrics, Proposal, Values
 from raysearch.settings import Count, WholeNumber
 from raysearch.training import Setup, Training, validation_cost
 
-NOTED = ("train_loss", "epoch_equivalents")  # beside the validation figures
-
 
 @dataclass(frozen=True)
 class TunedSettings(MethodSettings):

@@ -159,10 +159,6 @@ class Bilevel(SearchMethod):
         }
         return {name: buffer for name, buffer in buffers.items() if buffer is not None}
 
-    def epoch_equivalents(self) -> float:
-        """See `SearchMethod.epoch_equivalents`."""
-        return self.loop.cost.epoch_equivalents()
-
     def policy(self) -> Schedule:
         """What the augmenter did, epoch by epoch."""
         return self.augmenter.policy()

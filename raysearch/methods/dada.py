@@ -193,10 +193,6 @@ class Dada(SearchMethod):
         chosen = choices.chosen.expand(len(pixel_rewards))
         return torch.zeros_like(self.magnitude).index_add_(0, chosen, per_bit)
 
-    def epoch_equivalents(self) -> float:
-        """See `SearchMethod.epoch_equivalents`."""
-        return self.loop.cost.epoch_equivalents()
-
     def policy(self) -> SubPolicies:
         """Weights softmax(α); the `keep` heaviest where that is set."""
         policy = self.current()

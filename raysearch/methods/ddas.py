@@ -234,10 +234,6 @@ class Ddas(SearchMethod):
         """The policy as it stands now."""
         return self._policy(float(self.tau.sigmoid()), self.a.softmax(0))
 
-    def epoch_equivalents(self) -> float:
-        """See `SearchMethod.epoch_equivalents`."""
-        return self.loop.cost.epoch_equivalents()
-
     def policy(self) -> Schedule:
         """The policies of the epochs so far; before the first, the one at the start."""
         return Schedule([self._policy(t, p) for t, p in self._past] or [self.start])

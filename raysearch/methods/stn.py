@@ -83,10 +83,6 @@ class Stn(SearchMethod):
         self.augmenter.move(found[len(loop.parameters) :], loop.lr / loop.settings.lr)
         return dict(zip(loop.parameters, found, strict=False)), loss.detach()
 
-    def epoch_equivalents(self) -> float:
-        """See `SearchMethod.epoch_equivalents`."""
-        return self.loop.cost.epoch_equivalents()
-
     def policy(self) -> Schedule:
         """What the augmenter did, epoch by epoch."""
         return self.augmenter.policy()

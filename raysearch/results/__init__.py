@@ -5,7 +5,7 @@ from __future__ import annotations
 from raysearch.results._display import Display
 from raysearch.results._export import html_table
 from raysearch.results._frame import Measured, MethodMeasured, frame, history
-from raysearch.results._join import check_alike, check_measured, join, leaves
+from raysearch.results._join import check_alike, check_measured, join
 from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._summary import summarise
 from raysearch.results._table import show
@@ -30,7 +30,6 @@ __all__ = [
     "history",
     "html_table",
     "join",
-    "leaves",
     "log_comparison",
     "mean_and_std",
     "paired_difference",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from raysearch.errors import RaysearchError
 from raysearch.results._frame import Measured, MethodMeasured
+from raysearch.settings import leaves
 from raysearch.trials import TrialResult
 
 # Settings that joined experiments have in common; what trials hold changes only their time.
@@ -155,12 +156,3 @@ def check_measured(one: Measured, other: Measured) -> None:
             raise RaysearchError(
                 f"{one.name} and {other.name} cannot be compared: they have other {what}"
             )
-
-
-def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by their dotted names."""
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, values

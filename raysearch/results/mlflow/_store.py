@@ -21,7 +21,6 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACT_SUFFIXES = (".json", ".html", ".png", ".parquet", ".csv", ".tex", ".yaml", ".log")
 FOLDERS = ("policies", "pictures")
 UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
-DEFAULT_EXPERIMENT = "raysearch"
 CHECK_SECONDS = 5  # a server that takes longer for one small request counts as silent
 OPEN_SECONDS = 60.0  # creating the tables of a new data base on a slow disk takes a while
 REQUEST_SECONDS = 10
