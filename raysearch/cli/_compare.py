@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from raysearch.cli._arguments import COMPARE, Arguments, parse
-from raysearch.cli._main import check_reachable, guarded, wished
+from raysearch.cli._main import guarded, start
 from raysearch.errors import RaysearchError
-from raysearch.experiment._compose import compose
+from raysearch.experiment._compose import compose, parse_override
 from raysearch.experiment._experiment import Experiment, compose_experiment
-from raysearch.experiment._storage import AGAIN, check_storage, copy_results
+from raysearch.experiment._storage import check_storage, copy_results
 
 if TYPE_CHECKING:
     from raysearch.experiment._folder import Folder
@@ -39,46 +36,20 @@ def _compare(arguments: Arguments) -> None:
     if experiment is None:
         _join(lines, others, arguments)
         return
-    check_reachable(arguments)
     from raysearch.experiment._session import earlier
 
     folder = earlier(experiment)
     try:
-        _carry_out(experiment, folder, others, arguments)
+        asked = experiment if folder is None else folder.experiment
+        if not arguments.dry_run:
+            check_storage(asked, resumed=folder is not None)
+        if folder is not None and folder.is_complete and not arguments.dry_run:
+            _again(folder, others, arguments)
+        else:
+            start(arguments, asked, folder, others)
     finally:
         if folder is not None:
             folder.release()
-
-
-def _carry_out(
-    experiment: Experiment,
-    folder: Folder | None,
-    others: Sequence[Measured],
-    arguments: Arguments,
-) -> None:
-    """Run the methods that have not been carried out; all go on one page."""
-    from raysearch.experiment._describe import describe
-    from raysearch.experiment._run import LeftOutError
-    from raysearch.experiment._session import begin, prepare
-
-    done = [] if folder is None else folder.complete
-    asked = experiment if folder is None else folder.experiment
-    if not arguments.dry_run:
-        check_storage(asked, resumed=folder is not None)
-        if folder is not None and set(asked.methods) <= set(done):
-            _again(folder, others, arguments)
-            return
-    wish = wished(arguments, asked.settings.device)
-    kept = None if folder is None else folder.path
-    plan, forecast = prepare(asked, wish, kept=kept, others=others)
-    if arguments.dry_run:
-        print(describe(plan, forecast, done))
-        return
-    folder, ended = begin(
-        plan, forecast, wish, folder=folder, quietly=arguments.quiet, others=others
-    )
-    if ended.failed:
-        raise LeftOutError(ended.failed, folder)
 
 
 def _again(folder: Folder, others: Sequence[Measured], arguments: Arguments) -> None:
@@ -87,7 +58,7 @@ def _again(folder: Folder, others: Sequence[Measured], arguments: Arguments) -> 
 
     found = results.read(folder.path)
     _present([found, *others], found.name, folder.path, arguments.quiet)
-    copy_results(folder.experiment, folder.path, AGAIN)
+    copy_results(folder)
 
 
 def _join(lines: Sequence[str], others: Sequence[Measured], arguments: Arguments) -> None:
@@ -142,14 +113,10 @@ def own_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         if key not in OWN:
             rest.append(line)
             continue
-        try:
-            value = OverridesParser.create().parse_override(line).value()
-        except HydraException:
-            value = None
+        value = parse_override(line).value()
         if key in LISTS and not isinstance(value, list):
             raise RaysearchError(f"{line}: expected a list, for example {key}=[a,b]")
-        value = str(value) if key not in LISTS and type(value) is int else value
-        if key not in LISTS and not isinstance(value, str):
+        if key not in LISTS and (isinstance(value, bool) or not isinstance(value, str | int)):
             raise RaysearchError(f"{line}: expected a name")
-        given[key] = value
+        given[key] = value if key in LISTS else str(value)
     return given, rest

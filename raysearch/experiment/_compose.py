@@ -74,7 +74,9 @@ def compose(arguments: Sequence[str]) -> Configuration:
             wrong type or out of range, or an override that cannot be read.
     """
     known = groups()
-    overrides = [_parse(line) for argument in arguments for line in _spell_out_model(argument)]
+    overrides = [
+        parse_override(line) for argument in arguments for line in _spell_out_model(argument)
+    ]
     chosen = [o for o in overrides if o.key_or_group in known]
     for override in chosen:
         _check_choice(override.key_or_group, override.value())
@@ -109,7 +111,8 @@ def from_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _parse(argument: str) -> Override:
+def parse_override(argument: str) -> Override:
+    """KEY=VALUE, taken apart; raises RaysearchError for anything else."""
     try:
         override: Override = OverridesParser.create().parse_override(argument)
         value = override.value()

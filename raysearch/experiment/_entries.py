@@ -6,13 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raysearch.engine import (
-    Capacity,
-    Entry,
-    Outcome,
-    Place,
-    trial_share,
-)
+from raysearch.engine import Capacity, Entry, Outcome, Place, trial_share
 from raysearch.engine._optuna import OptunaStudies
 from raysearch.errors import SearchFailedError
 from raysearch.experiment._folder import Folder
@@ -21,6 +15,7 @@ from raysearch.experiment._plan import Part, Plan, Row, slug
 from raysearch.files import write_whole
 from raysearch.methods import Augmentation, Once, Space, Studies, Study
 from raysearch.policy import Policy
+from raysearch.results import write_policies
 from raysearch.trials import TrialInfo, TrialResult
 
 SEARCH, SHARED, TRAINING = "search", "shared", "training"  # proposals' ids
@@ -172,7 +167,8 @@ class Entries:
 
     def _settle(self, part: Part, found: Found) -> None:
         self.found[part.name] = found
-        self._folder.keep_policies(part.name, found.policy, found.policies)
+        methods = len(self._plan.parts)
+        write_policies(self._folder.path, part.name, found.policy, found.policies, methods)
 
     def _keep_files(self, part: Part, outcome: Outcome) -> None:
         """What a search leaves beside its policy: a network, and what others may begin with."""

@@ -24,7 +24,6 @@ from raysearch.files import remove_unfinished, write_whole
 
 if TYPE_CHECKING:
     from raysearch.data import Dataset
-    from raysearch.policy import Policy
 
 CONFIG, STATE, LOCK, LOG, TRIALS = "config.yaml", "run.json", ".lock", "raysearch.log", "trials"
 MEAN_TOLERANCE = 1e-4  # of colours on the scale of 0 to 1, that other machines may compute
@@ -58,6 +57,11 @@ class Folder:
     def complete(self) -> list[str]:
         """The methods that have been carried out."""
         return [name for name, status in self._methods.items() if status == "complete"]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return set(self.experiment.methods) <= set(self.complete)
 
     @property
     def failed(self) -> list[str]:
@@ -108,12 +112,6 @@ class Folder:
             self.save()
         return int(kept[method])
 
-    def keep_policies(self, method: str, policy: Policy, found: Mapping[int, Policy]) -> None:
-        """Write what a method hands over, and what each search seed found, as soon as they are."""
-        from raysearch.results import write_policies
-
-        write_policies(self.path, method, policy, found, len(self.experiment.methods))
-
     def save(self, **changes: Any) -> None:
         """Change and write the state."""
         self.state |= changes
@@ -149,15 +147,14 @@ class Folder:
                 for path in self.trials.glob(f"{kind}-{name}-seed-*"):
                     shutil.rmtree(path, ignore_errors=True)
 
-    def forget_trials(self, entries: Iterable[str] | None = None) -> None:
-        """Remove what the engine needed to go on.
+    def forget_trials(self, entries: Iterable[str]) -> None:
+        """Remove what the engine needed to go on; all of it, unless a method has failed.
 
         Args:
-            entries: the ids of those that have ended; None is all of it.
+            entries: the ids of those that have ended.
         """
-        if entries is None:
+        if not self.failed:
             shutil.rmtree(self.trials, ignore_errors=True)
-            return
         for entry in entries:
             shutil.rmtree(self.trials / entry, ignore_errors=True)
 
@@ -191,7 +188,7 @@ def create(experiment: Experiment) -> Folder:
     path, named = runs / name, experiment.changed(name=name)
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        if not _only_locked(path):
+        if not is_only_locked(path):
             path.mkdir()
         folder = Folder(path, named, {"version": __version__, "seconds": {}})
         folder._made = made
@@ -236,11 +233,6 @@ def resume(run: str, runs_dir: str) -> Folder:
     folder = Folder(path, experiment, state)
     remove_unfinished(path)
     return folder
-
-
-def has_experiment(folder: Path) -> bool:
-    """Whether a folder is an experiment's; of what earlier versions made, too."""
-    return (folder / CONFIG).is_file() or any(folder.glob(f"*/{CONFIG}"))
 
 
 def check_free(experiment: Experiment) -> None:
@@ -304,7 +296,7 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
-def _only_locked(path: Path) -> bool:
+def is_only_locked(path: Path) -> bool:
     """Whether the folder is that of a process which was killed before it wrote anything else."""
     return path.is_dir() and [file.name for file in path.iterdir()] == [LOCK]
 

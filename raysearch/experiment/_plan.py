@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 LEARNED = "learned"  # a run's own policy, in evaluation.policies
 POLICIES = (*methods.FIXED, "randaugment", LEARNED)
-Told = Callable[[int, int], None]  # images that have been read, of so many
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,6 @@ def make_plan(
     kept: Path | None = None,
     dataset: Dataset | None = None,
     network: Model | None = None,
-    progress: Told | None = None,
 ) -> Plan:
     """Load the data, choose what is `auto`, and lay out what is done.
 
@@ -171,7 +169,6 @@ def make_plan(
         kept: the experiment's folder, where it is continued.
         dataset: the data, where they are there already.
         network: builds a network, where `model` does not name one.
-        progress: told how many images have been read.
 
     Raises:
         RaysearchError: data that cannot be used, or a method or a policy that is not known.
@@ -179,7 +176,7 @@ def make_plan(
     _check_rows(experiment)
     if dataset is None:
         device = capacity.device if capacity else experiment.settings.device.replace(AUTO, "cuda")
-        dataset = load_dataset(experiment.values["data"], progress, device=device)
+        dataset = load_dataset(experiment.values["data"], device=device)
     experiment, notes = settle_choices(experiment, dataset, capacity)
     parts = {
         name: _part(experiment, name, configuration, dataset.size)

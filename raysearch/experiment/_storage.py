@@ -12,18 +12,21 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from raysearch.errors import RaysearchError
 from raysearch.experiment._experiment import Experiment
-from raysearch.experiment._folder import STATE, TRIALS
+from raysearch.experiment._folder import STATE, TRIALS, Folder
 from raysearch.experiment._signals import interruptible
+from raysearch.files import write_whole
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-AGAIN = "--resume copies again"  # what to do when a copy does not work
+    from raysearch.results import Display
+
 CHECK_SECONDS = 30.0  # in which a place has to have taken and given up a small file
 T = TypeVar("T")
 
@@ -56,40 +59,28 @@ def check_storage(experiment: Experiment, *, resumed: bool = False) -> None:
     storage.check(None if resumed else settings.name)
 
 
-def copy_results(experiment: Experiment, folder: Path, again: str = AGAIN) -> str | None:
+def copy_results(folder: Folder) -> str | None:
     """Copy a run's folder to the run's `storage`, where it has one; say where it is then.
 
-    Args:
-        experiment: its settings.
-        folder: its folder.
-        again: what to do when it does not work.
-
     Raises:
-        RaysearchError: it could not be written.
+        RaysearchError: it could not be written; the message says how to copy it again.
     """
-    url = experiment.settings.storage
-    return None if url is None else Storage(url).copy(folder, again)
+    url = folder.experiment.settings.storage
+    try:
+        return None if url is None else Storage(url).copy(folder.path)
+    except RaysearchError as error:
+        raise RaysearchError(f"{error} ({_again(folder)})") from error
 
 
 @contextlib.contextmanager
-def copied(
-    experiment: Experiment,
-    folder: Path,
-    begun: Callable[[], bool],
-    *,
-    say: Callable[[str], None],
-    warn: Callable[[str], None],
-    again: str = AGAIN,
-) -> Iterator[None]:
+def copied(folder: Folder, display: Display) -> Iterator[None]:
     """Copy a folder to `storage` at the end of what is inside, however it ends; see `copy_results`.
 
     After an error or Ctrl-C another Ctrl-C ends the copying.
 
     Args:
-        experiment, folder, again: see there.
-        begun: whether there is anything to copy after an error.
-        say: told where it is.
-        warn: told, after an error, what is being done, and that it could not be.
+        folder: the experiment's.
+        display: told where the copy is, or why there is none.
 
     Raises:
         RaysearchError: what is inside has ended well, and it could not be written.
@@ -97,18 +88,25 @@ def copied(
     try:
         yield
     except BaseException:
-        if experiment.settings.storage is not None and begun():
-            warn(f"copying what there is to {experiment.settings.storage}; Ctrl-C ends it")
+        url = folder.experiment.settings.storage
+        if url is not None and folder.begun:
+            display.warning(f"copying what there is to {url}; Ctrl-C ends it")
             try:
                 with interruptible():
-                    copy_results(experiment, folder, again)
+                    copy_results(folder)
             except RaysearchError as trouble:
-                warn(str(trouble))
+                display.warning(str(trouble))
             except KeyboardInterrupt:
-                warn(f"copying stopped ({folder} has it all, {again})")
+                display.warning(f"copying stopped ({_again(folder)})")
         raise
-    if stored := copy_results(experiment, folder, again):
-        say(f"results copied to {stored}")
+    if stored := copy_results(folder):
+        display.message(f"results copied to {stored}")
+
+
+def _again(folder: Folder) -> str:
+    """What to do when a copy does not work."""
+    how = "the same command" if folder.experiment.compared else "--resume"
+    return f"{folder.path} has it all, {how} copies again"
 
 
 def warning(experiment: Experiment) -> str | None:
@@ -156,7 +154,7 @@ class Storage:
             raise RaysearchError(f"storage={self.url} has a run {name} already: choose another")
         self._within(self._probe)
 
-    def copy(self, folder: Path, again: str = AGAIN) -> str:
+    def copy(self, folder: Path) -> str:
         """Copy a run's files, each of them whole, but for its trials' checkpoints.
 
         `run.json`, which says how the run ended, comes last: when it says `complete`, all is there.
@@ -167,12 +165,9 @@ class Storage:
         Raises:
             RaysearchError: it could not be written; what is in the folder is untouched.
         """
-        try:
-            with self._said():
-                for name in _results(folder):
-                    self._put(folder / name, f"{folder.name}/{name}")
-        except RaysearchError as error:
-            raise RaysearchError(f"{error} ({folder} has it all, {again})") from error
+        with self._said():
+            for name in _results(folder):
+                self._put(folder / name, f"{folder.name}/{name}")
         return f"{self.url}/{folder.name}"
 
     def _open(self) -> tuple[AbstractFileSystem, str]:
@@ -217,37 +212,26 @@ class Storage:
         target = f"{self._root}/{name}"
         if self.local is None:
             self._files.put_file(str(source), target)
-            return
-        folder, _, file = target.rpartition("/")
-        self._files.makedirs(folder, exist_ok=True)
-        temporary = f"{folder}/.{file}.{secrets.token_hex(4)}"
-        try:
-            self._files.put_file(str(source), temporary)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        else:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(Path(target), source.read_bytes())
 
     def _within(self, work: Callable[[], T]) -> T:
         """Do something that may hang, in `CHECK_SECONDS` at most."""
-        done: list[T] = []
-        failed: list[BaseException] = []
+        done: Future[T] = Future()
 
         def run() -> None:
             try:
-                done.append(work())
+                done.set_result(work())
             except BaseException as error:
-                failed.append(error)
+                done.set_exception(error)
 
-        thread = threading.Thread(target=run, name="storage-check", daemon=True)
-        thread.start()
-        thread.join(CHECK_SECONDS)
+        # A pool's thread would keep the process from ending.
+        threading.Thread(target=run, name="storage-check", daemon=True).start()
         with self._said():
-            if failed:
-                raise failed[0]
-            if not done:
+            if not wait([done], CHECK_SECONDS).done:
                 raise TimeoutError(f"no answer in {CHECK_SECONDS:g} s")
-        return done[0]
+            return done.result()
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:

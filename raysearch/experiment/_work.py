@@ -112,14 +112,10 @@ class EvaluationWork:
 
     def __call__(self, dataset: Dataset) -> Build:
         """See the class."""
-
-        def build(proposal: Proposal, files: Mapping[str, Values]) -> Training:
-            return self.training(dataset)
-
-        return build
-
-    def training(self, dataset: Dataset) -> Training:
-        """The training, at its beginning."""
         setup = self.setting.setup(dataset, self.seed)
         setup = replace(setup, predefined=self.predefined or Predefined())
-        return Training(setup, self.evaluation, self.policy, self.predefined is not None)
+
+        def build(proposal: Proposal, files: Mapping[str, Values]) -> Training:
+            return Training(setup, self.evaluation, self.policy, self.predefined is not None)
+
+        return build
