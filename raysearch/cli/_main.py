@@ -37,14 +37,9 @@ def guarded(arguments: Sequence[str] | None, work: Callable[[], None]) -> int:
         0 when all is well, 2 for something that the user can mend (said in one line), 1 for
         something unexpected, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    with handlers_kept(forever=arguments is None):
-        return _guarded(arguments, work)
-
-
-def _guarded(arguments: Sequence[str] | None, work: Callable[[], None]) -> int:
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     try:
-        with stop_on_signal():
+        with handlers_kept(forever=arguments is None), stop_on_signal():
             work()
     except SystemExit as done:  # --help, --version
         return done.code if isinstance(done.code, int) else OK

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
-
-from raysearch.trials import TrialInfo, Watcher
 
 if TYPE_CHECKING:
     from raysearch.experiment._folder import Folder
+    from raysearch.trials import TrialInfo
 
 
-class Clock(Watcher):
-    """Adds up seconds in which trials of a stage, or searches of a method, run.
+class Clock:
+    """Adds up seconds in which trials of a stage, or searches of a method, run; a `Watcher`.
 
     Args:
         folder: where they are kept.
@@ -23,6 +22,10 @@ class Clock(Watcher):
         self._folder = folder
         self._running: dict[str, TrialInfo] = {}
         self._counted = time.monotonic()
+
+    def planned(self, trials: Sequence[TrialInfo], done: int) -> None:
+        """Count the time so far."""
+        self._count()
 
     def trial_started(self, trial: TrialInfo) -> None:
         """Start the stage's clock, with the first."""
@@ -39,6 +42,9 @@ class Clock(Watcher):
         """Stop the stage's clock, with the last."""
         self._count()
         self._running.pop(trial.id, None)
+
+    def message(self, text: str) -> None:
+        """Nothing to count."""
 
     def ended(self) -> None:
         """Stop all clocks."""

@@ -120,7 +120,7 @@ def forecast(plan: Plan, capacity: Capacity | None) -> Forecast:
     """
     parts = list(plan.parts.values())
     first = parts[0]
-    setup = plan.setting(first, "cpu").setup(plan.dataset, 0)
+    setup = plan.setup(first, "cpu")(dataset=plan.dataset, seed=0)
     settings = first.configuration.settings
     plain = plain_cost(setup, settings.evaluation.batch_size)
     groups = tuple(g for part in parts for g in _groups(plan, part, plain, capacity))
@@ -135,7 +135,7 @@ def forecast(plan: Plan, capacity: Capacity | None) -> Forecast:
 def _groups(plan: Plan, part: Part, plain: Plain, capacity: Capacity | None) -> Iterator[Group]:
     settings = part.configuration.settings
     places: Mapping[str, Place] = places_of(part, capacity) if capacity else {}
-    setup = plan.setting(part, "cpu").setup(plan.dataset, (part.seeds or (0,))[0])
+    setup = plan.setup(part, "cpu")(dataset=plan.dataset, seed=(part.seeds or (0,))[0])
     train = setup.search_splits()[0] if part.seeds else plan.dataset.train
     epoch = len(train) * plain.seconds  # an epoch-equivalent
     if part.seeds:

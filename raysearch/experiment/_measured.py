@@ -44,7 +44,7 @@ def measured(
         earlier: what was measured when the experiment had fewer methods.
         places: where MLflow has the methods' figures, by their names.
     """
-    done = [name for name in plan.parts if name in entries.found and name not in ended.failed]
+    done = [name for name in plan.parts if name in entries.policies and name not in ended.failed]
     now = {name: _method(plan.parts[name], entries, folder, places.get(name)) for name in done}
     before = {}
     if earlier is not None:
@@ -81,15 +81,15 @@ def reason(error: RaysearchError) -> str:
 def _method(
     part: Part, entries: Entries, folder: Folder, place: Mapping[str, str] | None
 ) -> MethodMeasured:
-    uniform, found = part.uniform, entries.found[part.name]
+    uniform = part.uniform
     return MethodMeasured(
         row=handed_over(part),
-        policy=found.policy,
-        seed_policies=found.policies,
+        policy=entries.policies[part.name],
+        seed_policies=entries.seed_policies[part.name],
         predefined=asdict(part.accompanying),
         uniform=uniform.marginals() if uniform else None,
         configuration=own(part.configuration),
-        wall_seconds=folder.state.get("searching", {}).get(part.name, 0.0),
+        wall_seconds=folder.state["searching"].get(part.name, 0.0),
         tracking=place,
     )
 

@@ -18,7 +18,7 @@ from raysearch.errors import RaysearchError
 from raysearch.experiment._clock import Clock
 from raysearch.experiment._describe import cautions, described
 from raysearch.experiment._entries import Entries
-from raysearch.experiment._folder import Folder, check_space, create
+from raysearch.experiment._folder import LOG, Folder, check_space, create
 from raysearch.experiment._forecast import Forecast
 from raysearch.experiment._measured import measured, reason
 from raysearch.experiment._plan import Plan
@@ -91,7 +91,7 @@ def _carry_out(session: Session, folder: Folder, quietly: bool) -> Result:
     check_space(folder.path, session.forecast.bytes_needed)
     folder.keep_data(plan.dataset)
     with (
-        quiet(folder.log) as terminal,
+        quiet(folder.path / LOG) as terminal,
         contextlib.closing(Display(console := Console(file=terminal), quiet=quietly)) as display,
         copied(folder, display),
     ):
@@ -197,7 +197,7 @@ def _tracked(plan: Plan, folder: Folder, display: Display) -> Iterator[dict[str,
     if not settings.enabled:
         yield {}
         return
-    kept: dict[str, str] = folder.state.setdefault("mlflow", {})
+    kept: dict[str, str] = folder.state["mlflow"]
     trackers: dict[str, Tracker] = {}
     try:
         for name, part in plan.parts.items():

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from raysearch.errors import RaysearchError
 from raysearch.experiment._experiment import Experiment
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from raysearch.results import Display
 
 CHECK_SECONDS = 30.0  # in which a place has to have taken and given up a small file
-T = TypeVar("T")
 
 
 def check_storage(experiment: Experiment, *, resumed: bool = False) -> None:
@@ -51,7 +49,8 @@ def check_storage(experiment: Experiment, *, resumed: bool = False) -> None:
             raise RaysearchError(
                 f"storage={storage.url} is runs_dir, where the run goes anyway: leave it out"
             )
-        if _in_job() and not storage.is_absolute:
+        given = Path(storage.url.removeprefix("file://"))
+        if _in_job() and not given.is_absolute():
             raise RaysearchError(
                 f"storage={storage.url} would be in the job's working directory, which goes with "
                 "the job: give an absolute path or a URL"
@@ -136,11 +135,6 @@ class Storage:
         self._files, self._root = self._open()
         self.local = Path(self._root) if _is_local(self.url) else None
 
-    @property
-    def is_absolute(self) -> bool:
-        """Whether it means the same in every working directory."""
-        return not _is_local(self.url) or Path(self.url.removeprefix("file://")).is_absolute()
-
     def check(self, name: str | None) -> None:
         """Write a small file and remove it, within seconds.
 
@@ -150,9 +144,7 @@ class Storage:
         Raises:
             RaysearchError: that does not work, or there is a run of that name.
         """
-        if name is not None and self._within(lambda: self._exists(name)):
-            raise RaysearchError(f"storage={self.url} has a run {name} already: choose another")
-        self._within(self._probe)
+        self._within(lambda: self._probe(name))
 
     def copy(self, folder: Path) -> str:
         """Copy a run's files, each of them whole, but for its trials' checkpoints.
@@ -173,13 +165,12 @@ class Storage:
     def _open(self) -> tuple[AbstractFileSystem, str]:
         from fsspec.core import url_to_fs
 
-        protocol = self.url.partition("://")[0]
-        url = self.url
-        if _is_local(url):
-            url = str(Path(url.removeprefix("file://")).expanduser().absolute())
+        local = _is_local(self.url)
+        path = str(Path(self.url.removeprefix("file://")).expanduser().absolute())
         try:
-            files, root = url_to_fs(url)
+            files, root = url_to_fs(path if local else self.url)
         except ImportError as error:
+            protocol = self.url.partition("://")[0]
             raise RaysearchError(
                 f"storage={self.url}: {protocol}:// needs a package that is not installed: {error}"
             ) from None
@@ -187,25 +178,15 @@ class Storage:
             raise RaysearchError(f"storage={self.url}: {_reason(error)}") from None
         return files, str(root).rstrip("/")
 
-    def _exists(self, name: str) -> bool:
-        return bool(self._files.exists(f"{self._root}/{name}"))
-
-    def _probe(self) -> None:
-        name = f".raysearch-{secrets.token_hex(8)}"
-        made = []
+    def _probe(self, name: str | None) -> None:
+        if name is not None and self._files.exists(f"{self._root}/{name}"):
+            raise RaysearchError(f"storage={self.url} has a run {name} already: choose another")
         if self.local is not None:
-            made = [path for path in (self.local, *self.local.parents) if not path.exists()]
-        try:
-            with tempfile.TemporaryDirectory() as place:
-                probe = Path(place) / name
-                probe.write_bytes(b"raysearch")
-                self._put(probe, name)
-            with contextlib.suppress(Exception):  # a place that lets nobody delete will do
-                self._files.rm_file(f"{self._root}/{name}")
-        finally:
-            for path in made:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+            self.local.mkdir(parents=True, exist_ok=True)
+        probe = f"{self._root}/.raysearch-{secrets.token_hex(8)}"
+        self._files.pipe_file(probe, b"raysearch")
+        with contextlib.suppress(Exception):  # a place that lets nobody delete will do
+            self._files.rm_file(probe)
 
     def _put(self, source: Path, name: str) -> None:
         """Copy a file, which appears whole, as in object stores it does by itself."""
@@ -216,13 +197,14 @@ class Storage:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             write_whole(Path(target), source.read_bytes())
 
-    def _within(self, work: Callable[[], T]) -> T:
+    def _within(self, work: Callable[[], None]) -> None:
         """Do something that may hang, in `CHECK_SECONDS` at most."""
-        done: Future[T] = Future()
+        done: Future[None] = Future()
 
         def run() -> None:
             try:
-                done.set_result(work())
+                work()
+                done.set_result(None)
             except BaseException as error:
                 done.set_exception(error)
 
@@ -231,13 +213,15 @@ class Storage:
         with self._said():
             if not wait([done], CHECK_SECONDS).done:
                 raise TimeoutError(f"no answer in {CHECK_SECONDS:g} s")
-            return done.result()
+            done.result()
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:
         """Whatever goes wrong, in one line."""
         try:
             yield
+        except RaysearchError:
+            raise
         except Exception as error:  # whatever a protocol's package raises
             raise RaysearchError(
                 f"storage={self.url} cannot be written: {_reason(error)}"
@@ -246,10 +230,8 @@ class Storage:
 
 def _results(folder: Path) -> list[Path]:
     """The files of a run's folder that are results, as relative paths, `run.json` last."""
-    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    kept = [
-        n for n in names if TRIALS not in n.parts[:-1] and not any(p[0] == "." for p in n.parts)
-    ]
+    names = [path.relative_to(folder) for path in folder.rglob("[!.]*") if path.is_file()]
+    kept = [name for name in names if TRIALS not in name.parts[:-1]]
     return sorted(kept, key=lambda name: (name.name == STATE, name))
 
 
