@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raysearch.errors import RaysearchError, not_installed
 from raysearch.files import write_whole
+from raysearch.policy._checks import Check
 
 Json = dict[str, Any]
 P = ParamSpec("P")
@@ -29,6 +30,12 @@ _NUMBERS = re.compile(r"\[[-+.e\d\s,]+\]")  # a list of nothing but numbers
 def source(generator: torch.Generator | None) -> torch.device:
     """Where numbers from `generator` live."""
     return torch.device("cpu") if generator is None else generator.device
+
+
+def uniform(*shape: int, generator: torch.Generator | None) -> Tensor:
+    """Numbers from U(0, 1), float32, whatever PyTorch's default type and device are."""
+    device = source(generator)
+    return torch.rand(shape, dtype=torch.float32, device=device, generator=generator)
 
 
 def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
@@ -54,14 +61,26 @@ def refuse_scripting() -> NoReturn:
     )
 
 
+def _plain(value: Any) -> Any:
+    """An attribute of a policy as JSON has it."""
+    if isinstance(value, Policy):
+        return {"kind": value.kind, **value.body()}
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
 class Policy(ABC):
     """A distribution over ways to change an image, which may depend on how far a training has come.
 
     Attributes:
         kind: the name under which the policy is written to JSON.
+        fields: what else its JSON has, by name, and what each must be. Attributes of the same names
+            hold it, and the constructor takes it.
     """
 
     kind: ClassVar[str]
+    fields: ClassVar[Mapping[str, Check]]
 
     @outside_graphs
     def __call__(
@@ -118,14 +137,20 @@ class Policy(ABC):
     def describe(self, most: int = 10) -> str:
         """The policy in words for a terminal: its `most` strongest parts, one a line."""
 
-    @abstractmethod
     def body(self) -> Json:
-        """The policy's own part of its JSON form; see `from_body`."""
+        """The policy's own part of its JSON form; see `fields`."""
+        return {name: _plain(getattr(self, name)) for name in self.fields}
 
     @classmethod
-    @abstractmethod
     def from_body(cls, body: Mapping[str, Any]) -> Policy:
-        """The policy from its own, checked part of a JSON document."""
+        """The policy of what `body` gives, checked by `fields`; raises like the constructor."""
+        return cls(**body)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Policy) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_json()))
 
     @classmethod
     def merge(cls, policies: Sequence[Policy]) -> Policy:
