@@ -15,7 +15,9 @@ from torch import Tensor
 
 from raysearch.errors import RaysearchError, not_installed
 from raysearch.files import write_whole
+from raysearch.ops import check_images
 from raysearch.policy._checks import Check
+from raysearch.policy._levels import check_levels
 
 Json = dict[str, Any]
 P = ParamSpec("P")
@@ -89,7 +91,8 @@ class Policy(ABC):
         """Augment a batch, each image with a draw of its own; outside the graphs of a compiler.
 
         Args:
-            images: uint8 [B, C, H, W], or floating point in [0, 1]; C is 1 or 3.
+            images: uint8 [B, C, H, W], or floating point in [0, 1]; C is 1 or 3. What rounding
+                and resizing put outside [0, 1] is clamped.
             generator: source of randomness; None is torch's global one for the CPU. On the CPU is
                 best, for images on a GPU too: the operations' parameters are needed there, and
                 nothing waits for the GPU.
@@ -98,7 +101,15 @@ class Policy(ABC):
 
         Returns:
             A new tensor of the same shape and type.
+
+        Raises:
+            TypeError: images of another dtype.
+            ValueError: images of another shape; on the CPU also floating-point images that are
+                normalised, reach to 255, or have NaN.
         """
+        check_images(images)
+        if images.is_floating_point() and images.numel() and images.device.type == "cpu":
+            check_levels(*(float(level) for level in images.detach().aminmax()))
         return self._augment(images, generator, progress)
 
     @abstractmethod

@@ -128,7 +128,7 @@ def rates_by_operation(ids: Tensor, rates: Tensor) -> dict[str, float]:
         rates: one for each, float64.
     """
     ids = ids.flatten()
-    sums = torch.zeros(len(ops.OPERATIONS), dtype=torch.float64)
+    sums = torch.zeros(len(ops.OPERATIONS), dtype=torch.float64, device="cpu")
     sums.index_add_(0, ids, rates.flatten())
     return {ops.OPERATIONS[i]: float(sums[i]) for i in sorted(set(ids.tolist()))}
 

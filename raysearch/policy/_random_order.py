@@ -103,7 +103,7 @@ class RandomOrder(OperationPolicy):
         size, most = len(self), len(self.counts) - 1
         x, weights = np.polynomial.legendre.leggauss((size + 1) // 2)
         times = torch.from_numpy((x + 1) / 2)
-        before = torch.zeros(size, len(times), most, dtype=torch.float64)  # entry, time, applied
+        before = times.new_zeros(size, len(times), most)  # entry, time, applied
         before[..., 0] = 1
         for j, p in enumerate(self.probabilities):
             applied = (times * p).expand(size, -1).clone()
