@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any, NoReturn
 
@@ -79,6 +80,10 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         if not 0 <= value <= 1:
             raise ValueError(f"progress must lie in [0, 1], got {value}")
         self._progress.value = value
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies take over; a shallow one, too, has a progress of its own."""
+        return {**self.__dict__, "_progress": copy.copy(self._progress)}
 
     @outside_graphs
     def forward(self, *inputs: Any) -> Any:
