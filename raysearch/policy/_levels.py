@@ -34,7 +34,7 @@ def check_levels(low: float, high: float) -> None:
     if low < 0 and high < NORMALISED:
         advice = "as normalised images do: put the policy before v2.Normalize"
     else:
-        advice = "as images of 0 to 255 do: divide them by 255, or give the policy uint8 images"
+        advice = "as images of 0 to 255 do: divide them by 255 (v2.ToDtype with scale=True)"
     raise ValueError(
         f"floating-point images must lie in [0, 1]; these reach from {low:.3g} to {high:.3g}, "
         + advice
@@ -63,12 +63,12 @@ class LevelsOnGPU:
         first = self._last is None
         if self._last is not None:
             event, levels = self._last
-            if not event.query():
+            if not event.query():  # type: ignore[no-untyped-call]
                 return
             self._last = None
             check_levels(*levels.tolist())
         levels = torch.stack(images.detach().aminmax()).to("cpu", non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(images.device))
         if first:
             event.synchronize()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from multiprocessing.context import get_spawning_popen  # type: ignore[attr-defined]
+from multiprocessing.context import get_spawning_popen
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
 

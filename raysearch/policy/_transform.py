@@ -33,10 +33,10 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
     What of a sample (tuples, lists and dictionaries, also nested) is an image:
 
     - PIL images and `tv_tensors.Image`, wherever they are; plain tensors beside them pass through.
-    - Without such, the first plain tensor that has the type and shape of an image, and all others
-      of its type, channels and number of dimensions. So two views are both augmented, and labels
-      pass through, wherever they are. A plain mask of an image's type and channels would be taken
-      for a view: make the image a `tv_tensors.Image`.
+    - Without such, the first plain tensor that has the type and shape of a colour image, or else
+      of a grey one, and all others of its type and channels. So two views are both augmented, and
+      labels pass through, wherever they are. A plain mask of an image's type and channels would be
+      taken for a view: make the image a `tv_tensors.Image`.
 
     All images of one call get the same draws, as in every v2 transform: two views, or a stereo
     pair, stay in place to each other. For views that differ, call it once for each.
@@ -55,7 +55,7 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         ValueError: a progress outside [0, 1]; floating-point images that are normalised, reach to
             255, or have NaN. On a GPU, where nothing waits for the values, that is said of the
             first batch at once and of others in a later call.
-        TypeError: tensors of which none is an image, images as NumPy arrays, or the sample carries
+        TypeError: a sample without an image, images as NumPy arrays, or the sample carries
             boxes, masks or key points, which the geometric operations would have to move along and
             do not.
         RaysearchError: it is part of what `torch.jit.script` is called on.
@@ -109,13 +109,14 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         if any(explicit):
             return explicit
         kinds = [_kind(one) for one in flat_inputs]
-        first = next((kind for kind in kinds if kind is not None), None)
-        if first is None and (shapes := [list(one.shape) for one in flat_inputs if _is_plain(one)]):
+        found = [kind for kind in kinds if kind is not None]
+        if not found and (others := [_words(one) for one in flat_inputs if not _is_plain(one)]):
             raise TypeError(
-                "no tensor is an image: uint8 or floating point of shape [C, H, W] or "
-                f"[B, C, H, W] with C = 1 or 3; got {', '.join(map(str, shapes))}"
+                "no image in the sample: PIL images, or tensors of uint8 or floating point and of "
+                f"shape [C, H, W] or [B, C, H, W] with C = 1 or 3; got {', '.join(others)}"
             )
-        return [kind is not None and kind == first for kind in kinds]
+        colour = max(found, key=lambda kind: kind[0], default=None)
+        return [kind is not None and kind == colour for kind in kinds]
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Torch's generator for the first image, copies as it is now for the others."""
@@ -159,18 +160,26 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         )
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor of no kind of torchvision's."""
-    return isinstance(value, Tensor) and not isinstance(value, tv_tensors.TVTensor)
-
-
-def _kind(value: Any) -> tuple[torch.dtype, int, int] | None:
-    """What views have in common, type, dimensions and channels; None for what is no plain image."""
-    if not _is_plain(value) or value.ndim not in (3, 4) or value.shape[-3] not in (1, 3):
+def _kind(value: Any) -> tuple[int, torch.dtype] | None:
+    """What views have in common, channels and type; None for what is no plain image."""
+    if not v2._utils.is_pure_tensor(value):
+        return None
+    if value.ndim not in (3, 4) or value.shape[-3] not in (1, 3):
         return None
     if value.dtype != torch.uint8 and not value.is_floating_point():
         return None
-    return value.dtype, value.ndim, value.shape[-3]
+    return value.shape[-3], value.dtype
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a part of a sample can neither be nor hold an image."""
+    return value is None or isinstance(value, str | bytes | int | float)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    return type(value).__name__
 
 
 def load_policy(path: str | os.PathLike[str]) -> PolicyTransform:
