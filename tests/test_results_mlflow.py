@@ -57,7 +57,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs are logged however short they are."""
-    monkeypatch.setattr(writer_module, "DUTY", math.inf)
+    monkeypatch.setattr(writer_module, "VALUES_PER_SECOND", math.inf)
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_resume_continues_parent_and_children_without_doubles(
 ) -> None:
     first = Tracker(database, "resume", "demo", {"a": 1})
     play(first, SEARCH, range(1, 3), end=False)
-    assert first._writer.drain(10)
+    first._writer.drain(10)
     first._writer.stop()  # the driver is killed here
 
     second = Tracker(database, "resume", "demo", {"a": 1}, first.run_id, warn=warnings.append)
@@ -231,7 +231,7 @@ def test_resume_continues_parent_and_children_without_doubles(
 def test_a_trial_that_ended_when_the_driver_was_killed_is_completed(database: str) -> None:
     first = Tracker(database, "unheard", "demo", {})
     play(first, LEARNED, range(1, 3), end=False)
-    assert first._writer.drain(10)
+    first._writer.drain(10)
     first._writer.stop()  # the driver is killed here; the trial's end is on disk
 
     second = Tracker(database, "unheard", "demo", {}, first.run_id)
@@ -272,9 +272,8 @@ def test_a_resumed_run_that_the_store_has_lost_gets_a_new_one(
 
 
 def test_writing_takes_little_of_a_trial_however_short_its_epochs(
-    database: str, monkeypatch: pytest.MonkeyPatch
+    database: str,
 ) -> None:
-    monkeypatch.setattr(writer_module, "RUN_SECONDS", 1e-6)  # or nothing is left for 3 s
     tracker = Tracker(database, "short", "demo", {})
     tracker.trial_started(SEARCH)
     tracker._writer.drain(10)
@@ -286,7 +285,7 @@ def test_writing_takes_little_of_a_trial_however_short_its_epochs(
         time.sleep(0.01)
     tracker._writer.drain(10)
     spent = tracker.writing_seconds - before
-    logged = 3 / (21 * writer_module.VALUE_SECONDS / writer_module.DUTY)
+    logged = 3 * writer_module.VALUES_PER_SECOND / 21
     tracker.trial_finished(SEARCH, None, {"epoch_equivalents": 9.0})
     tracker.finish(None, None)
     run = children(tracker)["dada seed 0"].info.run_id
@@ -295,7 +294,7 @@ def test_writing_takes_little_of_a_trial_however_short_its_epochs(
     assert steps == sorted(set(steps))
     assert steps[0] == 1
     assert steps[-1] == epoch  # the last is never passed over
-    assert logged / 5 < len(steps) < 5 * logged  # as fast as this machine writes
+    assert logged / 2 < len(steps) < 2 * logged + 2
     assert spent < 0.3  # of 3 s; writing every epoch takes twice that
 
 
