@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _measured import compared, joint, one_method
+from _measured import (
+    ERRORS,
+    compared,
+    compared_trials,
+    evaluations,
+    joint,
+    joint_searches,
+    one_method,
+)
 
 from raysearch.errors import RaysearchError
 from raysearch.results import (
@@ -145,8 +153,7 @@ def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> Non
     tracker.trial_started(SEARCH)
     tracker.trial_progress(SEARCH, 1, {"mean/tx": 0.1, "std/tx": 0.2})
     tracker.trial_finished(SEARCH, None, {**COST, "test_error": 4.0, "test_loss": 0.1})
-    measured = joint()
-    networks = [r for r in measured.trials if r.trial.policy in (None, "none")]
+    networks = [*joint_searches()[1], *evaluations("dada", "none", ERRORS["none"])]
     tracker.finish(summarise(joint(trials=networks)), None)
     child = children(tracker)["dada seed 0"].data.metrics
     assert (child["test_error"], child["test_loss"], child["std/tx"]) == (4.0, 0.1, 0.2)
@@ -155,7 +162,7 @@ def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> Non
     assert parent["joint_difference/none/mean"] == pytest.approx(-5.78)
     assert parent["relative_cost/joint/epoch_equivalents"] == pytest.approx(156 / 20)
     assert {"mean/tx", "std/tx"} <= set(parent)
-    assert summary_metrics(summarise(measured))["test_error"] == pytest.approx(4.4)
+    assert summary_metrics(summarise(joint()))["test_error"] == pytest.approx(4.4)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -168,7 +175,7 @@ def test_a_comparison_has_a_run_for_each_method_and_one_of_its_own(
     for name in measured.methods:
         config = {"method": {"name": name}}
         trackers[name] = Tracker(database, "compare", name, config, method=name)
-        trackers[name].complete(measured.trials)
+        trackers[name].complete(compared_trials())
         places[name] = trackers[name].location()
     methods = {
         name: replace(method, tracking=places[name]) for name, method in measured.methods.items()

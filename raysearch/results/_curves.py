@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,7 +15,6 @@ from matplotlib.lines import Line2D
 from raysearch.policy import Policy
 from raysearch.results._figures import COLOURS, Values, mean, panels, plot, png, series
 from raysearch.results._statistics import levels
-from raysearch.trials import TrialResult
 
 PANELS = {
     "kl_uniform": "KL divergence from uniform (nats)",
@@ -27,14 +27,17 @@ PANELS = {
 FIGURES = {"mean/": COLOURS[0], "std/": COLOURS[1]}
 
 
-def policy_png(
-    search: Sequence[TrialResult], policy: Policy, uniform: Mapping[str, float]
-) -> bytes:
+def policy_png(search: pd.DataFrame, policy: Policy, uniform: Mapping[str, float]) -> bytes:
     """The policy over the search's epochs, the mean over its seeds; thin lines are single seeds.
 
     Each operation's share of all applications, or mean and standard deviation of each
     continuous parameter. Where the search has no such metrics, the policy itself. Dashed lines
     are the shares that operations have in the uniform policy.
+
+    Args:
+        search: the history of its trials.
+        policy: what was found.
+        uniform: each operation's share in the uniform policy.
     """
     shares = series(search, "share/")
     if shares:
@@ -48,13 +51,15 @@ def policy_png(
         return path.read_bytes()
 
 
-def curves_png(search: Sequence[TrialResult]) -> bytes | None:
-    """How far the policy moved, and the losses, over the search; None where neither is known."""
+def curves_png(search: pd.DataFrame, trained: bool = False) -> bytes | None:
+    """How far the policy moved, and the losses, over the search; None where neither is known.
+
+    Args:
+        search: the history of its trials.
+        trained: the search's own networks are a result, so that their training loss is shown.
+    """
     found = {key: series(search, key) for key in PANELS}
-    is_result = any(
-        key.startswith("test_") for trial in search for key in trial.metrics
-    )  # the trained network
-    shown = [key for key in PANELS if found[key] and (key != "train_loss" or is_result)]
+    shown = [key for key in PANELS if found[key] and (key != "train_loss" or trained)]
     if not shown:
         return None
     figure, grid = panels(len(shown), 2 if len(shown) == 4 else 3, 2.2)
@@ -119,7 +124,7 @@ def _parameters(curves: dict[str, dict[str, Values]]) -> Figure:
     return figure
 
 
-def _unit(search: Sequence[TrialResult]) -> str:
+def _unit(search: pd.DataFrame) -> str:
     """What the search's history counts."""
     return "update of the policy" if series(search, "reward") else "search epoch"
 

@@ -4,47 +4,36 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-
-from raysearch.trials import TrialResult
 
 COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#c22f7a", "#7570b3", "#a6761d")
 
 Values = npt.NDArray[np.float64]  # [seed, epoch]; NaN where a trial ended early
 
 
-def series(search: Sequence[TrialResult], prefix: str) -> dict[str, Values]:
+def series(search: pd.DataFrame, prefix: str) -> dict[str, Values]:
     """The metrics of a search whose names begin with `prefix`, or the one of that name.
 
     Args:
-        search: its trials, one a seed.
+        search: the history of its trials, one a seed.
         prefix: ends in a slash, and is left out of the names then.
     """
-    search = [result for result in search if result.history]
-    length = max((len(result.history) for result in search), default=0)
-    names = dict.fromkeys(
-        key
-        for result in search
-        for record in result.history
-        for key in record
-        if key == prefix or (prefix.endswith("/") and key.startswith(prefix))
-    )
-    return {
-        name.removeprefix(prefix) if prefix.endswith("/") else name: np.array(
-            [
-                [record.get(name, math.nan) for record in result.history]
-                + [math.nan] * (length - len(result.history))
-                for result in search
-            ]
-        )
-        for name in names
-    }
+    several = prefix.endswith("/")
+    names = [
+        name
+        for name in search.columns
+        if (name.startswith(prefix) if several else name == prefix) and search[name].notna().any()
+    ]
+    if not names:
+        return {}
+    table = search.pivot(index=["seed", "trial"], columns="epoch", values=names)
+    return {name.partition("/")[2] or name: table[name].to_numpy() for name in names}
 
 
 def mean(values: Values) -> Values:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from raysearch.results._frame import Measured, frame
+from raysearch.results._frame import Measured
 from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._words import BASELINES, JOINT, label, network_name
 from raysearch.tasks import Metric
@@ -75,7 +75,7 @@ class Row:
 
 def make_rows(measured: Measured) -> list[Row]:
     """The rows, baselines first and in their usual order, then method by method."""
-    table = frame(measured)
+    table = measured.trials.copy()
     key = f"test_{measured.metric.name}"
     if key not in table:
         table[key] = math.nan

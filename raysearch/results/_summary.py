@@ -12,7 +12,7 @@ from typing import Any
 
 from raysearch import __version__
 from raysearch.policy import Policy
-from raysearch.results._frame import Measured, MethodMeasured, frame
+from raysearch.results._frame import Measured, MethodMeasured
 from raysearch.results._rows import table_of
 from raysearch.results._statistics import entropy_and_kl
 from raysearch.trials import COSTS
@@ -37,7 +37,7 @@ def summarise(measured: Measured) -> dict[str, Any]:
         seeds: `search` and `evaluation`.
         failed: trials that failed, and why; `failed_methods`, methods that could not go on.
     """
-    table = frame(measured)
+    table = measured.trials
     searches = table[table["stage"] == "search"]
     evaluations = table[table["stage"] == "evaluation"].sort_values("seed", kind="stable")
     total = _cost(searches)

@@ -17,10 +17,8 @@ from raysearch.results._export import csv_table, latex_table
 from raysearch.results._frame import (
     Measured,
     MethodMeasured,
-    frame,
-    history,
     parquet,
-    trials_of,
+    searches,
 )
 from raysearch.results._page import page
 from raysearch.results._statements import asked
@@ -59,8 +57,8 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
     drawn = pictures(measured)
     cost = _cost(summary)
     files = {
-        TRIALS: parquet(frame(measured)),
-        HISTORY: parquet(history(measured)),
+        TRIALS: parquet(measured.trials),
+        HISTORY: parquet(measured.history),
         "table.csv": csv_table(summary).encode(),
         "table.tex": latex_table(summary).encode(),
         **{
@@ -111,7 +109,8 @@ def pictures(measured: Measured) -> dict[str, dict[str, bytes | None]]:
 
     found: dict[str, dict[str, bytes | None]] = {}
     for name, method in measured.methods.items():
-        searches, uniform = measured.searches(name), method.uniform
+        search, uniform = searches(measured.history, name), method.uniform
+        tested = searches(measured.trials, name).filter(like="test_")
         shares = method.policy.marginals()
         if measured.several and not (shares or method.policy.parameters()):
             continue
@@ -121,8 +120,8 @@ def pictures(measured: Measured) -> dict[str, dict[str, bytes | None]]:
         if measured.samples is not None and len(measured.samples) > 0:
             drawn = augmented_png(method.policy, measured.samples)
         found[name] = {
-            "policy": policy_png(searches, method.policy, uniform),
-            "curves": curves_png(searches),
+            "policy": policy_png(search, method.policy, uniform),
+            "curves": curves_png(search, bool(tested.notna().any(axis=None))),
             "augmented": drawn,
         }
     return found
@@ -151,7 +150,8 @@ def read(folder: Path) -> Measured:
             name: _method(folder, name, found, asked(summary))
             for name, found in summary["methods"].items()
         },
-        trials=trials_of(trials, epochs),
+        trials=trials,
+        history=epochs,
         configuration=summary["configuration"],
         classes=summary["classes"],
         images=summary["images"],
