@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from pydantic_core import from_json, to_json
+
 from raysearch import __version__
 from raysearch.policy import Policy
 from raysearch.results._frame import Measured, MethodMeasured
@@ -77,9 +79,9 @@ def summarise(measured: Measured) -> dict[str, Any]:
         "versions": _versions(),
         "configuration": measured.configuration,
     }
-    result = plain(summary)
-    assert isinstance(result, dict)
-    return result
+    text = to_json(summary, inf_nan_mode="null", fallback=str)
+    found: dict[str, Any] = from_json(text)
+    return found
 
 
 def _cost(trials: Any) -> dict[str, float]:
@@ -132,16 +134,3 @@ def _versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     return versions
-
-
-def plain(value: Any) -> Any:
-    """`value` in JSON's terms: not a number and infinity become null, others their text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    return str(value)
