@@ -8,15 +8,9 @@ from typing import Any
 import torch
 
 from raysearch.policy import Schedule, SubPolicies, Transformations
-from raysearch.results import (
-    Measured,
-    MethodMeasured,
-    Metric,
-    TrialInfo,
-    TrialResult,
-    frame,
-    history,
-)
+from raysearch.results import Measured, MethodMeasured, frame, history
+from raysearch.tasks import Metric
+from raysearch.trials import TrialInfo, TrialResult
 
 NAMES = ("ShearX", "Rotate", "Color", "Posterize", "Cutout", "Invert", "Solarize", "Equalize")
 PARAMETERS = ("a11", "a12", "tx", "a21", "a22", "ty", "brightness", "contrast", "saturation", "hue")

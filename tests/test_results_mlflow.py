@@ -26,9 +26,6 @@ from raysearch.errors import RaysearchError
 from raysearch.results import (
     Measured,
     Tracker,
-    TrialInfo,
-    TrialResult,
-    Watcher,
     _write,
     log_comparison,
     read_experiment,
@@ -37,6 +34,7 @@ from raysearch.results import (
 )
 from raysearch.results.mlflow import _writer as writer_module
 from raysearch.results.mlflow._fields import PARAM_LIMIT, entity_key, flatten, summary_metrics
+from raysearch.trials import TrialInfo, TrialResult, Watcher
 
 SEARCH = TrialInfo("search-0", "dada", "search", "dada seed 0", None, 0, 3, {"epochs": 3})
 LEARNED = TrialInfo("learned-0", "dada", "evaluation", "learned seed 0", "learned", 0, 3)
@@ -72,7 +70,7 @@ def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn, which takes seconds."""
     monkeypatch.setattr(_write, "pictures", lambda measured: {})
-    monkeypatch.setattr(_write, "_cost", lambda summary: None)
+    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
 
 
 @pytest.fixture

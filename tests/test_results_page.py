@@ -41,10 +41,11 @@ from raysearch.policy import (
     read_policy,
     trivial_augment,
 )
-from raysearch.results import Measured, MethodMeasured, TrialResult, _write, history
+from raysearch.results import Measured, MethodMeasured, _write, history
 from raysearch.results._augmented import augmented_png
 from raysearch.results._curves import curves_png, policy_png
 from raysearch.results._words import UNITS
+from raysearch.trials import TrialResult
 
 FILES = {
     "policy.json",
@@ -94,7 +95,7 @@ def shown(result: Any, width: int = 80, quiet: bool = False) -> str:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn, which takes seconds."""
     monkeypatch.setattr(_write, "pictures", lambda measured: {})
-    monkeypatch.setattr(_write, "_cost", lambda summary: None)
+    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
 
 
 Written = tuple[Path, dict[str, Any]]

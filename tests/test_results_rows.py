@@ -43,7 +43,7 @@ from raysearch.results._statements import statements, verdict
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn, which takes seconds."""
     monkeypatch.setattr(_write, "pictures", lambda measured: {})
-    monkeypatch.setattr(_write, "_cost", lambda summary: None)
+    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
 
 
 # Statistics

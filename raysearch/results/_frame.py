@@ -52,6 +52,13 @@ class MethodMeasured:
     folder: str | None = None
     picture: bytes | None = None
 
+    def uniform_shares(self) -> dict[str, float]:
+        """Each operation's share in the uniform policy, all alike where that is not known."""
+        shares = self.policy.marginals()
+        if not self.uniform or set(shares) - set(self.uniform):  # of other operations
+            return {name: 1 / len(shares) for name in shares}
+        return dict(self.uniform) if shares else {}
+
 
 @dataclass(frozen=True)
 class Measured:

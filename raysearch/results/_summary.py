@@ -95,7 +95,7 @@ def _method(method: MethodMeasured, searches: Any) -> dict[str, Any]:
         "row": method.row,
         "searches": sorted({int(seed) for seed in searches["seed"]}),
         "search": {**cost, "wall_seconds": method.wall_seconds or cost["wall_seconds"]},
-        "policy": policy_figures(method.policy, method.uniform),
+        "policy": policy_figures(method.policy, method.uniform_shares()),
         "predefined": method.predefined,
         "tracking": method.tracking,
         "folder": method.folder,
@@ -103,15 +103,13 @@ def _method(method: MethodMeasured, searches: Any) -> dict[str, Any]:
     }
 
 
-def policy_figures(policy: Policy, uniform: Mapping[str, float] | None) -> dict[str, Any]:
+def policy_figures(policy: Policy, uniform: Mapping[str, float]) -> dict[str, Any]:
     """A policy in figures, the mean over a training of one that changes."""
     shares = policy.marginals()
-    if not uniform or set(shares) - set(uniform):  # of other operations
-        uniform = {name: 1 / len(shares) for name in shares}
     entropy, kl_uniform = entropy_and_kl(shares, uniform) if shares else (None, None)
     return {
         "operations": shares,
-        "uniform": dict(uniform) if shares else {},
+        "uniform": uniform,
         "operations_per_image": policy.operations_per_image(),
         "operation_entropy": entropy,  # of the shares; history has that of the policy
         "operation_kl_uniform": kl_uniform,

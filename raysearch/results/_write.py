@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pandas as pd
 from raysearch.errors import RaysearchError
 from raysearch.files import write_whole
 from raysearch.policy import Policy, read_policy
+from raysearch.results._augmented import augmented_png
+from raysearch.results._cost_figure import cost_png
+from raysearch.results._curves import curves_png, policy_png
 from raysearch.results._export import csv_table, latex_table
 from raysearch.results._frame import (
     Measured,
@@ -55,7 +59,7 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
     """
     summary = summarise(measured)
     drawn = pictures(measured)
-    cost = _cost(summary)
+    cost = cost_png(summary)
     files = {
         TRIALS: parquet(measured.trials),
         HISTORY: parquet(measured.history),
@@ -74,7 +78,8 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
     for name, method in measured.methods.items():
         write_policies(folder, name, method.policy, method.seed_policies, measured.asked)
     for name, content in files.items():
-        _write(folder / name, content)
+        with _writing(folder / name) as path:
+            write_whole(path, content)
     return summary
 
 
@@ -88,9 +93,10 @@ def write_policies(
     Raises:
         RaysearchError: a file cannot be written.
     """
-    _save(policy, folder / policy_file(method, methods))
-    for seed, own in seed_policies.items():
-        _save(own, folder / "policies" / method / f"seed-{seed}.json")
+    places = {f"policies/{method}/seed-{seed}.json": own for seed, own in seed_policies.items()}
+    for name, each in {policy_file(method, methods): policy, **places}.items():
+        with _writing(folder / name) as path:
+            each.save(path)
 
 
 def policy_file(method: str, methods: int) -> str:
@@ -104,18 +110,12 @@ def pictures(measured: Measured) -> dict[str, dict[str, bytes | None]]:
     `policy` shows the policy over its search, `curves` how the search went, `augmented` images
     before and after; None where there is nothing to show.
     """
-    from raysearch.results._augmented import augmented_png
-    from raysearch.results._curves import curves_png, policy_png
-
     found: dict[str, dict[str, bytes | None]] = {}
     for name, method in measured.methods.items():
-        search, uniform = searches(measured.history, name), method.uniform
+        search, uniform = searches(measured.history, name), method.uniform_shares()
         tested = searches(measured.trials, name).filter(like="test_")
-        shares = method.policy.marginals()
-        if measured.several and not (shares or method.policy.parameters()):
+        if measured.several and not (uniform or method.policy.parameters()):
             continue
-        if not uniform or set(shares) - set(uniform):
-            uniform = {operation: 1 / len(shares) for operation in shares}
         drawn = method.picture
         if measured.samples is not None and len(measured.samples) > 0:
             drawn = augmented_png(method.policy, measured.samples)
@@ -187,23 +187,11 @@ def _place(picture: str, method: str, several: bool) -> str:
     return f"pictures/{method}-{picture}.png" if several else f"{picture}.png"
 
 
-def _cost(summary: Mapping[str, Any]) -> bytes | None:
-    from raysearch.results._cost_figure import cost_png
-
-    return cost_png(summary)
-
-
-def _save(policy: Policy, path: Path) -> None:
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """Makes its folder; a failure to write the file is one line."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        policy.save(path)
-    except OSError as error:
-        raise RaysearchError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, content)
+        yield path
     except OSError as error:
         raise RaysearchError(f"cannot write {path}: {error.strerror or error}") from None
