@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from raysearch.policy import Policy
-from raysearch.results._figures import COLOURS, Values, mean, panels, plot, png, series
+from raysearch.results._figures import COLOURS, Values, mean, name_points, panels, plot, png, series
 from raysearch.results._statistics import levels
 
 PANELS = {
@@ -78,15 +77,16 @@ def _shares(curves: dict[str, Values], unit: str, uniform: Sequence[float]) -> F
     epochs = np.arange(1, curves[names[0]].shape[1] + 1)
     for name in names[len(COLOURS) :][::-1]:
         axes.plot(epochs, 100 * mean(curves[name]), color="0.78", linewidth=1)
-    ends = [(level, f"uniform  {level:.1f} %", "0.35") for level in uniform]
+    end = float(epochs[-1])
+    ends = [(level, end, f"uniform  {level:.1f} %", "0.35") for level in uniform]
     for level in uniform:
         axes.axhline(level, color="0.35", linewidth=1, linestyle="--")
     for name, colour in zip(names, COLOURS, strict=False):
         plot(axes, 100 * curves[name], colour)
         last = 100 * float(mean(curves[name])[-1])
-        ends.append((last, f"{name}  {last:.1f} %", colour))
+        ends.append((last, end, f"{name}  {last:.1f} %", colour))
     axes.set_ylim(bottom=0)
-    _label_ends(axes, float(epochs[-1]), ends)
+    name_points(axes, ends, 1.015)
     axes.set_xlabel(unit)
     axes.set_ylabel("share of applications (%)")
     more = len(names) - len(COLOURS)
@@ -131,25 +131,3 @@ def _unit(search: pd.DataFrame) -> str:
 
 def _seeds(values: Values) -> str:
     return f"mean of {len(values)} seeds, thin: each seed" if len(values) > 1 else "one seed"
-
-
-def _label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write each line's name at its right end, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
-    step = 0.055 * (high - low)
-    places: list[float] = []
-    ends = sorted(ends, reverse=True)
-    for y, _, _ in ends:
-        places.append(min(y, places[-1] - step) if places else y)
-    shortfall = max(0.0, low + step / 2 - places[-1])
-    for place, (y, text, colour) in zip(places, ends, strict=True):
-        axes.annotate(
-            text,
-            (x, y),
-            xytext=(1.015, (place + shortfall - low) / (high - low)),
-            textcoords="axes fraction",
-            color=colour,
-            fontsize=9,
-            va="center",
-            annotation_clip=False,
-        )

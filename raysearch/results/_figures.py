@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#c22f7a", "#7570b3", "#a6761d")
 
+NAME_HEIGHT = 0.055  # of a name beside a figure, in heights of its axes
+
+Point = tuple[float, float, str, str]
 Values = npt.NDArray[np.float64]  # [seed, epoch]; NaN where a trial ended early
 
 
@@ -53,6 +58,40 @@ def plot(axes: Axes, values: Values, colour: str, label: str | None = None) -> N
     axes.set_xlim(1, max(len(epochs), 2))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def name_points(
+    axes: Axes, points: Sequence[Point], left: float, upwards: bool = False, **line: Any
+) -> None:
+    """Write names in a column on the right, at the heights of their points but apart.
+
+    Args:
+        axes: with the limits that they will have.
+        points: height, place on the horizontal axis, name and colour of each.
+        left: of the column, in widths of the axes.
+        upwards: the lowest names stay where they are, and others make room; else the highest.
+        line: how a line from name to point looks; none is drawn without.
+    """
+    low, high = axes.get_ylim()
+    sign = 1 if upwards else -1
+    points = sorted(points, reverse=not upwards)
+    heights: list[float] = []
+    for y, *_ in points:
+        least = heights[-1] + sign * NAME_HEIGHT * (high - low) if heights else y
+        heights.append(sign * max(sign * y, sign * least))
+    shortfall = max(0.0, low + NAME_HEIGHT * (high - low) / 2 - heights[-1])
+    for height, (y, x, name, colour) in zip(heights, points, strict=True):
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(left, (height + shortfall - low) / (high - low)),
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=9,
+            va="center",
+            arrowprops=line or None,
+            annotation_clip=False,
+        )
 
 
 def panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
