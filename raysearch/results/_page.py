@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -181,28 +181,11 @@ def _side_by_side(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dots(summary: Mapping[str, Any], metric: Metric) -> dict[str, Any] | None:
-    """Places, in percent of the width, for a chart with a dot per run and a line at the mean."""
-    errors = summary["errors"]
-    runs: Sequence[float] = [run for error in errors.values() for run in error["runs"]]
+    """The ends of the axis of a chart with a dot per run, and how they are written."""
+    runs = [run for error in summary["errors"].values() for run in error["runs"]]
     if not runs:
         return None
-    low, high = min(runs), max(runs)
-    margin = 0.05 * (high - low) or (0.5 if metric.unit == "%" else 0.005)
-    low, high = max(0.0, low - margin), high + margin
-
-    def place(figure: float | None) -> float | None:
-        return None if figure is None else round(100 * (figure - low) / (high - low), 2)
-
-    places = digits(metric) - 1
-    return {
-        "low": f"{low:.{places}f} {metric.unit}".strip(),
-        "high": f"{high:.{places}f} {metric.unit}".strip(),
-        "rows": [
-            {
-                "label": row["label"],
-                "mean": place(errors[name]["mean"]),
-                "runs": [place(run) for run in errors[name]["runs"]],
-            }
-            for name, row in summary["rows"].items()
-        ],
-    }
+    margin = 0.05 * (max(runs) - min(runs)) or (0.5 if metric.unit == "%" else 0.005)
+    low, high = max(0.0, min(runs) - margin), max(runs) + margin
+    ends = [f"{end:.{digits(metric) - 1}f} {metric.unit}".strip() for end in (low, high)]
+    return {"low": low, "width": high - low, "ends": ends}

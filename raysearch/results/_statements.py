@@ -8,6 +8,7 @@ from typing import Any
 
 from raysearch.results._words import (
     LEARNED,
+    capital,
     difference,
     digits,
     method_label,
@@ -142,7 +143,7 @@ def verdict(other: str, found: Mapping[str, Any], own: str, metric: Metric) -> s
     'The policy beats Cutout by 1.00 points (95 % CI −1.50 to −0.50, 5 seeds).'
     """
     places = digits(metric)
-    subject = _capital(own)
+    subject = capital(own)
     mean, seeds, low, high = found["mean"], found["seeds"], found["low"], found["high"]
     size = f"{abs(mean):.{places}f}" + (" points" if metric.unit == "%" else "")
     if low is None:
@@ -170,10 +171,6 @@ def verdict(other: str, found: Mapping[str, Any], own: str, metric: Metric) -> s
     )
 
 
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
 def _unpaired(summary: Mapping[str, Any]) -> Iterator[str]:
     """Rows whose seeds are not those of any other."""
     for name in searched(summary):
@@ -182,7 +179,7 @@ def _unpaired(summary: Mapping[str, Any]) -> Iterator[str]:
             if summary["errors"][name]["failed"]:
                 continue
             yield (
-                f"{_capital(phrase(name, summary['rows'][name]['label']))} was tested on seeds "
+                f"{capital(phrase(name, summary['rows'][name]['label']))} was tested on seeds "
                 f"{seeds}, on which nothing else was: no difference can be paired. Give seeds and "
                 "evaluation.seeds the same list."
             )
