@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from raysearch.policy import Policy
 from raysearch.results._figures import COLOURS, Values, mean, name_points, panels, plot, png, series
@@ -23,7 +22,7 @@ PANELS = {
     "val_loss": "validation loss",
     "train_loss": "training loss",
 }
-FIGURES = {"mean/": COLOURS[0], "std/": COLOURS[1]}
+FIGURES = {"mean/": ("mean", COLOURS[0]), "std/": ("standard deviation", COLOURS[1])}
 
 
 def policy_png(search: pd.DataFrame, policy: Policy, uniform: Mapping[str, float]) -> bytes:
@@ -101,17 +100,13 @@ def _parameters(curves: dict[str, dict[str, Values]]) -> Figure:
     names = list(curves["mean/"])
     figure, grid = panels(len(names), 4, 1.7)
     for axes, name in zip(grid, names, strict=True):
-        axes.axhline(0, color="0.5", linewidth=1, linestyle="--")
-        for kind, colour in FIGURES.items():
+        for kind, (label, colour) in FIGURES.items():
             if name in curves[kind]:
-                plot(axes, curves[kind][name], colour)
+                plot(axes, curves[kind][name], colour, label)
+        axes.axhline(0, color="0.5", linewidth=1, linestyle="--", zorder=1.5, label="0: no change")
         axes.set_title(f"{name} (°)" if name == "rotation" else name, fontsize=9, loc="left")
     figure.legend(
-        handles=[
-            Line2D([], [], color=COLOURS[0], linewidth=2.2, label="mean"),
-            Line2D([], [], color=COLOURS[1], linewidth=2.2, label="standard deviation"),
-            Line2D([], [], color="0.5", linewidth=1, linestyle="--", label="0: no change"),
-        ],
+        *grid[0].get_legend_handles_labels(),
         loc="outside upper left",
         ncols=3,
         frameon=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,13 +152,6 @@ def history(results: Sequence[TrialResult]) -> pd.DataFrame:
 def searches(table: pd.DataFrame, method: str) -> pd.DataFrame:
     """The rows of a method's searches, in a frame or a history."""
     return table[(table["method"] == method) & (table["stage"] == "search")]
-
-
-def parquet(table: pd.DataFrame) -> bytes:
-    """A frame as a Parquet file."""
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, compression="zstd", index=False)
-    return buffer.getvalue()
 
 
 def _known(trial: TrialInfo) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -13,6 +14,7 @@ import jinja2
 import pandas as pd
 
 from raysearch.policy import Policy, SubPolicies
+from raysearch.results import _words
 from raysearch.results._frame import Measured
 from raysearch.results._statements import (
     NOTHING,
@@ -24,19 +26,7 @@ from raysearch.results._statements import (
     statements,
 )
 from raysearch.results._statistics import levels
-from raysearch.results._words import (
-    UNITS,
-    difference,
-    digits,
-    duration,
-    method_label,
-    parameter,
-    phrase,
-    predefined_words,
-    short,
-    times,
-    value,
-)
+from raysearch.results._words import UNITS, digits, predefined_words
 from raysearch.tasks import Metric
 
 SUB_POLICIES = 15  # listed at most
@@ -99,8 +89,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (difference, duration, method_label, parameter, phrase, short, times, value)
-    environment.filters |= {function.__name__: function for function in words}
+    environment.filters |= dict(inspect.getmembers(_words, inspect.isfunction))
     return environment.get_template("page.html.j2")
 
 

@@ -81,6 +81,7 @@ def result_table(summary: Mapping[str, Any]) -> RenderableType:
 
 
 def _below_a_line(part: RenderableType) -> RenderableType:
+    """With an empty line before it, which sentences do without."""
     return Padding(part, (1, 0, 0, 0), expand=False)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,6 @@ from raysearch.results._export import csv_table, latex_table
 from raysearch.results._frame import (
     Measured,
     MethodMeasured,
-    parquet,
     searches,
 )
 from raysearch.results._page import page
@@ -61,8 +59,8 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
     drawn = pictures(measured)
     cost = cost_png(summary)
     files = {
-        TRIALS: parquet(measured.trials),
-        HISTORY: parquet(measured.history),
+        TRIALS: measured.trials.to_parquet(compression="zstd", index=False),
+        HISTORY: measured.history.to_parquet(compression="zstd", index=False),
         "table.csv": csv_table(summary).encode(),
         "table.tex": latex_table(summary).encode(),
         **{
@@ -135,8 +133,8 @@ def read(folder: Path) -> Measured:
     """
     try:
         summary = json.loads((folder / SUMMARY).read_text())
-        trials = pd.read_parquet(io.BytesIO((folder / TRIALS).read_bytes()))
-        epochs = pd.read_parquet(io.BytesIO((folder / HISTORY).read_bytes()))
+        trials = pd.read_parquet(folder / TRIALS)
+        epochs = pd.read_parquet(folder / HISTORY)
     except (OSError, ValueError, RecursionError) as error:
         raise RaysearchError(f"{folder} holds no finished run that can be read: {error}") from None
     missing = [key for key in WANTED if not isinstance(summary, dict) or key not in summary]
