@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 from collections.abc import Mapping
@@ -19,6 +20,10 @@ from raysearch.results._rows import table_of
 from raysearch.results._statistics import entropy_and_kl
 from raysearch.trials import COSTS
 
+KEPT = ("classes", "images", "guess", "wall_seconds", "tracking", "joined", "configuration")
+"""Fields of `Measured` that a summary holds as they are."""
+KEPT_OF_METHOD = ("row", "predefined", "tracking", "folder", "configuration")
+"""The same of `MethodMeasured`."""
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "kornia", "optuna")
 
 
@@ -69,15 +74,9 @@ def summarise(measured: Measured) -> dict[str, Any]:
             "search": sorted({int(seed) for seed in searches["seed"]}),
             "evaluation": sorted({int(seed) for seed in evaluations["seed"]}),
         },
-        "classes": list(measured.classes),
-        "images": measured.images,
         "size": measured.image_size,
-        "guess": measured.guess,
-        "wall_seconds": measured.wall_seconds,
-        "tracking": measured.tracking,
-        "joined": measured.joined,
         "versions": _versions(),
-        "configuration": measured.configuration,
+        **{key: getattr(measured, key) for key in KEPT},
     }
     text = to_json(summary, inf_nan_mode="null", fallback=str)
     found: dict[str, Any] = from_json(text)
@@ -92,14 +91,10 @@ def _cost(trials: Any) -> dict[str, float]:
 def _method(method: MethodMeasured, searches: Any) -> dict[str, Any]:
     cost = _cost(searches)
     return {
-        "row": method.row,
         "searches": sorted({int(seed) for seed in searches["seed"]}),
         "search": {**cost, "wall_seconds": method.wall_seconds or cost["wall_seconds"]},
         "policy": policy_figures(method.policy, method.uniform_shares()),
-        "predefined": method.predefined,
-        "tracking": method.tracking,
-        "folder": method.folder,
-        "configuration": method.configuration,
+        **{key: getattr(method, key) for key in KEPT_OF_METHOD},
     }
 
 
@@ -127,8 +122,7 @@ def _versions() -> dict[str, str | None]:
         "python": platform.python_version(),
     }
     for package in PACKAGES:
-        try:
+        versions[package] = None
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
     return versions

@@ -24,7 +24,7 @@ from raysearch.results._frame import (
 )
 from raysearch.results._page import page
 from raysearch.results._statements import asked
-from raysearch.results._summary import summarise
+from raysearch.results._summary import KEPT, KEPT_OF_METHOD, summarise
 from raysearch.tasks import Metric
 
 PAGE = "report.html"
@@ -35,7 +35,6 @@ NEEDED = (SUMMARY, TRIALS, HISTORY, "policy.json", "policies")
 """What `read` reads; only one of the last two has the policies of an experiment's methods."""
 PICTURES = ("augmented.png", "pictures")
 """What it reads where it is there."""
-WANTED = ("name", "metric", "methods", "configuration", "classes", "images")
 
 
 def write(folder: Path, measured: Measured) -> dict[str, Any]:
@@ -137,29 +136,25 @@ def read(folder: Path) -> Measured:
         epochs = pd.read_parquet(folder / HISTORY)
     except (OSError, ValueError, RecursionError) as error:
         raise RaysearchError(f"{folder} holds no finished run that can be read: {error}") from None
-    missing = [key for key in WANTED if not isinstance(summary, dict) or key not in summary]
-    if missing:
-        raise RaysearchError(f"{folder / SUMMARY} is not a run's summary: it has no {missing[0]!r}")
-    return Measured(
-        name=summary["name"],
-        folder=str(folder),
-        metric=Metric(**summary["metric"]),
-        methods={
-            name: _method(folder, name, found, asked(summary))
-            for name, found in summary["methods"].items()
-        },
-        trials=trials,
-        history=epochs,
-        configuration=summary["configuration"],
-        classes=summary["classes"],
-        images=summary["images"],
-        guess=summary["guess"],
-        size=tuple(summary["size"]) if summary["size"] else None,
-        wall_seconds=summary["wall_seconds"],
-        tracking=summary["tracking"],
-        failed=summary["failed_methods"],
-        joined=summary["joined"],
-    )
+    summary = summary if isinstance(summary, dict) else {}
+    try:
+        return Measured(
+            name=summary["name"],
+            folder=str(folder),
+            metric=Metric(**summary["metric"]),
+            methods={
+                name: _method(folder, name, found, asked(summary))
+                for name, found in summary["methods"].items()
+            },
+            trials=trials,
+            history=epochs,
+            size=tuple(summary["size"]) if summary["size"] else None,
+            failed=summary["failed_methods"],
+            **{key: summary[key] for key in KEPT},
+        )
+    except KeyError as error:
+        where = folder / SUMMARY
+        raise RaysearchError(f"{where} is not a run's summary: it has no {error}") from None
 
 
 def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> MethodMeasured:
@@ -167,15 +162,11 @@ def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> 
     files = {int(path.stem.removeprefix("seed-")): path for path in own.glob("seed-*.json")}
     picture = folder / _place("augmented", name, methods > 1)
     return MethodMeasured(
-        row=found["row"],
         policy=read_policy(folder / policy_file(name, methods)),
         seed_policies={seed: read_policy(files[seed]) for seed in sorted(files)},
-        predefined=found["predefined"],
         uniform=found["policy"]["uniform"],
-        configuration=found["configuration"],
         wall_seconds=found["search"]["wall_seconds"],
-        tracking=found["tracking"],
-        folder=found["folder"],
+        **{key: found[key] for key in KEPT_OF_METHOD},
         picture=picture.read_bytes() if picture.is_file() else None,
     )
 
