@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,9 +42,7 @@ def series(search: pd.DataFrame, prefix: str) -> dict[str, Values]:
 
 def mean(values: Values) -> Values:
     """Over the seeds that came so far, [epoch]; NaN where none has the metric."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0.0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), math.nan)
+    return pd.DataFrame(values).mean().to_numpy()
 
 
 def plot(axes: Axes, values: Values, colour: str, label: str | None = None) -> None:
