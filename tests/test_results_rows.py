@@ -352,7 +352,12 @@ def test_baselines_of_several_experiments_count_once() -> None:
     other = replace(one_method(), name="old", folder="runs/old")
     other = replace(other, configuration=compared().configuration)
     here = compared(classes=other.classes, images=other.images)
-    summary = summarise(join("c", "runs/compare-digits", [here, other]))
+    whole = join("c", "runs/compare-digits", [here, other])
+    assert whole.trials["trial"].is_unique
+    known = whole.trials.set_index("trial")["method"]
+    assert set(known.index) == set(whole.history["trial"])
+    assert (whole.history["trial"].map(known) == whole.history["method"]).all()
+    summary = summarise(whole)
     assert list(summary["rows"]) == [
         *("none", "predefined", "trivial_augment"),
         *("dada", "aws", "dada (old)"),

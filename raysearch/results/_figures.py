@@ -42,7 +42,7 @@ def series(search: pd.DataFrame, prefix: str) -> dict[str, Values]:
 
 def mean(values: Values) -> Values:
     """Over the seeds that came so far, [epoch]; NaN where none has the metric."""
-    return pd.DataFrame(values).mean().to_numpy()
+    return np.asarray(pd.DataFrame(values).mean())
 
 
 def plot(axes: Axes, values: Values, colour: str, label: str | None = None) -> None:
