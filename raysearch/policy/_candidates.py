@@ -9,14 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from raysearch.policy import _checks as checks
 from raysearch.policy._base import uniform
-from raysearch.policy._checks import Check, list_of, number
 from raysearch.policy._operations import (
-    COUNT,
-    NAME,
-    POSITIVE,
-    RANGE,
-    UNIT,
     Draws,
     Numbers,
     OperationPolicy,
@@ -52,13 +47,13 @@ class Candidates(OperationPolicy):
     """
 
     kind: ClassVar[str] = "candidates"
-    fields: ClassVar[Mapping[str, Check]] = {
-        "ranges": RANGE,
-        "augment": UNIT,
-        "count": COUNT,
-        "operations": list_of(NAME, least=1, most=MAX_CANDIDATES),
-        "magnitudes": list_of(number(0, MAX_MAGNITUDE), least=1, most=MAX_CANDIDATES),
-        "probabilities": list_of(POSITIVE, least=1, most=MAX_CANDIDATES),
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "augment": checks.UNIT,
+        "count": checks.COUNT,
+        "operations": checks.list_of(checks.NAME, least=1, most=MAX_CANDIDATES),
+        "magnitudes": checks.list_of(checks.number(0, MAX_MAGNITUDE), least=1, most=MAX_CANDIDATES),
+        "probabilities": checks.list_of(checks.POSITIVE, least=1, most=MAX_CANDIDATES),
     }
 
     def __init__(

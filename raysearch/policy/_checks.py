@@ -129,3 +129,9 @@ def object_of(**fields: Check) -> Check:
                 raise WrongValueError(f"unknown property {_short.repr(key)}")
 
     return check
+
+
+# What several kinds have in their JSON.
+RANGES = ("autoaugment", "wide")
+RANGE, NAME, COUNT = one_of(*RANGES), text(64), number(1, 16, whole=True)
+UNIT, POSITIVE = number(0, 1), number(0)

@@ -14,14 +14,9 @@ from torch import Tensor
 from raysearch import ops
 from raysearch.errors import unknown
 from raysearch.policy._base import Policy, uniform
-from raysearch.policy._checks import number, one_of, text
+from raysearch.policy._checks import RANGES
 
 Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]]
-
-# What several kinds have in their JSON.
-RANGES = ("autoaugment", "wide")
-RANGE, NAME, COUNT = one_of(*RANGES), text(64), number(1, 16, whole=True)
-UNIT, POSITIVE = number(0, 1), number(0)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 
 from raysearch import ops
+from raysearch.policy import _checks as checks
 from raysearch.policy._base import Policy, source
-from raysearch.policy._checks import Check, list_of
 from raysearch.policy._operations import (
-    NAME,
-    POSITIVE,
-    RANGE,
-    UNIT,
     Draws,
     Numbers,
     OperationPolicy,
@@ -49,12 +45,12 @@ class Pairs(OperationPolicy):
     """
 
     kind: ClassVar[str] = "pairs"
-    fields: ClassVar[Mapping[str, Check]] = {
-        "ranges": RANGE,
-        "operations": list_of(NAME, least=1, most=MAX_ELEMENTS),
-        "magnitudes": list_of(UNIT, least=1, most=MAX_ELEMENTS),
-        "probabilities": list_of(
-            list_of(POSITIVE, least=1, most=MAX_ELEMENTS), least=1, most=MAX_ELEMENTS
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "operations": checks.list_of(checks.NAME, least=1, most=MAX_ELEMENTS),
+        "magnitudes": checks.list_of(checks.UNIT, least=1, most=MAX_ELEMENTS),
+        "probabilities": checks.list_of(
+            checks.list_of(checks.POSITIVE, least=1, most=MAX_ELEMENTS), least=1, most=MAX_ELEMENTS
         ),
     }
 

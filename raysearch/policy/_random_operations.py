@@ -8,13 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 
+from raysearch.policy import _checks as checks
 from raysearch.policy._base import source
-from raysearch.policy._checks import MAX_VALUES, Check, list_of, number, object_of
 from raysearch.policy._operations import (
-    COUNT,
-    NAME,
-    RANGE,
-    UNIT,
     Draws,
     OperationPolicy,
     random_draws,
@@ -41,11 +37,13 @@ class RandomOperations(OperationPolicy):
     """
 
     kind: ClassVar[str] = "random_operations"
-    fields: ClassVar[Mapping[str, Check]] = {
-        "ranges": RANGE,
-        "operations": list_of(NAME, least=1, most=MAX_VALUES),
-        "count": COUNT,
-        "magnitude": object_of(low=UNIT, high=UNIT, levels=number(1, 1_000_000, whole=True)),
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "operations": checks.list_of(checks.NAME, least=1, most=checks.MAX_VALUES),
+        "count": checks.COUNT,
+        "magnitude": checks.object_of(
+            low=checks.UNIT, high=checks.UNIT, levels=checks.number(1, 1_000_000, whole=True)
+        ),
     }
 
     def __init__(

@@ -11,13 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from raysearch.policy import _checks as checks
 from raysearch.policy._base import source, uniform
-from raysearch.policy._checks import Check, list_of
 from raysearch.policy._operations import (
-    NAME,
-    POSITIVE,
-    RANGE,
-    UNIT,
     Draws,
     Numbers,
     OperationPolicy,
@@ -53,12 +49,12 @@ class RandomOrder(OperationPolicy):
     """
 
     kind: ClassVar[str] = "random_order"
-    fields: ClassVar[Mapping[str, Check]] = {
-        "ranges": RANGE,
-        "counts": list_of(POSITIVE, least=2, most=17),
-        "operations": list_of(NAME, least=1, most=256),
-        "probabilities": list_of(UNIT, least=1, most=256),
-        "magnitudes": list_of(UNIT, least=1, most=256),
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "counts": checks.list_of(checks.POSITIVE, least=2, most=17),
+        "operations": checks.list_of(checks.NAME, least=1, most=256),
+        "probabilities": checks.list_of(checks.UNIT, least=1, most=256),
+        "magnitudes": checks.list_of(checks.UNIT, least=1, most=256),
     }
 
     def __init__(

@@ -11,13 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from raysearch.policy import _checks as checks
 from raysearch.policy._base import Json, Policy, uniform
-from raysearch.policy._checks import MAX_VALUES, Check, list_of, object_of
 from raysearch.policy._operations import (
-    NAME,
-    POSITIVE,
-    RANGE,
-    UNIT,
     Draws,
     Numbers,
     OperationPolicy,
@@ -48,17 +44,21 @@ class SubPolicies(OperationPolicy):
     """
 
     kind: ClassVar[str] = "sub_policies"
-    fields: ClassVar[Mapping[str, Check]] = {
-        "ranges": RANGE,
-        "sub_policies": list_of(
-            object_of(
-                weight=POSITIVE,
-                operations=list_of(
-                    object_of(name=NAME, probability=UNIT, magnitude=UNIT), least=1, most=16
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "sub_policies": checks.list_of(
+            checks.object_of(
+                weight=checks.POSITIVE,
+                operations=checks.list_of(
+                    checks.object_of(
+                        name=checks.NAME, probability=checks.UNIT, magnitude=checks.UNIT
+                    ),
+                    least=1,
+                    most=16,
                 ),
             ),
             least=1,
-            most=MAX_VALUES,
+            most=checks.MAX_VALUES,
         ),
     }
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from raysearch.errors import unknown
 from raysearch.ops import _continuous
+from raysearch.policy import _checks as checks
 from raysearch.policy._base import Policy, source
-from raysearch.policy._checks import Check, list_of, rows
-from raysearch.policy._operations import NAME, Numbers, numbers
+from raysearch.policy._operations import Numbers, numbers
 
 MAX_PARAMETER = 1e6  # beyond which float32 places in an image mean nothing
 _DECIMALS = 10**5
@@ -35,9 +35,9 @@ class Transformations(Policy):
     """
 
     kind: ClassVar[str] = "transformations"
-    fields: ClassVar[Mapping[str, Check]] = {
-        "names": list_of(NAME, least=1, most=16),
-        "draws": rows,
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "names": checks.list_of(checks.NAME, least=1, most=16),
+        "draws": checks.rows,
     }
 
     def __init__(self, names: Sequence[str], draws: Numbers) -> None:
