@@ -77,8 +77,8 @@ def value(params: Mapping[str, Any]) -> float:
 
 
 class TestStudy:
-    def study(self, seed: int = 0) -> OptunaStudy:
-        return OptunaStudies()("s", SPACE, seed, "tpe", 4)
+    def study(self, seed: int = 0, folder: Path | None = None) -> OptunaStudy:
+        return OptunaStudies(folder)("s", SPACE, seed, "tpe", 4)
 
     def told(self, study: OptunaStudy, rounds: int, count: int = 3) -> OptunaStudy:
         for _ in range(rounds):
@@ -123,8 +123,7 @@ class TestStudy:
         assert again.propose(2) == study.propose(2)
 
     def test_the_record_opens_in_optuna(self, tmp_path: Path) -> None:
-        study = self.study()
-        study.keep_record(tmp_path)
+        study = self.study(folder=tmp_path)
         self.told(study, 2)
         study.tell([Tried({"x": 0.9, "kind": "b"}, None, {2: 7.0})])
         storage = f"sqlite:///{tmp_path}/optuna.db"
@@ -136,13 +135,11 @@ class TestStudy:
         assert set(optuna.importance.get_param_importances(found)) == {"x", "kind"}
 
     def test_a_continued_run_mends_the_record(self, tmp_path: Path) -> None:
-        whole = self.study()
-        whole.keep_record(tmp_path)
+        whole = self.study(folder=tmp_path)
         self.told(whole, 1)
         state = whole.state_dict()
         self.told(whole, 1)  # of which the run's own state knew nothing when it was killed
-        again = self.study()
-        again.keep_record(tmp_path)
+        again = self.study(folder=tmp_path)
         again.load_state_dict(state)
         storage = f"sqlite:///{tmp_path}/optuna.db"
         assert len(optuna.load_study(study_name="s", storage=storage).trials) == 3
