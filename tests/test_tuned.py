@@ -15,8 +15,8 @@ from _settings import method_settings
 from conftest import dark_and_light, through_a_file
 from optuna.trial import TrialState
 
+from benchmarks._local import answer_to
 from raysearch import methods
-from raysearch.engine._local import answer_to
 from raysearch.engine._optuna import OptunaStudies, OptunaStudy, give_up, pruner_of
 from raysearch.errors import RaysearchError, SearchFailedError
 from raysearch.methods import Choice, Groups, Pruning, Range, Tried
@@ -409,13 +409,6 @@ class TestFastAutoAugment:
         for ids in (["0001-01", "0001-02", "0001-03"], [f"0002-{i:02d}" for i in range(1, 7)]):
             with pytest.raises(SearchFailedError, match="trials of a round failed"):
                 carry_out(search_of("fast_autoaugment"), failing(self.tried, *ids))
-
-    def test_a_network_that_is_gone_is_one_line(self, setup: Setup) -> None:
-        search, build = search_of("fast_autoaugment"), build_of("fast_autoaugment", setup)
-        carry_out(search, build=build, most=3)
-        proposal = search.ask()
-        with pytest.raises(RaysearchError, match="what 0001-01 has left is gone"):
-            answer_to(proposal, build, {})
 
 
 @pytest.mark.parametrize("name", METHODS)
