@@ -24,6 +24,7 @@ import torch
 from raysearch import engine
 from raysearch.data import Dataset, TensorSplit
 from raysearch.engine import Wish, local_capacity
+from raysearch.results import _write
 from raysearch.tasks import MultiLabel
 from raysearch.training import Predefined, Setup
 
@@ -146,6 +147,13 @@ def one_ray() -> Iterator[None]:
         with engine.cluster(Wish("cpu", cpus=2)):
             patch.setattr(engine, "cluster", lambda wish, *_: nullcontext(local_capacity(wish)))
             yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, which takes seconds."""
+    monkeypatch.setattr(_write, "pictures", lambda measured: {})
+    monkeypatch.setattr(_write, "_cost", lambda summary: None)
 
 
 Ask = Callable[..., subprocess.CompletedProcess[str]]

@@ -18,7 +18,6 @@ import pytest
 from _fake_engine import Recorded
 from conftest import SMALL
 
-from raysearch import engine
 from raysearch.cli._main import main
 from raysearch.engine._cluster import JOB
 from raysearch.errors import RaysearchError
@@ -50,11 +49,9 @@ def memory() -> Iterator[Any]:
 
 
 @pytest.fixture
-def _recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def _recorded(undrawn: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine has recorded answers: nothing is trained."""
-    fake = Recorded()
-    monkeypatch.setattr(engine, "run", fake.run)
-    monkeypatch.setattr(engine, "cluster", fake.cluster)
+    Recorded.in_place(monkeypatch)
 
 
 @pytest.fixture
