@@ -153,7 +153,7 @@ def one_ray() -> Iterator[None]:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn, which takes seconds."""
     monkeypatch.setattr(_write, "pictures", lambda measured: {})
-    monkeypatch.setattr(_write, "_cost", lambda summary: None)
+    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
 
 
 Ask = Callable[..., subprocess.CompletedProcess[str]]
