@@ -56,7 +56,7 @@ class Entries:
         parts = [part for name, part in self._plan.parts.items() if name not in done]
         entries = [entry for part in parts for entry in self._searches(part)]
         for part in parts:
-            if not part.seeds and part.known is not None:
+            if part.known is not None:
                 self._settle(part, part.known, {})
             for row in part.rows:
                 if row.augmentation is not None:

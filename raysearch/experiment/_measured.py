@@ -63,7 +63,7 @@ def measured(
     return Measured(
         name=folder.path.name,
         folder=str(folder.path),
-        metric=plan.metric,
+        metric=plan.task.metric,
         methods={name: found[name] for name in plan.parts if name in found},
         trials=tables[0],
         history=tables[1],
@@ -87,7 +87,7 @@ def reason(error: RaysearchError) -> str:
 def _method(
     part: Part, entries: Entries, folder: Folder, place: Mapping[str, str] | None
 ) -> MethodMeasured:
-    uniform = part.uniform
+    uniform = part.method.uniform(part.configuration.values["method"]) if part.seeds else None
     return MethodMeasured(
         row=handed_over(part),
         policy=entries.policies[part.name],

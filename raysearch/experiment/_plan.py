@@ -22,7 +22,7 @@ from raysearch.experiment._settings import AUTO, Settings
 from raysearch.experiment._work import Model
 from raysearch.methods import Augmentation, Groups, Method
 from raysearch.policy import Policy, read_policy
-from raysearch.tasks import Metric, Task
+from raysearch.tasks import Task
 from raysearch.training import Predefined, Setup
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Part:
     Attributes:
         name: its name in the experiment.
         configuration: its own.
+        method: its class.
+        known: its policy, where nothing is searched.
         seeds: a search for each; none where its policy is known.
         rows: the policies that are evaluated on its behalf.
         given: by search seed, the shared checkpoint of another run.
@@ -64,25 +66,12 @@ class Part:
 
     name: str
     configuration: Configuration
+    method: type[Method]
+    known: Policy | None
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
     accompanying: Predefined
     given: Mapping[int, Values] = field(default_factory=dict)
-
-    @property
-    def method(self) -> type[Method]:
-        """Its class."""
-        return methods.find(self.configuration.settings.method.name)
-
-    @property
-    def known(self) -> Policy | None:
-        """Its policy, where nothing is searched."""
-        return self.method.known(self.configuration.values["method"])
-
-    @property
-    def uniform(self) -> Policy | None:
-        """The policy of a search that knows nothing; None without a search."""
-        return self.method.uniform(self.configuration.values["method"]) if self.seeds else None
 
     @property
     def rounds_stage(self) -> str:
@@ -122,11 +111,6 @@ class Plan:
     task: Task
     notes: tuple[str, ...]
     network: Model | None
-
-    @property
-    def metric(self) -> Metric:
-        """What networks are judged by."""
-        return self.task.metric
 
     def setup(self, part: Part, device: str) -> partial[Setup]:
         """Makes the setup of a method's trials on a device, given `dataset` and `seed`."""
@@ -195,7 +179,7 @@ def settle_choices(
         notes = (reason,)
     if values["data"].get("size") == AUTO:
         changed["data"] = {**values["data"], "size": list(dataset.size)}
-    return (experiment.changed(**changed) if changed else experiment), notes
+    return experiment.changed(**changed), notes
 
 
 def predefined_of(configuration: Configuration) -> Predefined:
@@ -217,7 +201,8 @@ def _part(
     own: Augmentation | None = None if known is None else (known, accompanying)
     fixed = methods.augmentations(given, size)
     if experiment.compared:
-        own = fixed.get(settings.method.name, own)
+        if settings.method.name in methods.FIXED:
+            own = fixed[settings.method.name]
         rows = [Row(name, own)] if own is not None else _searched_rows(name, settings)
     else:
         files = [policy for policy in settings.evaluation.policies if policy.endswith(".json")]
@@ -228,7 +213,7 @@ def _part(
             for policy in settings.evaluation.policies
         ]
     seeds = tuple(settings.seeds) if known is None else ()
-    return Part(name, configuration, seeds, tuple(rows), accompanying)
+    return Part(name, configuration, cls, known, seeds, tuple(rows), accompanying)
 
 
 def _searched_rows(name: str, settings: Settings) -> list[Row]:

@@ -121,7 +121,7 @@ def _compute(
         engine.cluster(session.wish, _stored_bytes(plan, forecast), folder.path) as capacity,
         stop_on_signal(),
     ):
-        display.metric = plan.metric
+        display.metric = plan.task.metric
         _say_what_is_to_come(plan, forecast, capacity, display)
         folder.save(status="running", device=capacity.device)
         entries = Entries(plan, folder, capacity, forecast.sizes)
@@ -194,14 +194,11 @@ def _tracked(plan: Plan, folder: Folder, display: Display) -> Iterator[dict[str,
     """
     experiment = plan.experiment
     settings = experiment.settings.tracking
-    if not settings.enabled:
-        yield {}
-        return
     kept: dict[str, str] = folder.state["mlflow"]
     trackers: dict[str, Tracker] = {}
     try:
         for name, part in plan.parts.items():
-            if name in folder.complete:
+            if name in folder.complete or not settings.enabled:
                 continue
             trackers[name] = Tracker(
                 settings.uri,
