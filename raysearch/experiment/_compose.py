@@ -171,7 +171,8 @@ def _unknown_key(key: str, known: set[str]) -> RaysearchError:
         return RaysearchError(
             f"unknown setting {key!r}: only method={' and '.join(having)} {verb} a {group} group"
         )
-    return RaysearchError(f"unknown setting {key!r}{near(key, known)} (--dry-run prints all)")
+    hint = f"{near(key, known)} (--dry-run prints all settings)"
+    return RaysearchError(f"unknown setting {key!r}{hint}")
 
 
 def _methods_with(group: str) -> list[str]:
