@@ -19,6 +19,7 @@ from test_pba import METHOD
 from raysearch.errors import SearchFailedError
 from raysearch.methods import Groups
 from raysearch.methods._population import Levels, exploit
+from raysearch.methods._rounds import operation_figures
 from raysearch.methods.pba import Pba, PbaSettings, choose, explore
 from raysearch.policy import Schedule
 from raysearch.protocol import Answer, Proposal
@@ -125,7 +126,9 @@ def expected(seed: int = 0) -> tuple[Schedule, list[dict[str, float]]]:
         order = sorted(range(SIZE), key=lambda i: (rows[i][-1]["score"], i))
         best = order[-1]
         found = {key: rows[best][-1][key] for key in ("score", "val_loss", "val_error")}
-        found |= Pba(0, GROUPS).figures(settings.policy(policies[best]))
+        policy = settings.policy(policies[best])
+        found |= operation_figures(policy, settings.operations)
+        found["operations_per_image"] = policy.operations_per_image()
         for row in rows[best]:
             number = len(history) + 1
             cost = {"epoch": number, "epoch_equivalents": SIZE * 1.5 * number}

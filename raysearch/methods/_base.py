@@ -13,7 +13,7 @@ from raysearch.methods._once import Once
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Policy, SubPolicies
 from raysearch.protocol import Answer, Build, Proposal, Search, Values, Work
-from raysearch.training import Loop, Predefined, Setup
+from raysearch.training import Loop, Predefined, Setup, SGDSettings
 
 SEARCH = "search"
 """The id of a single-pass search's only proposal."""
@@ -159,19 +159,26 @@ class Method:
         raise RaysearchError(f"method {groups.method.get('name')} takes no shared checkpoint")
 
 
+def search_loop(setup: Setup, search: Mapping[str, Any]) -> Loop:
+    """The classifier's training on the part of the images that a search trains on.
+
+    Args:
+        setup: data, network, device and seed.
+        search: the `search` group.
+    """
+    train, val = setup.search_splits()
+    return Loop(setup, SGDSettings.of(search), train, val, where="search")
+
+
 class SearchMethod(Method, ABC):
     """A method that searches in one training, epoch by epoch: it is its search's only work.
 
     See `raysearch.protocol.Work`. Restored, it goes on bit for bit on the CPU.
 
     Attributes:
-        epochs: how many steps the search has.
-        epoch: how many are done.
         loop: trains the classifier, and counts what that and the search cost.
     """
 
-    epochs: int
-    epoch: int = 0
     loop: Loop
 
     @abstractmethod
@@ -183,6 +190,16 @@ class SearchMethod(Method, ABC):
             search: the `search` group of the configuration: how the classifier is trained.
             method: the `method` group: the method's own settings.
         """
+
+    @property
+    def epochs(self) -> int:
+        """How many steps the search has."""
+        return self.loop.epochs
+
+    @property
+    def epoch(self) -> int:
+        """How many are done."""
+        return self.loop.epoch
 
     @classmethod
     def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> Once:

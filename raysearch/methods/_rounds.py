@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -170,6 +171,21 @@ def trial_id(round_: int, index: int) -> str:
         index: in the round, counted from 0.
     """
     return f"{round_:04d}-{index + 1:02d}"
+
+
+def operation_figures(policy: Policy, names: Sequence[str]) -> Metrics:
+    """Entropy of the operations' shares, their divergence from uniform, and the shares.
+
+    All are 0 where nothing is applied.
+    """
+    marginals = policy.marginals()
+    shares = {name: marginals.get(name, 0.0) for name in names}
+    entropy = math.fsum(-share * math.log(share) for share in shares.values() if share > 0)
+    return {
+        "entropy": entropy,
+        "kl_uniform": max(0.0, math.fsum(shares.values()) * math.log(len(names)) - entropy),
+        **{f"share/{name}": share for name, share in shares.items()},
+    }
 
 
 def means(answers: Sequence[Values | None]) -> Metrics:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from raysearch.data import strata
 from raysearch.methods._base import Expected, Groups
 from raysearch.methods._matching import FoldTraining, Try, stratified_folds
-from raysearch.methods._rounds import SHOWN, RoundSearch, means, trial_id
+from raysearch.methods._rounds import SHOWN, RoundSearch, means, operation_figures, trial_id
 from raysearch.methods._settings import MethodSettings, Operations
 from raysearch.methods._study import Choice, GiveUp, Range, Space, Studies, Study, Tried, ranked
 from raysearch.methods._validated import Goal
@@ -207,23 +207,14 @@ class FastAutoAugment(RoundSearch):
             for place, study in enumerate(self._current().values()):
                 part = pairs[place * self.group : (place + 1) * self.group]
                 study.tell([self._tried(proposal, answer) for proposal, answer in part])
-        return [self.row({**self._trained, **found, **self._figures()})]
+        figures = operation_figures(self.policy(), self.settings.operations)
+        return [self.row({**self._trained, **found, **figures})]
 
     def _tried(self, proposal: Proposal, answer: Values | None) -> Tried:
         params = proposal.values["params"]
         if answer is None:
             return Tried(params, None, failed=True)
         return Tried(params, float(answer["cost"]))
-
-    def _figures(self) -> Metrics:
-        """Each operation's share, and how far they are from alike."""
-        shares = self.policy().marginals()
-        entropy = -sum(share * math.log(share) for share in shares.values() if share > 0)
-        return {
-            "entropy": entropy,
-            "kl_uniform": math.log(len(self.settings.operations)) - entropy,
-            **{f"share/{name}": shares.get(name, 0.0) for name in self.settings.operations},
-        }
 
     def policy(self) -> SubPolicies:
         """The best policies so far of every fold; before there are any, all pairs alike."""

@@ -30,7 +30,7 @@ from raysearch.data import Split
 from raysearch.errors import RaysearchError
 from raysearch.methods._base import Expected, Groups
 from raysearch.methods._population import Levels, exploit
-from raysearch.methods._rounds import RoundSearch, trial_id
+from raysearch.methods._rounds import RoundSearch, operation_figures, trial_id
 from raysearch.methods._settings import MethodSettings, SomeOperations
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.methods._validated import Goal, ValidatedTraining, reward, snapshot
@@ -249,7 +249,9 @@ class Pba(RoundSearch):
         best, levels = answers[self._best], self._levels[self._best]
         assert best is not None
         found = {key: value for key, value in best["rows"][-1].items() if key.startswith("val_")}
-        found |= {"score": best["score"], **self.figures(self.settings.policy(levels))}
+        policy = self.settings.policy(levels)
+        found |= {"score": best["score"], **operation_figures(policy, self.settings.operations)}
+        found["operations_per_image"] = policy.operations_per_image()
         members = [(best if one is None else one)["rows"] for one in answers]
         rows = []
         for i, row in enumerate(best["rows"]):
@@ -260,21 +262,6 @@ class Pba(RoundSearch):
             cost = self.equivalents - left
             rows.append({**row, **found, "epoch": epoch, "epoch_equivalents": cost})
         return rows
-
-    def figures(self, policy: RandomOrder) -> Metrics:
-        """Entropy of the operations' shares, their divergence from uniform, and the shares.
-
-        All are 0 where nothing is applied.
-        """
-        names, marginals = self.settings.operations, policy.marginals()
-        shares = torch.tensor([marginals[name] for name in names], dtype=torch.float64)
-        entropy = float(torch.special.entr(shares).sum())
-        return {
-            "entropy": entropy,
-            "kl_uniform": max(0.0, float(shares.sum()) * math.log(len(names)) - entropy),
-            "operations_per_image": policy.operations_per_image(),
-            **{f"share/{name}": marginals[name] for name in names},
-        }
 
     def policy(self) -> Schedule:
         """The policies of the best member's lineage, epoch by epoch; at first, its policy."""
