@@ -113,10 +113,7 @@ def one_step_cost(settings: RewardSettings, setup: Setup, rows: int = 1) -> tupl
         setup: data, network, device and seed.
         rows: how often each image is in a step.
     """
-    difference = settings.difference
-    if difference == "auto":
-        difference = "forward" if setup.device.type == "cpu" else "central"
-    passes = 1 if difference == "forward" and setup.device.type == "cpu" else 2
+    passes = 1 if setup.device.type == "cpu" and settings.difference != "central" else 2
     return (3 * rows + 3 + passes * rows) / 3, passes
 
 

@@ -203,18 +203,16 @@ class FastAutoAugment(RoundSearch):
             self._folds = [fold for fold, one in enumerate(answers) if one is not None]
             self._trained = {key: found[key] for key in SHOWN if key in found}
         else:
-            pairs = list(zip(self.proposals, answers, strict=True))
+            tried = [
+                Tried(one.values["params"], None, failed=True)
+                if answer is None
+                else Tried(one.values["params"], float(answer["cost"]))
+                for one, answer in zip(self.proposals, answers, strict=True)
+            ]
             for place, study in enumerate(self._current().values()):
-                part = pairs[place * self.group : (place + 1) * self.group]
-                study.tell([self._tried(proposal, answer) for proposal, answer in part])
+                study.tell(tried[place * self.group : (place + 1) * self.group])
         figures = operation_figures(self.policy(), self.settings.operations)
         return [self.row({**self._trained, **found, **figures})]
-
-    def _tried(self, proposal: Proposal, answer: Values | None) -> Tried:
-        params = proposal.values["params"]
-        if answer is None:
-            return Tried(params, None, failed=True)
-        return Tried(params, float(answer["cost"]))
 
     def policy(self) -> SubPolicies:
         """The best policies so far of every fold; before there are any, all pairs alike."""
