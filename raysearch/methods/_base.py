@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from raysearch import ops
 from raysearch.errors import RaysearchError
 from raysearch.methods._once import Once
@@ -267,9 +269,21 @@ class SearchMethod(Method, ABC):
         return Answer(values, policy=self.policy(), network=self.trained())
 
     @abstractmethod
+    def parts(self) -> Mapping[str, Any]:
+        """What a search changes beside `loop`, by name: tensors, and what has a `state_dict`."""
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings and containers of them: all that a restored search needs."""
+        state = self.loop.state_dict()
+        for name, part in self.parts().items():
+            state[name] = part.clone() if isinstance(part, Tensor) else part.state_dict()
+        return state
 
-    @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state_dict` of a search with the same setup and settings."""
+        self.loop.load_state_dict(state)
+        for name, part in self.parts().items():
+            if isinstance(part, Tensor):
+                part.copy_(state[name])
+            else:
+                part.load_state_dict(state[name])

@@ -169,22 +169,16 @@ class JointMethod(SearchMethod):
         """The jointly trained classifier."""
         return network_document(self.loop.model, self.setup)
 
+    def parts(self) -> dict[str, Any]:
+        """φ, its optimiser, and the running mean of its gradient's squared norm."""
+        optimizer, square = self._optimizer, self._square
+        return {"augmenter": self.augmenter, "augmenter_optimizer": optimizer, "square": square}
+
     def state_dict(self) -> dict[str, Any]:
-        """The classifier's state; φ, its optimiser's, and the draws of the epochs so far."""
-        return {
-            **self.loop.state_dict(),
-            "augmenter": self.augmenter.state_dict(),
-            "augmenter_optimizer": self._optimizer.state_dict(),
-            "square": self._square.clone(),
-            "moves": self._moves,
-            "drawn": list(self._drawn),
-        }
+        """Steps of φ, and the draws of the epochs so far, besides."""
+        return {**super().state_dict(), "moves": self._moves, "drawn": list(self._drawn)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self.loop.load_state_dict(state)
-        self.augmenter.load_state_dict(state["augmenter"])
-        self._optimizer.load_state_dict(state["augmenter_optimizer"])
-        self._square.copy_(state["square"])
-        self._moves = state["moves"]
-        self._drawn = list(state["drawn"])
+        super().load_state_dict(state)
+        self._moves, self._drawn = state["moves"], list(state["drawn"])

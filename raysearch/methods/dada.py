@@ -237,26 +237,16 @@ class Dada(SearchMethod):
             **{f"share/{name}": share for name, share in policy.marginals().items()},
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """The classifier's state and φ, c_ψ, Adam's moments and the rewards' running moments."""
+    def parts(self) -> dict[str, Any]:
+        """φ, c_ψ, Adam's moments and the rewards' running moments."""
         return {
-            **self.loop.state_dict(),
-            "alpha": self.alpha.clone(),
-            "beta": self.beta.clone(),
-            "magnitude": self.magnitude.clone(),
-            "control": self.control.state_dict(),
-            "adam": self._adam.state_dict(),
-            "scale": self._scale.state_dict(),
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "magnitude": self.magnitude,
+            "control": self.control,
+            "adam": self._adam,
+            "scale": self._scale,
         }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        self.loop.load_state_dict(state)
-        for name in ("alpha", "beta", "magnitude"):
-            getattr(self, name).copy_(state[name])
-        self.control.load_state_dict(state["control"])
-        self._adam.load_state_dict(state["adam"])
-        self._scale.load_state_dict(state["scale"])
 
 
 METHOD = Dada

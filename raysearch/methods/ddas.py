@@ -277,25 +277,18 @@ class Ddas(SearchMethod):
             **{f"share/{name}": share for name, share in policy.marginals().items()},
         }
 
+    def parts(self) -> dict[str, Any]:
+        """τ₀ and a, Adam's moments and the rewards' scale."""
+        return {"tau": self.tau, "a": self.a, "adam": self._adam, "scale": self._scale}
+
     def state_dict(self) -> dict[str, Any]:
-        """The classifier's state, τ₀ and a, past policies, Adam's moments, the rewards' scale."""
-        return {
-            **self.loop.state_dict(),
-            "tau": self.tau.clone(),
-            "a": self.a.clone(),
-            "past": list(self._past),
-            "adam": self._adam.state_dict(),
-            "scale": self._scale.state_dict(),
-        }
+        """Past policies besides."""
+        return {**super().state_dict(), "past": list(self._past)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self.loop.load_state_dict(state)
-        self.tau.copy_(state["tau"])
-        self.a.copy_(state["a"])
+        super().load_state_dict(state)
         self._past = list(state["past"])
-        self._adam.load_state_dict(state["adam"])
-        self._scale.load_state_dict(state["scale"])
 
 
 METHOD = Ddas
