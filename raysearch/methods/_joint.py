@@ -76,7 +76,7 @@ class JointMethod(SearchMethod):
         with seeded(self.setup.seed, "augmenter"):
             augmenter = Augmenter(names, settings.size, settings.gain)
         self.augmenter = augmenter.to(self.setup.device)
-        self._joint = settings
+        self.settings = settings
         self._square = torch.zeros((), device=self.setup.device)  # running, of the gradient's norm
         self._moves = 0
         self._optimizer = torch.optim.SGD(
@@ -99,7 +99,7 @@ class JointMethod(SearchMethod):
 
     def move_augmenter(self, gradient: Sequence[Tensor]) -> None:
         """One step of φ along its gradient; a cosine schedule is the classifier's."""
-        settings, loop = self._joint, self.loop
+        settings, loop = self.settings, self.loop
         if settings.normalise:
             gradient = self._normalised(gradient)
         share = loop.lr / loop.settings.lr if settings.schedule == "cosine" else 1

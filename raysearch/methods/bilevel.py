@@ -61,9 +61,11 @@ class BilevelSettings(JointSettings):
 class Bilevel(JointMethod):
     """The search; see the module's text and `SearchMethod`."""
 
+    settings: BilevelSettings
+
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
-        self.settings = BilevelSettings.of(method)
-        super().__init__(search_loop(self.mirrored(setup), search), self.settings)
+        loop = search_loop(self.mirrored(setup), search)
+        super().__init__(loop, BilevelSettings.of(method))
         sgd = self.loop.settings
         self._rule = SGDRule(sgd.momentum, sgd.nesterov and sgd.momentum > 0, sgd.weight_decay)
         # the steps to differentiate through, and their images with A_φ's graph

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from raysearch.data import strata
 from raysearch.methods._base import Expected, Groups
@@ -87,17 +87,15 @@ class FastAutoAugmentSettings(MethodSettings):
 
     def policy(self, chosen: Sequence[Mapping[str, Any]]) -> SubPolicies:
         """The sub-policies of some policies, all alike."""
-        places = self._places()
-        shape = (-1, LENGTH)
-
-        def numbers(key: str) -> Tensor:
-            rows = [[params[f"{key}{place}"] for place in places] for params in chosen]
-            return torch.tensor(rows, dtype=torch.float64).reshape(shape)
-
-        names = [params[f"operation{place}"] for params in chosen for place in places]
+        names, *numbers = (
+            [params[f"{key}{place}"] for params in chosen for place in self._places()]
+            for key in ("operation", "probability", "magnitude")
+        )
         pairs = [names[i : i + LENGTH] for i in range(0, len(names), LENGTH)]
+        probabilities, magnitudes = torch.tensor(numbers, dtype=torch.float64)
+        shape = (-1, LENGTH)
         return SubPolicies(
-            pairs, torch.ones(len(pairs)), numbers("probability"), numbers("magnitude")
+            pairs, torch.ones(len(pairs)), probabilities.reshape(shape), magnitudes.reshape(shape)
         )
 
 

@@ -255,11 +255,10 @@ class Pba(RoundSearch):
         members = [(best if one is None else one)["rows"] for one in answers]
         rows = []
         for i, row in enumerate(best["rows"]):
-            left = sum(
-                rows[-1]["epoch_equivalents"] - rows[i]["epoch_equivalents"] for rows in members
-            )
+            cost = self.equivalents  # after the round, less what was yet to come
+            for one in members:
+                cost -= one[-1]["epoch_equivalents"] - one[i]["epoch_equivalents"]
             epoch = self.round * self.settings.interval + i + 1
-            cost = self.equivalents - left
             rows.append({**row, **found, "epoch": epoch, "epoch_equivalents": cost})
         return rows
 
