@@ -79,7 +79,7 @@ class Experiment:
 
 def own(configuration: Configuration) -> dict[str, Any]:
     """A method's own groups of settings."""
-    return {key: value for key, value in configuration.values.items() if key in OWN}
+    return {key: configuration.values[key] for key in OWN if key in configuration.values}
 
 
 def common(configuration: Configuration) -> dict[str, Any]:
