@@ -19,6 +19,7 @@ from raysearch.data._decode import DecodeError, Decoder, Payload, ignored_warnin
 from raysearch.data._digits import list_digits
 from raysearch.data._folder import list_folder
 from raysearch.data._format import natural_size, read_shapes
+from raysearch.data._names import say_alike
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._parquet_list import list_parquet
 from raysearch.data._settings import AUTO, DataSettings
@@ -56,6 +57,7 @@ def load_dataset(
     where = f"data={chosen.name}" + (f" data.root={chosen.root}" if chosen.root else "")
     notices = Notices()
     listing = _list(chosen, notices)
+    say_alike(listing.classes, notices)
     with _prefixed(where):
         parts = _divide(listing, chosen)
     with ignored_warnings():
