@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from raysearch.data._own import own_splits
 from raysearch.data._split import Split
-from raysearch.data._statistics import mean_and_std
+from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import stratified_split
 
 
@@ -81,10 +81,19 @@ class Dataset:
             RaysearchError: something is of another kind or shape; it is named in one line.
         """
         own = own_splits(train, test, val, classes, size, test_fraction, split_seed)
-        mean, std = mean_and_std(own.train)
+        mean, std = mean_and_std(some_pixels(own.train)[0])
         channels, height, width = own.train.images.shape[1:]
         return cls(
-            name, own.classes, own.train, own.val, own.test, channels, (height, width), mean, std
+            name=name,
+            classes=own.classes,
+            train=own.train,
+            val=own.val,
+            test=own.test,
+            channels=channels,
+            size=(height, width),
+            mean=mean,
+            std=std,
+            notes=own.notes,
         )
 
     @property

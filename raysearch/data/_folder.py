@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from raysearch.data._decode import formats
+from raysearch.data._image import formats
 from raysearch.data._label_file import find_label_files, list_labelled
 from raysearch.data._source import FileSource, Listing, Part, check_class_names
 from raysearch.errors import RaysearchError

@@ -7,23 +7,27 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from raysearch.data._auto import choose_size
 from raysearch.data._dataset import Dataset
-from raysearch.data._decode import DecodeError, Decoder, Payload, ignored_warnings
+from raysearch.data._decode import Decoder
 from raysearch.data._digits import list_digits
 from raysearch.data._folder import list_folder
 from raysearch.data._format import natural_size, read_shapes
+from raysearch.data._image import DecodeError, Payload, Pixels, ignored_warnings
+from raysearch.data._measure import choose_conversion, said_of_pixels
 from raysearch.data._parquet_list import list_parquet
 from raysearch.data._settings import AUTO, DataSettings
-from raysearch.data._source import Listing, Part
+from raysearch.data._source import ArraySource, Listing, Part
 from raysearch.data._split import Index, Split, Targets, TensorSplit
-from raysearch.data._statistics import mean_and_std
+from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import check_counts, stratified_split
 from raysearch.data._stream import StreamSplit, unreadable
 from raysearch.data._torchvision import list_torchvision
@@ -60,14 +64,16 @@ def load_dataset(
         decoder, why = _decoder(parts, chosen, device)
         splits, skipped = _read(parts, decoder, chosen, progress)
     skipped += sum(part.skipped for part in listing.parts.values())
+    with _prefixed(where):
+        _check_classes(splits, listing.classes)
+    pixels, places = some_pixels(splits["train"])
     notes = [*listing.notes, *why, *_seen_once(splits, listing.classes)]
+    notes += _said_of_pixels(splits, parts, pixels, places)
     if skipped:
         notes.append(f"{where}: {skipped} files or rows were skipped, they are no readable images")
     for note in notes:
         log.warning("%s", note)
-    with _prefixed(where):
-        _check_classes(splits, listing.classes)
-    mean, std = mean_and_std(splits["train"])
+    mean, std = mean_and_std(pixels)
     return Dataset(
         name=chosen.name,
         classes=listing.classes,
@@ -81,6 +87,26 @@ def load_dataset(
         skipped=skipped,
         notes=tuple(notes),
     )
+
+
+def _said_of_pixels(
+    splits: dict[str, Split], parts: dict[str, Part], some: Pixels, places: Index
+) -> list[str]:
+    """What to know of decoded images; of a stream, of `some` of train, at `places` of its base."""
+    if isinstance(parts["train"].source, ArraySource):
+        return []
+    if not isinstance(splits["train"], TensorSplit):
+        return said_of_pixels([(some, lambda place: parts["train"].source.name(places[place]))])
+    looked_at = []
+    for name, split in splits.items():
+        assert isinstance(split, TensorSplit)
+        first = len(parts["train"]) if name == "val" else 0  # on the base of train, behind it
+        looked_at.append((split.images.numpy(), partial(_name, parts[name], split.indices, first)))
+    return said_of_pixels(looked_at)
+
+
+def _name(part: Part, places: Tensor, first: int, place: int) -> str:
+    return part.source.name(int(places[place]) - first)
 
 
 def _seen_once(splits: dict[str, Split], classes: tuple[str, ...]) -> list[str]:
@@ -102,7 +128,8 @@ def _decoder(
 
     With it, what a person should know of the choice.
     """
-    shapes = read_shapes(parts.values(), skip=settings.on_error == "skip")
+    shapes = read_shapes(parts, skip=settings.on_error == "skip")
+    made = choose_conversion(parts, shapes, settings.range)
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:
         images = sum(len(part) for part in parts.values())
@@ -113,7 +140,8 @@ def _decoder(
         f"{reason}: they are resized and centre-cropped to {size[0]}x{size[1]}; data.size= chooses "
         "another size"
     ]
-    return Decoder(1 if shapes.grey else 3, size), notes if reason else []
+    decoder = Decoder(1 if shapes.grey else 3, size, made.range, made.alpha, made.stretched)
+    return decoder, [*(notes if reason else []), *made.notes]
 
 
 def _cores() -> int:
