@@ -39,7 +39,7 @@ class Header:
         height, width: of the upright image, in pixels.
         kind: its channels, in words.
         grey: whether it has no colours.
-        bits: of a channel, as stored; 8 where there are fewer.
+        bits: of a channel, as stored; 8 where there are 2 to 8.
         deep: whether its pixels are read with more than 8 bits.
         alpha: whether it has transparency.
         spare: channels beyond colours and transparency, which are not read.
@@ -183,6 +183,8 @@ def _is_told_behind_pixels(file: IO[bytes]) -> bool:
 
 
 def _bits(image: Image.Image, raw: str) -> int:
+    if image.mode == "1":
+        return 1
     if image.mode == "F" or ";32" in raw:
         return 32
     if ";16" in raw or image.mode in DEEP_GREY:
