@@ -164,7 +164,7 @@ def test_the_range_is_that_of_train_and_the_same_in_memory_and_as_a_stream(tmp_p
     assert isinstance(data.test, TensorSplit)
     np.testing.assert_array_equal(data.test.images[0].numpy(), expected([values], 0, 1023)[0])
     (said,) = [note for note in data.notes if "cut off" in note]
-    assert said.startswith("8 of 24 images (")
+    assert said.startswith("8 of 24 images with values beyond 0 to 1023, which are cut off: ")
     assert "val" in said
     stream = load(tmp_path, memory_limit_mb=0, workers=2)
     assert isinstance(stream.test, StreamSplit)
@@ -209,7 +209,10 @@ def test_what_is_no_number_is_black_and_told(tmp_path: Path) -> None:
     values = [noise(1, n).astype(np.float32) for n in range(10)]
     values[2][4, 4] = np.nan
     data = load(folder(tmp_path, [Image.fromarray(each) for each in values], "tif"))
-    assert any("1 of 10 images (" in n and "no numbers: black" in n for n in data.notes)
+    assert any(
+        n.startswith("1 of 10 images with pixels that are no numbers, read as black")
+        for n in data.notes
+    )
 
 
 @pytest.mark.parametrize("encode", [png, tiff], ids=["png", "tiff"])
@@ -294,7 +297,9 @@ def test_a_drawing_on_transparent_ground_is_seen(
         assert set(map(tuple, flat.T.tolist())) >= {(below,) * len(flat)}
         assert (flat == shown[: len(flat)]).all(0).sum() == 25
     name = "black" if below == 0 else "white"
-    assert any(f"are transparent in part: laid over {name}" in note for note in data.notes)
+    assert any(
+        f"10 of 10 images transparent in part, laid over {name}" in note for note in data.notes
+    )
 
 
 def test_white_and_black_drawings_are_both_seen(tmp_path: Path) -> None:
@@ -315,7 +320,7 @@ def test_a_red_image_of_little_opacity_stays_red(tmp_path: Path, alpha: int) -> 
         images.append(Image.fromarray(array))
     data = load(folder(tmp_path, images))
     assert (pixels(data)[:, :, 4, 4] == (255, 0, 0)).all()
-    assert any("have their transparency ignored" in note for note in data.notes)
+    assert any("images whose transparency is ignored" in note for note in data.notes)
 
 
 def test_a_red_pixel_of_little_opacity_stays_red(tmp_path: Path) -> None:
@@ -335,7 +340,7 @@ def test_a_fourth_channel_of_data_is_no_mask(tmp_path: Path) -> None:
     data = load(folder(tmp_path, [Image.fromarray(each) for each in arrays]))
     found = {row.transpose(1, 2, 0).tobytes() for row in pixels(data)}
     assert found == {np.ascontiguousarray(each[..., :3]).tobytes() for each in arrays}
-    assert any("transparency ignored: it is a further channel" in note for note in data.notes)
+    assert any("transparency is ignored, as it is a further channel" in note for note in data.notes)
 
 
 def test_opaque_images_say_nothing(tmp_path: Path) -> None:
@@ -350,7 +355,7 @@ def test_channels_beyond_the_third_are_named(tmp_path: Path, extra: int) -> None
     data = load(folder(tmp_path, [tiff(each, [0] * extra) for each in values], "tif"))
     found = {row.transpose(1, 2, 0).tobytes() for row in pixels(data)}
     assert found == {np.ascontiguousarray(each[..., :3]).tobytes() for each in values}
-    assert any("have channels beyond colour and transparency" in note for note in data.notes)
+    assert any("with channels beyond colour and transparency" in note for note in data.notes)
 
 
 @pytest.mark.parametrize("kind", ["tif", "gif", "webp", "png"])
@@ -362,18 +367,16 @@ def test_frames_beyond_the_first_are_named(tmp_path: Path, kind: str) -> None:
         frames[0].save(place, save_all=number > 3, append_images=frames[1:] if number > 3 else [])
     notes = load(tmp_path).notes
     (said,) = [note for note in notes if "pages or frames beyond the first" in note]
-    assert said.startswith("6 of 10 images (")
+    assert said.startswith("6 of 10 images with pages")
 
 
 def test_images_that_are_constant_or_equal_once_decoded_are_named(tmp_path: Path) -> None:
     images = [Image.effect_noise((SIDE, SIDE), 60) for _ in range(8)]
     images += [Image.new("L", (SIDE, SIDE), 40), images[0].copy()]
     notes = load(folder(tmp_path, images)).notes
-    assert len(notes) == 2
-    assert notes[0].startswith("1 of 10 images (")
-    assert "008.png) are of one colour, or nearly" in notes[0]
-    assert "1 of 10 images (" in notes[1]
-    assert "are equal to another once decoded" in notes[1]
+    one, two = notes
+    assert one == f"1 of 10 images of one colour, or nearly, once decoded: {tmp_path}/a/008.png"
+    assert two.startswith("1 of 10 images equal to another once decoded: ")
     streamed = load(tmp_path, memory_limit_mb=0, workers=0).notes
     assert all("once decoded" in note for note in streamed)
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from raysearch.data._image import formats
 from raysearch.data._label_file import find_label_files, list_labelled
+from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._source import FileSource, Listing, Part, check_class_names
 from raysearch.errors import RaysearchError
 
@@ -26,7 +27,7 @@ _LAYOUT = (
 )
 
 
-def list_folder(root: Path, *, skip: bool, links: str = "inside") -> Listing:
+def list_folder(root: Path, notices: Notices, *, skip: bool, links: str = "inside") -> Listing:
     """The images below `root`, by class.
 
     Where a file holds the labels (see `find_label_files`), the folders do not matter. Else
@@ -40,6 +41,7 @@ def list_folder(root: Path, *, skip: bool, links: str = "inside") -> Listing:
 
     Args:
         root: the data set's folder.
+        notices: gains what was set aside.
         skip: pass over files that by their name are no images or that are links out of `root`,
             and count them.
         links: "inside", or "anywhere" to follow links out of `root`, too.
@@ -54,7 +56,7 @@ def list_folder(root: Path, *, skip: bool, links: str = "inside") -> Listing:
         raise RaysearchError(f"data.root={root}: there is no such folder")
     files = find_label_files(root)
     if files:
-        return list_labelled(files, root, skip=skip, links=links)
+        return list_labelled(files, root, notices, skip=skip, links=links)
     home = os.path.realpath(root) if links == "inside" else None
     below = [path.name for path in _folders(root, home)]
     for name in below:
@@ -65,17 +67,17 @@ def list_folder(root: Path, *, skip: bool, links: str = "inside") -> Listing:
             )
     if not any(part in below for part in _PARTS):
         classes = _classes(root, home)
-        return Listing(classes, {"train": _list_part(root, classes, home, skip)})
+        return Listing(classes, {"train": _list_part(root, classes, home, skip, notices)})
     if "train" not in below:
         raise RaysearchError(f"{root} has no folder 'train' ({_LAYOUT})")
     classes = _classes(root / "train", home)
-    parts = {"train": _list_part(root / "train", classes, home, skip)}
+    parts = {"train": _list_part(root / "train", classes, home, skip, notices)}
     for part in ("val", "test"):
         if part in below:
             for folder in _folders(root / part, home):
                 if folder.name not in classes:
                     raise RaysearchError(f"{folder}: there is no such class in {root / 'train'}")
-            parts[part] = _list_part(root / part, classes, home, skip)
+            parts[part] = _list_part(root / part, classes, home, skip, notices)
     return Listing(classes, parts)
 
 
@@ -106,10 +108,11 @@ def _classes(path: Path, home: str | None) -> tuple[str, ...]:
     return names
 
 
-def _list_part(path: Path, classes: tuple[str, ...], home: str | None, skip: bool) -> Part:
+def _list_part(
+    path: Path, classes: tuple[str, ...], home: str | None, skip: bool, notices: Notices
+) -> Part:
     paths: list[str] = []
     labels: list[int] = []
-    skipped = 0
     for label, name in enumerate(classes):
         folder = path / name
         if not folder.is_dir():
@@ -119,12 +122,12 @@ def _list_part(path: Path, classes: tuple[str, ...], home: str | None, skip: boo
             raise RaysearchError(f"{others[0]} (data.on_error=skip passes over it)")
         if not images:
             raise RaysearchError(f"class {name!r}: there is no image in {folder}")
-        skipped += len(others)
+        notices.add(SKIPPED, others)
         paths += images
         labels += [label] * len(images)
     if not paths:
         raise RaysearchError(f"{path} has no images ({_LAYOUT})")
-    return Part(FileSource.of(paths), np.array(labels, dtype=np.int64), skipped)
+    return Part(FileSource.of(paths), np.array(labels, dtype=np.int64))
 
 
 def _files(folder: Path, home: str | None) -> tuple[list[str], list[str]]:

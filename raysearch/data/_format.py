@@ -96,7 +96,7 @@ def _note(found: Shapes, part: str, index: int, header: Header, name: str, image
     if header.frames:
         found.unread.setdefault("pages or frames beyond the first", []).append(name)
     if header.bits > 8 and not header.deep:
-        found.unread.setdefault("all bits but the upper 8", []).append(name)
+        found.unread.setdefault("bits beyond the upper 8", []).append(name)
 
 
 def natural_size(shapes: Shapes) -> tuple[tuple[int, int], str]:

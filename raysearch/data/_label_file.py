@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._source import FileSource, Listing, Part, check_class_names
 from raysearch.errors import RaysearchError
 
@@ -61,7 +62,9 @@ def find_label_files(root: Path) -> dict[str, Path]:
     return found if "train" in found else {}
 
 
-def list_labelled(files: dict[str, Path], root: Path, *, skip: bool, links: str) -> Listing:
+def list_labelled(
+    files: dict[str, Path], root: Path, notices: Notices, *, skip: bool, links: str
+) -> Listing:
     """The images that label files name.
 
     A label file is UTF-8 with commas. Its first line is a header, its first column the image's path
@@ -76,6 +79,7 @@ def list_labelled(files: dict[str, Path], root: Path, *, skip: bool, links: str)
     Args:
         files: of each part its label file; of train always.
         root: the data set's folder.
+        notices: gains what was set aside.
         skip: pass over images that are not there or lie outside `root`, and count them.
         links: "inside", or "anywhere" for images outside `root`, too.
 
@@ -100,14 +104,11 @@ def list_labelled(files: dict[str, Path], root: Path, *, skip: bool, links: str)
     parts: dict[str, Part] = {}
     for part, table in tables.items():
         has = _from_names(table, names[part], classes) if names else _from_columns(table)
-        parts[part] = _part(table, has, home, skip)
+        parts[part] = _part(table, has, home, skip, notices)
     if names and all(len(row) == 1 for rows in names.values() for row in rows):
-        parts = {
-            name: Part(part.source, part.targets.argmax(1), part.skipped)
-            for name, part in parts.items()
-        }
-    note = f"the labels are those of {', '.join(str(path) for path in files.values())}"
-    return Listing(classes, parts, (note,))
+        parts = {name: Part(part.source, part.targets.argmax(1)) for name, part in parts.items()}
+    notices.say(f"the labels are those of {', '.join(str(path) for path in files.values())}")
+    return Listing(classes, parts)
 
 
 def _read(path: Path) -> _Table:
@@ -186,7 +187,9 @@ def _from_columns(table: _Table) -> npt.NDArray[np.float32]:
     return has
 
 
-def _part(table: _Table, has: npt.NDArray[np.float32], home: str | None, skip: bool) -> Part:
+def _part(
+    table: _Table, has: npt.NDArray[np.float32], home: str | None, skip: bool, notices: Notices
+) -> Part:
     """The images of a table; `home` is the folder that they must lie in, None any."""
     folder = str(table.path.parent)
     paths: list[str] = []
@@ -205,11 +208,13 @@ def _part(table: _Table, has: npt.NDArray[np.float32], home: str | None, skip: b
                 f"{table.line(row)}: {name[:200]!r} {wrong} (data.on_error=skip passes over it)"
             )
         good[row] = not wrong
-        if not wrong:
+        if wrong:
+            notices.add(SKIPPED, f"{name[:200]} {wrong}")
+        else:
             paths.append(path)
     if not paths:
         raise RaysearchError(f"{table.path}: none of its images is there")
-    return Part(FileSource.of(paths), has[good], int((~good).sum()))
+    return Part(FileSource.of(paths), has[good])
 
 
 def _fault(path: str, home: str | None) -> str:

@@ -7,13 +7,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from raysearch.data._auto import choose_size
 from raysearch.data._dataset import Dataset
@@ -21,11 +19,13 @@ from raysearch.data._decode import Decoder
 from raysearch.data._digits import list_digits
 from raysearch.data._folder import list_folder
 from raysearch.data._format import natural_size, read_shapes
-from raysearch.data._image import DecodeError, Payload, Pixels, ignored_warnings
-from raysearch.data._measure import choose_conversion, said_of_pixels
+from raysearch.data._image import DecodeError, Payload, ignored_warnings
+from raysearch.data._look import look_at_pixels
+from raysearch.data._measure import choose_conversion
+from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._parquet_list import list_parquet
 from raysearch.data._settings import AUTO, DataSettings
-from raysearch.data._source import ArraySource, Listing, Part
+from raysearch.data._source import Listing, Part
 from raysearch.data._split import Index, Split, Targets, TensorSplit
 from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import check_counts, stratified_split
@@ -57,21 +57,19 @@ def load_dataset(
     """
     chosen = DataSettings.of(settings)
     where = f"data={chosen.name}" + (f" data.root={chosen.root}" if chosen.root else "")
-    listing = _list(chosen)
+    notices = Notices()
+    listing = _list(chosen, notices)
     with _prefixed(where):
         parts = _divide(listing, chosen)
     with ignored_warnings():
-        decoder, why = _decoder(parts, chosen, device)
-        splits, skipped = _read(parts, decoder, chosen, progress)
-    skipped += sum(part.skipped for part in listing.parts.values())
+        decoder = _decoder(parts, chosen, device, notices)
+        splits = _read(parts, decoder, chosen, progress, notices)
     with _prefixed(where):
         _check_classes(splits, listing.classes)
     pixels, places = some_pixels(splits["train"])
-    notes = [*listing.notes, *why, *_seen_once(splits, listing.classes)]
-    notes += _said_of_pixels(splits, parts, pixels, places)
-    if skipped:
-        notes.append(f"{where}: {skipped} files or rows were skipped, they are no readable images")
-    for note in notes:
+    look_at_pixels(splits, parts, pixels, places, notices)
+    _say_seen_once(splits, listing.classes, notices)
+    for note in notices.lines:
         log.warning("%s", note)
     mean, std = mean_and_std(pixels)
     return Dataset(
@@ -84,64 +82,39 @@ def load_dataset(
         size=decoder.size,
         mean=mean,
         std=std,
-        skipped=skipped,
-        notes=tuple(notes),
+        skipped=notices.count(SKIPPED),
+        notes=notices.lines,
     )
 
 
-def _said_of_pixels(
-    splits: dict[str, Split], parts: dict[str, Part], some: Pixels, places: Index
-) -> list[str]:
-    """What to know of decoded images; of a stream, of `some` of train, at `places` of its base."""
-    if isinstance(parts["train"].source, ArraySource):
-        return []
-    if not isinstance(splits["train"], TensorSplit):
-        return said_of_pixels([(some, lambda place: parts["train"].source.name(places[place]))])
-    looked_at = []
-    for name, split in splits.items():
-        assert isinstance(split, TensorSplit)
-        first = len(parts["train"]) if name == "val" else 0  # on the base of train, behind it
-        looked_at.append((split.images.numpy(), partial(_name, parts[name], split.indices, first)))
-    return said_of_pixels(looked_at)
-
-
-def _name(part: Part, places: Tensor, first: int, place: int) -> str:
-    return part.source.name(int(places[place]) - first)
-
-
-def _seen_once(splits: dict[str, Split], classes: tuple[str, ...]) -> list[str]:
-    """What to know of multi-label classes that a search has no image of to validate on."""
+def _say_seen_once(splits: dict[str, Split], classes: tuple[str, ...], notices: Notices) -> None:
+    """Name the multi-label classes that a search has no image of to validate on."""
     targets = splits["train"].targets
     if targets.ndim == 1 or "val" in splits:
-        return []
-    once = [classes[label] for label in (targets.sum(0) == 1).nonzero()[:, 0].tolist()]
-    if not once:
-        return []
-    names = ", ".join(repr(name) for name in once[:3]) + (", ..." if len(once) > 3 else "")
-    return [f"classes with one image in train, which a search does not validate on: {names}"]
+        return
+    once = (targets.sum(0) == 1).nonzero()[:, 0].tolist()
+    what = "class{es} with one image in train, which a search does not validate on"
+    notices.add(what, [repr(classes[label]) for label in once])
 
 
 def _decoder(
-    parts: dict[str, Part], settings: DataSettings, device: str
-) -> tuple[Decoder, list[str]]:
-    """What decodes the images: to one channel where all are grey, to the size asked for or chosen.
-
-    With it, what a person should know of the choice.
-    """
+    parts: dict[str, Part], settings: DataSettings, device: str, notices: Notices
+) -> Decoder:
+    """What decodes the images: to one channel where all are grey, to the wanted or chosen size."""
     shapes = read_shapes(parts, skip=settings.on_error == "skip")
-    made = choose_conversion(parts, shapes, settings.range)
+    made = choose_conversion(parts, shapes, settings.range, notices)
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:
         images = sum(len(part) for part in parts.values())
         size, reason = choose_size(shapes, images, device, _cores())
     elif size is None:
         size, reason = natural_size(shapes)
-    notes = [
-        f"{reason}: they are resized and centre-cropped to {size[0]}x{size[1]}; data.size= chooses "
-        "another size"
-    ]
-    decoder = Decoder(1 if shapes.grey else 3, size, made.range, made.alpha, made.stretched)
-    return decoder, [*(notes if reason else []), *made.notes]
+    if reason:
+        notices.say(
+            f"{reason}: they are resized and centre-cropped to {size[0]}x{size[1]}; data.size= "
+            "chooses another size"
+        )
+    return Decoder(1 if shapes.grey else 3, size, made.range, made.alpha, made.stretched)
 
 
 def _cores() -> int:
@@ -149,12 +122,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _list(settings: DataSettings) -> Listing:
+def _list(settings: DataSettings, notices: Notices) -> Listing:
     if settings.name == "digits":
         return list_digits()
     if settings.name == "folder":
         return list_folder(
-            settings.folder(), skip=settings.on_error == "skip", links=settings.links
+            settings.folder(), notices, skip=settings.on_error == "skip", links=settings.links
         )
     if settings.name == "parquet":
         return list_parquet(settings.folder(), settings.image_column, settings.label_column)
@@ -223,12 +196,13 @@ def _limited(
 
 
 def _read(
-    parts: dict[str, Part], decoder: Decoder, settings: DataSettings, progress: Progress | None
-) -> tuple[dict[str, Split], int]:
-    """The splits, decoded or as streams, and the number of images that were skipped.
-
-    Train and val share a base.
-    """
+    parts: dict[str, Part],
+    decoder: Decoder,
+    settings: DataSettings,
+    progress: Progress | None,
+    notices: Notices,
+) -> dict[str, Split]:
+    """The splits, decoded or as streams; train and val share a base."""
     images = sum(len(part) for part in parts.values())
     size = images * decoder.channels * decoder.size[0] * decoder.size[1]
     streamed = size > settings.memory_limit_mb << 20
@@ -237,8 +211,11 @@ def _read(
 
     def read(part: Part) -> tuple[Split, Good]:
         if streamed:
-            return _stream(part, decoder, settings.workers, skip, count)
-        return _decode(part, decoder, skip, count)
+            split, good = _stream(part, decoder, settings.workers, skip, count)
+        else:
+            split, good = _decode(part, decoder, skip, count)
+        notices.add(SKIPPED, [part.source.name(int(index)) for index in np.flatnonzero(~good)])
+        return split, good
 
     train, val = parts["train"], parts.get("val")
     base, good = read(train if val is None else train.join(val))
@@ -249,7 +226,7 @@ def _read(
         splits["val"] = base.subset(torch.from_numpy(usable[in_train:]))
     test, good = read(parts["test"])
     splits["test"] = test.subset(torch.from_numpy(np.flatnonzero(good)))
-    return splits, images - sum(len(split) for split in splits.values())
+    return splits
 
 
 def _check_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
@@ -264,7 +241,7 @@ def _check_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
     check_counts(targets, 1 if "val" in splits else 2, classes)
 
 
-def _decode(part: Part, decoder: Decoder, skip: bool, count: _Counter) -> tuple[TensorSplit, Good]:
+def _decode(part: Part, decoder: Decoder, skip: bool, count: _Counter) -> tuple[Split, Good]:
     """All images in memory, decoded by threads (Pillow decodes and resizes without the GIL).
 
     With them, which could be read; the others' pixels are zero.
@@ -302,7 +279,7 @@ def _decode(part: Part, decoder: Decoder, skip: bool, count: _Counter) -> tuple[
 
 def _stream(
     part: Part, decoder: Decoder, workers: int | None, skip: bool, count: _Counter
-) -> tuple[StreamSplit, Good]:
+) -> tuple[Split, Good]:
     """A stream, and which images can be read; to skip the others, all are decoded once."""
     split = StreamSplit(part.source, part.targets, decoder, workers)
     good = np.ones(len(part), dtype=bool)

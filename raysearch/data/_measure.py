@@ -5,8 +5,7 @@ All of it is decided on the training images, once, and holds for the others.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,8 @@ from PIL import Image
 from raysearch.data._alpha import OVER_WHITE, WHITE, Alpha, Look, choose_alpha
 from raysearch.data._decode import eight_bits
 from raysearch.data._format import Shapes
-from raysearch.data._image import DecodeError, Payload, Pixels, explained, open_image, refuse_bomb
+from raysearch.data._image import DecodeError, Payload, explained, open_image, refuse_bomb
+from raysearch.data._notices import Notices
 from raysearch.data._source import Part
 from raysearch.data._values import Opens, Range, Seen, choose_range, deep_values
 
@@ -28,7 +28,6 @@ Found = Mapping[str, Sequence[tuple[str, T]]]  # by part, an image's name and wh
 _DECIDING = 2_000  # images of train that are measured
 _CHECKED = 500  # images of each other part, for what is said of them
 _CHUNK = 128  # images in memory at a time
-_FLAT = 4  # levels within which an image counts as constant
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,18 @@ class Conversion:
         range: of deep images, what becomes black and white.
         alpha: what becomes of transparency.
         stretched: whether `range` is for images of 8 bits, as no others were found.
-        notes: what that costs, in words.
     """
 
     range: Range | None = None
     alpha: Alpha = OVER_WHITE
     stretched: bool = False
-    notes: tuple[str, ...] = ()
 
 
 def choose_conversion(
-    parts: Mapping[str, Part], shapes: Shapes, given: tuple[float, float] | None
+    parts: Mapping[str, Part],
+    shapes: Shapes,
+    given: tuple[float, float] | None,
+    notices: Notices,
 ) -> Conversion:
     """What suits the images; decodes those that are deep or transparent, up to 2,000 of train.
 
@@ -57,55 +57,25 @@ def choose_conversion(
         parts: the images.
         shapes: what their headers say.
         given: the range that the user asks for.
+        notices: where to say what it costs.
     """
-    notes = [
-        f"{many(names, shapes.count)} have {what}: not read (data of 8 bits and 3 channels are)"
-        for what, names in shapes.unread.items()
-    ]
+    for what, names in shapes.unread.items():
+        notices.add(f"of {shapes.count:,} images with {what}, which are not read", names)
     kept = None if given is None else Range(*given)
     stretched = given is not None and not shapes.deep
     if shapes.deep:
         seen = _measured(parts, shapes.deep, _values)
         if given is None and any(seen.values()):
             kept = choose_range(each for _, each in deciding(seen))
-        if kept is not None:
+        if kept is not None and any(seen.values()):
             deep = sum(len(places) for places in shapes.deep.values())
-            notes += said_of_range(seen, deep, shapes.count, kept)
+            say_range(seen, deep, shapes.count, kept, notices)
     alpha = OVER_WHITE
     if shapes.alpha:
         looks = _measured(parts, shapes.alpha, partial(_look, kept=kept))
         alpha = choose_alpha(look for _, look in deciding(looks))
-        notes += said_of_alpha(looks, alpha)
-    return Conversion(kept, alpha, stretched, tuple(notes))
-
-
-def said_of_pixels(parts: Iterable[tuple[Pixels, Callable[[int], str]]]) -> list[str]:
-    """Which images are nearly constant, or equal to another one, after decoding.
-
-    Args:
-        parts: decoded images, uint8 [N, C, H, W], and what one is called, by its position.
-    """
-    flat: list[str] = []
-    equal: list[str] = []
-    first: dict[bytes, str] = {}
-    total = 0
-    for pixels, name in parts:
-        total += len(pixels)
-        rows = pixels.reshape(len(pixels), -1)
-        low, high = rows.min(axis=1), rows.max(axis=1)
-        flat += [name(place) for place in np.flatnonzero(high - low <= _FLAT).tolist()]
-        for place, row in enumerate(rows):
-            key = hashlib.blake2b(row, digest_size=16).digest()
-            if key in first:
-                equal.append(f"{name(place)} = {first[key]}")
-            else:
-                first[key] = name(place)
-    notes = []
-    if flat:
-        notes.append(f"{many(flat, total)} are of one colour, or nearly, once decoded")
-    if equal:
-        notes.append(f"{many(equal, total)} are equal to another once decoded")
-    return notes
+        say_alpha(looks, alpha, notices)
+    return Conversion(kept, alpha, stretched)
 
 
 def _measured(
@@ -155,18 +125,17 @@ def _look(image: Image.Image, again: Opens, kept: Range | None) -> Look:
     return Look.of(eight_bits(image, again, kept))
 
 
-def said_of_range(found: Found[Seen], deep: int, total: int, kept: Range) -> list[str]:
-    """What is known of images of more than 8 bits, and what their range costs.
+def say_range(found: Found[Seen], deep: int, total: int, kept: Range, notices: Notices) -> None:
+    """Say what is known of images of more than 8 bits, and what their range costs.
 
     Args:
         found: the values of those that were measured.
         deep: how many there are.
         total: how many images there are, of any bits.
         kept: the range.
+        notices: where to say it.
     """
     images = [each for part in found.values() for each in part]
-    if not images:
-        return []
     low, high = min(seen.low for _, seen in images), max(seen.high for _, seen in images)
     text = f"{deep:,} of {total:,} images have more than 8 bits, values from {low:g} to {high:g}"
     if len(images) < deep:
@@ -180,32 +149,21 @@ def said_of_range(found: Found[Seen], deep: int, total: int, kept: Range) -> lis
     usual = float(np.median([seen.high for _, seen in images]))
     if usual - kept.low < (kept.high - kept.low) / 8:
         text += f", though half of the images reach no more than {usual:g}"
-    notes = [f"{text}; data.range=[LOW,HIGH] chooses others"]
+    notices.say(f"{text}; data.range=[LOW,HIGH] chooses others")
     cut = [name for name, seen in images if not kept.holds(seen)]
-    if cut:
-        notes.append(f"{many(cut, len(images))} have values beyond {kept}, which are cut off")
+    notices.add(f"of {len(images):,} images with values beyond {kept}, which are cut off", cut)
     broken = [name for name, seen in images if not seen.finite]
-    if broken:
-        notes.append(f"{many(broken, len(images))} have pixels that are no numbers: black")
-    return notes
+    notices.add(f"of {len(images):,} images with pixels that are no numbers, read as black", broken)
 
 
-def said_of_alpha(found: Found[Look], alpha: Alpha) -> list[str]:
-    """What becomes of images with transparency."""
+def say_alpha(found: Found[Look], alpha: Alpha, notices: Notices) -> None:
+    """Say what becomes of images with transparency."""
     images = [each for part in found.values() for each in part]
     laid = [name for name, look in images if alpha.lays(look)]
     kept = [name for name, look in images if not look.opaque and not alpha.lays(look)]
     ground = {WHITE: "white", 0: "black"}.get(alpha.ground, f"grey ({alpha.ground} of 255)")
-    notes = []
-    if laid:
-        why = "" if alpha.ground == WHITE else ", as some would not be seen on white"
-        notes.append(f"{many(laid, len(images))} are transparent in part: laid over {ground}{why}")
-    if kept:
-        why = "it is a further channel" if alpha.ignored else "it hides no part of the picture"
-        notes.append(f"{many(kept, len(images))} have their transparency ignored: {why}")
-    return notes
-
-
-def many(names: Sequence[str], total: int) -> str:
-    """So many of all images, with the name of the first."""
-    return f"{len(names):,} of {total:,} images ({names[0]}{', ...' if len(names) > 1 else ''})"
+    why = "" if alpha.ground == WHITE else ", as some would not be seen on white"
+    of_all = f"of {len(images):,} images"
+    notices.add(f"{of_all} transparent in part, laid over {ground}{why}", laid)
+    why = "it is a further channel" if alpha.ignored else "it hides no part of the picture"
+    notices.add(f"{of_all} whose transparency is ignored, as {why}", kept)

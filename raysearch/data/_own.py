@@ -14,7 +14,8 @@ from torch import Tensor
 from raysearch.data._alpha import Look, choose_alpha
 from raysearch.data._decode import Decoder
 from raysearch.data._image import DEEP_GREY, DecodeError, Pixels
-from raysearch.data._measure import Conversion, deciding, said_of_alpha, said_of_range
+from raysearch.data._measure import Conversion, deciding, say_alpha, say_range
+from raysearch.data._notices import Notices
 from raysearch.data._source import check_class_names
 from raysearch.data._split import Targets, TensorSplit
 from raysearch.data._stratify import check_counts, stratified_split
@@ -48,7 +49,8 @@ def own_splits(
     wanted = (size, size) if isinstance(size, int) else size
     given = {"train": train, "val": val, "test": test}
     found = {name: _pairs(part, name) for name, part in given.items() if part is not None}
-    made = _conversion({name: images for name, (images, _) in found.items()})
+    notices = Notices()
+    made = _conversion({name: images for name, (images, _) in found.items()}, notices)
     read = {
         name: (_arrays(images, name, wanted, made), _targets(labels, name))
         for name, (images, labels) in found.items()
@@ -84,7 +86,8 @@ def own_splits(
         whole = splits["train"]
         splits["train"], splits["test"] = whole.subset(rest), whole.subset(part)
     check_counts(splits["train"].targets.numpy(), least, names)
-    return OwnSplits(names, splits["train"], splits.get("val"), splits["test"], made.notes)
+    val_split = splits.get("val")
+    return OwnSplits(names, splits["train"], val_split, splits["test"], notices.lines)
 
 
 def _class_names(given: Sequence[str] | None, train: object, targets: Targets) -> tuple[str, ...]:
@@ -146,7 +149,7 @@ def _pairs(part: Any, name: str) -> tuple[Any, Any]:
     return images, labels
 
 
-def _conversion(parts: Mapping[str, Any]) -> Conversion:
+def _conversion(parts: Mapping[str, Any], notices: Notices) -> Conversion:
     """What suits the images of Pillow; decided on those of train."""
     pictures = {
         name: [
@@ -167,10 +170,10 @@ def _conversion(parts: Mapping[str, Any]) -> Conversion:
     deep, total = (sum(len(each) for each in part.values()) for part in (seen, pictures))
     kept = choose_range(each for _, each in deciding(seen)) if deep else None
     alpha = choose_alpha(look for _, look in deciding(looks))
-    notes = said_of_alpha(looks, alpha)
     if kept is not None:
-        notes = said_of_range(seen, deep, total, kept) + notes
-    return Conversion(kept, alpha, notes=tuple(notes))
+        say_range(seen, deep, total, kept, notices)
+    say_alpha(looks, alpha, notices)
+    return Conversion(kept, alpha)
 
 
 def _is_transparent(image: Image.Image) -> bool:

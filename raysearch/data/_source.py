@@ -124,35 +124,29 @@ class Part:
     Args:
         source: the images.
         targets: class indices, int64 [N], or which of K classes an image has, float32 [N, K].
-        skipped: files or rows passed over while listing them.
     """
 
     source: Source
     targets: Targets
-    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, indices: Index) -> Part:
-        return Part(self.source.subset(indices), self.targets[indices], self.skipped)
+        return Part(self.source.subset(indices), self.targets[indices])
 
     def join(self, other: Part) -> Part:
         """These references, then those of `other`."""
         targets = np.concatenate((self.targets, other.targets))
-        return Part(self.source.join(other.source), targets, self.skipped + other.skipped)
+        return Part(self.source.join(other.source), targets)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set as it was found: its class names and its given parts; train always is there.
-
-    `notes` are what a person should know of how it was read.
-    """
+    """A data set as it was found: its class names and its given parts; train always is there."""
 
     classes: tuple[str, ...]
     parts: dict[str, Part]
-    notes: tuple[str, ...] = ()
 
 
 def check_class_names(names: Sequence[str], where: object) -> None:
