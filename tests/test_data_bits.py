@@ -80,16 +80,16 @@ def tiff(values: np.ndarray, extra: Sequence[int] = (), photometric: int = 2) ->
     """An uncompressed TIFF of interleaved values [H, W, C], uint8 or uint16."""
     height, width, channels = values.shape
     order = values.astype(values.dtype.newbyteorder("<")).tobytes()
-    bits = values.dtype.itemsize * 8
-    words = [(258, [bits] * channels), (338, list(extra))]
-    body, blobs = b"", {}
-    for tag, numbers in words:
-        blobs[tag] = 8 + len(order) + len(body)
-        body += struct.pack(f"<{len(numbers)}H", *numbers)
+    body, places = b"", {}
+    for tag, numbers in ((258, [values.dtype.itemsize * 8] * channels), (338, list(extra))):
+        packed = struct.pack(f"<{len(numbers)}H", *numbers)
+        inline = len(packed) <= 4  # where it fits, it stands in its entry itself
+        places[tag] = int.from_bytes(packed, "little") if inline else 8 + len(order) + len(body)
+        body += packed
     entries = [
         (256, 4, 1, width),
         (257, 4, 1, height),
-        (258, 3, channels, blobs[258]),
+        (258, 3, channels, places[258]),
         (259, 3, 1, 1),
         (262, 3, 1, photometric),
         (273, 4, 1, 8),
@@ -98,9 +98,7 @@ def tiff(values: np.ndarray, extra: Sequence[int] = (), photometric: int = 2) ->
         (279, 4, 1, len(order)),
     ]
     if extra:
-        short = len(extra) <= 2
-        inline = int.from_bytes(struct.pack(f"<{len(extra)}H", *extra), "little")
-        entries.append((338, 3, len(extra), inline if short else blobs[338]))
+        entries.append((338, 3, len(extra), places[338]))
     table = struct.pack("<H", len(entries))
     table += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
     return b"II*\0" + struct.pack("<I", 8 + len(order) + len(body)) + order + body + table
@@ -298,7 +296,7 @@ def test_a_drawing_on_transparent_ground_is_seen(
         assert (flat == shown[: len(flat)]).all(0).sum() == 25
     name = "black" if below == 0 else "white"
     assert any(
-        f"10 of 10 images transparent in part, laid over {name}" in note for note in data.notes
+        f"10 of 10 images with transparency are laid over {name}" in note for note in data.notes
     )
 
 
@@ -320,7 +318,7 @@ def test_a_red_image_of_little_opacity_stays_red(tmp_path: Path, alpha: int) -> 
         images.append(Image.fromarray(array))
     data = load(folder(tmp_path, images))
     assert (pixels(data)[:, :, 4, 4] == (255, 0, 0)).all()
-    assert any("images whose transparency is ignored" in note for note in data.notes)
+    assert any("images with transparency are read by colours alone" in note for note in data.notes)
 
 
 def test_a_red_pixel_of_little_opacity_stays_red(tmp_path: Path) -> None:
@@ -340,7 +338,9 @@ def test_a_fourth_channel_of_data_is_no_mask(tmp_path: Path) -> None:
     data = load(folder(tmp_path, [Image.fromarray(each) for each in arrays]))
     found = {row.transpose(1, 2, 0).tobytes() for row in pixels(data)}
     assert found == {np.ascontiguousarray(each[..., :3]).tobytes() for each in arrays}
-    assert any("transparency is ignored, as it is a further channel" in note for note in data.notes)
+    assert any(
+        "are read by colours alone, as it is a further channel" in note for note in data.notes
+    )
 
 
 def test_opaque_images_say_nothing(tmp_path: Path) -> None:
@@ -375,8 +375,8 @@ def test_images_that_are_constant_or_equal_once_decoded_are_named(tmp_path: Path
     images += [Image.new("L", (SIDE, SIDE), 40), images[0].copy()]
     notes = load(folder(tmp_path, images)).notes
     one, two = notes
-    assert one == f"1 of 10 images of one colour, or nearly, once decoded: {tmp_path}/a/008.png"
-    assert two.startswith("1 of 10 images equal to another once decoded: ")
+    assert one == f"1 of 10 images is of one colour, or nearly, once decoded: {tmp_path}/a/008.png"
+    assert two.startswith("1 of 10 images is equal to another once decoded: ")
     streamed = load(tmp_path, memory_limit_mb=0, workers=0).notes
     assert all("once decoded" in note for note in streamed)
 

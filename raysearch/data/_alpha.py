@@ -38,7 +38,7 @@ class Alpha:
         """An image with transparency without it; RGB."""
         image = as_rgba(image)
         colours, alpha = image.convert("RGB"), image.getchannel("A")
-        least, most = alpha.getextrema()
+        least, most = _extremes(alpha)
         flat = least == most
         if (flat and most > 0) or (_is_picture(colours) and (flat or self.ignored or least > 0)):
             return colours
@@ -122,4 +122,9 @@ def as_rgba(image: Image.Image) -> Image.Image:
 
 def _is_picture(colours: Image.Image) -> bool:
     """Whether an RGB image has more than one colour."""
-    return any(high - low > _FLAT for low, high in colours.getextrema())
+    return any(high - low > _FLAT for low, high in map(_extremes, colours.split()))
+
+
+def _extremes(band: Image.Image) -> tuple[int, int]:
+    low, high = np.asarray(band.getextrema(), np.int64).tolist()
+    return low, high

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raysearch.data._format import Stored
 from raysearch.data._own import own_splits
 from raysearch.data._split import Split
 from raysearch.data._statistics import mean_and_std, some_pixels
@@ -29,6 +30,8 @@ class Dataset:
         std: likewise.
         skipped: images passed over because they cannot be read (`data.on_error=skip`).
         notes: what a person should know of how the data were read, a sentence each.
+        given: the splits that came with the data; the others are split off train.
+        stored: what the images were before they were decoded; None where they were objects.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Dataset:
     std: tuple[float, ...]
     skipped: int = 0
     notes: tuple[str, ...] = ()
+    given: tuple[str, ...] = ("train",)
+    stored: Stored | None = None
 
     @classmethod
     def of(
@@ -94,6 +99,7 @@ class Dataset:
             mean=mean,
             std=std,
             notes=own.notes,
+            given=own.given,
         )
 
     @property

@@ -15,7 +15,23 @@ from raysearch.errors import RaysearchError
 
 LARGEST_KEPT = 256  # pixels of the longer side, up to which images of one size stay as they are
 LARGEST_CHOSEN = 224  # pixels of a side, where a size has to be chosen
+_SPARE = "with channels beyond colour and transparency, not read"
+_SHALLOW = "with more than 8 bits, of a format of which the upper 8 are read"
 _PROBED = 10_000  # images per part whose headers are read
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What images are in their files, as far as their headers were read.
+
+    Attributes:
+        kinds: how many have which channels and bits, in words; the most frequent first.
+        smallest, largest: height and width in pixels, by their product.
+    """
+
+    kinds: Mapping[str, int]
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
 
 
 @dataclass
@@ -30,7 +46,7 @@ class Shapes:
         kinds: how many images have which channels and bits, in words.
         deep: by part, where in it are the images that are read with more than 8 bits.
         alpha: likewise, those with transparency.
-        unread: what of images is not read, and the names of those images.
+        said: what a person should know of some images, and their names.
     """
 
     grey: bool
@@ -39,12 +55,18 @@ class Shapes:
     kinds: Counter[str] = field(default_factory=Counter)
     deep: dict[str, list[int]] = field(default_factory=dict)
     alpha: dict[str, list[int]] = field(default_factory=dict)
-    unread: dict[str, list[str]] = field(default_factory=dict)
+    said: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def common(self) -> tuple[int, int] | None:
         """Height and width of all images; None where they differ."""
         return next(iter(self.sizes)) if len(self.sizes) == 1 else None
+
+    @property
+    def stored(self) -> Stored:
+        """What is told of them."""
+        by_area = sorted(self.sizes, key=lambda size: size[0] * size[1])
+        return Stored(dict(self.kinds.most_common()), by_area[0], by_area[-1])
 
     @property
     def count(self) -> int:
@@ -91,12 +113,14 @@ def _note(found: Shapes, part: str, index: int, header: Header, name: str, image
         found.deep.setdefault(part, []).append(index)
     if header.alpha:
         found.alpha.setdefault(part, []).append(index)
+    if header.kind in ("CMYK", "YCbCr", "LAB", "HSV"):
+        found.said.setdefault(f"in {header.kind}, converted to RGB", []).append(name)
     if header.spare:
-        found.unread.setdefault("channels beyond colour and transparency", []).append(name)
+        found.said.setdefault(_SPARE, []).append(name)
     if header.frames:
-        found.unread.setdefault("pages or frames beyond the first", []).append(name)
+        found.said.setdefault("with pages or frames beyond the first, not read", []).append(name)
     if header.bits > 8 and not header.deep:
-        found.unread.setdefault("bits beyond the upper 8", []).append(name)
+        found.said.setdefault(_SHALLOW, []).append(name)
 
 
 def natural_size(shapes: Shapes) -> tuple[tuple[int, int], str]:

@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from raysearch.files import check_regular
 
@@ -21,9 +21,17 @@ Payload = bytes | str | Pixels  # an encoded image, the path of one, or pixels [
 
 DEEP_GREY = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})  # more than 8 bits
 _GREY = frozenset({"1", "L", "LA", "La"}) | DEEP_GREY
-_NAMES = {"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette"}
+_NAMES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with alpha",
+    "P": "palette",
+    "PA": "palette with alpha",
+    "RGBA": "RGB with alpha",
+}
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that turn an image by a quarter
 _SIZ = b"\xff\x4f\xff\x51"  # a JPEG 2000 stream's start, which tells its bits
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_TEXT = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 
 
@@ -86,8 +94,23 @@ def open_image(payload: Payload | None) -> Image.Image:
         return Image.fromarray(payload[..., 0] if payload.shape[-1] == 1 else payload)
     if isinstance(payload, str):
         check_regular(payload)
-        return Image.open(payload, formats=formats())
-    return Image.open(io.BytesIO(payload), formats=formats())
+    try:
+        file = payload if isinstance(payload, str) else io.BytesIO(payload)
+        return Image.open(file, formats=formats())
+    except UnidentifiedImageError as error:
+        if _head(payload) in _TIFF:
+            raise DecodeError(
+                "a TIFF of channels or bits that Pillow does not read: save it with 1 channel of "
+                "up to 32 bits or 3 of up to 16"
+            ) from error
+        raise DecodeError("not an image, or of a format that Pillow does not read") from error
+
+
+def _head(payload: bytes | str) -> bytes:
+    if isinstance(payload, bytes):
+        return payload[:4]
+    with open(payload, "rb") as file:
+        return file.read(4)
 
 
 @cache
@@ -99,8 +122,9 @@ def formats() -> tuple[str, ...]:
 
 def raw_mode(image: Image.Image) -> str:
     """How the channels are stored, in Pillow's words; empty where that is not known or decoded."""
-    tile = getattr(image, "tile", None)
-    arguments = tile[0].args if tile else ""
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return ""
+    arguments = image.tile[0].args
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
@@ -129,9 +153,6 @@ def explained() -> Iterator[None]:
         yield
     except DecodeError:
         raise
-    except UnidentifiedImageError as error:
-        message = "not an image, or of a format that Pillow does not read"
-        raise DecodeError(message) from error
     except Exception as error:
         text = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DecodeError(text or type(error).__name__) from error
@@ -155,8 +176,9 @@ def _is_sideways(image: Image.Image) -> bool:
     """
     if image.format == "TIFF" and ExifTags.Base.Orientation in getattr(image, "tag_v2", ()):
         return False
-    if image.format == "PNG" and "exif" not in image.info and image.fp is not None:
-        if _is_told_behind_pixels(image.fp):
+    file = image.fp if isinstance(image, ImageFile.ImageFile) else None
+    if image.format == "PNG" and "exif" not in image.info and file is not None:
+        if _is_told_behind_pixels(file):
             image.load()
         exif = Image.Image.getexif(image)  # a PNG's own would decode the pixels always
     else:
@@ -189,9 +211,11 @@ def _bits(image: Image.Image, raw: str) -> int:
         return 32
     if ";16" in raw or image.mode in DEEP_GREY:
         return 16
+    if not isinstance(image, ImageFile.ImageFile):
+        return 8
     if image.format == "PPM" and image.tile:  # the largest value stands beside the raw mode
-        numbers = [each for each in np.ravel(image.tile[0].args) if str(each).isdigit()]
-        return 16 if any(int(each) > 255 for each in numbers) else 8
+        most = str(image.tile[0].args).strip("()").rpartition(",")[2].strip()
+        return 16 if most.isdigit() and int(most) > 255 else 8
     if image.format == "JPEG2000" and image.fp is not None:
         place = image.fp.tell()
         image.fp.seek(0)

@@ -18,7 +18,7 @@ from raysearch.data._dataset import Dataset
 from raysearch.data._decode import Decoder
 from raysearch.data._digits import list_digits
 from raysearch.data._folder import list_folder
-from raysearch.data._format import natural_size, read_shapes
+from raysearch.data._format import Shapes, natural_size, read_shapes
 from raysearch.data._image import DecodeError, Payload, ignored_warnings
 from raysearch.data._look import look_at_pixels
 from raysearch.data._measure import choose_conversion
@@ -62,7 +62,8 @@ def load_dataset(
     with _prefixed(where):
         parts = _divide(listing, chosen)
     with ignored_warnings():
-        decoder = _decoder(parts, chosen, device, notices)
+        shapes = read_shapes(parts, skip=chosen.on_error == "skip")
+        decoder = _decoder(parts, shapes, chosen, device, notices)
         splits = _read(parts, decoder, chosen, progress, notices)
     with _prefixed(where):
         _check_classes(splits, listing.classes)
@@ -84,6 +85,8 @@ def load_dataset(
         std=std,
         skipped=notices.count(SKIPPED),
         notes=notices.lines,
+        given=tuple(listing.parts),
+        stored=shapes.stored,
     )
 
 
@@ -98,10 +101,9 @@ def _say_seen_once(splits: dict[str, Split], classes: tuple[str, ...], notices: 
 
 
 def _decoder(
-    parts: dict[str, Part], settings: DataSettings, device: str, notices: Notices
+    parts: dict[str, Part], shapes: Shapes, settings: DataSettings, device: str, notices: Notices
 ) -> Decoder:
     """What decodes the images: to one channel where all are grey, to the wanted or chosen size."""
-    shapes = read_shapes(parts, skip=settings.on_error == "skip")
     made = choose_conversion(parts, shapes, settings.range, notices)
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:

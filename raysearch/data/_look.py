@@ -56,7 +56,7 @@ class _Looks:
         flat = rows.max(axis=1) - rows.min(axis=1) <= _FLAT
         self.flat += [part.source.name(int(place)) for place in places[flat]]
         for place, row in zip(places.tolist(), rows, strict=True):
-            key = hashlib.blake2b(row, digest_size=16).digest()
+            key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
             if key in self.first:
                 self.equal.append(f"{part.source.name(place)} = {self.first[key]}")
             else:
@@ -64,5 +64,5 @@ class _Looks:
 
     def say(self) -> None:
         of_all = f"of {self.total:,} images"
-        self.notices.add(f"{of_all} of one colour, or nearly, once decoded", self.flat)
-        self.notices.add(f"{of_all} equal to another once decoded", self.equal)
+        self.notices.add(f"{of_all} {{are}} of one colour, or nearly, once decoded", self.flat)
+        self.notices.add(f"{of_all} {{are}} equal to another once decoded", self.equal)

@@ -59,8 +59,8 @@ def choose_conversion(
         given: the range that the user asks for.
         notices: where to say what it costs.
     """
-    for what, names in shapes.unread.items():
-        notices.add(f"of {shapes.count:,} images with {what}, which are not read", names)
+    for what, names in shapes.said.items():
+        notices.add(f"of {shapes.count:,} images {what}", names)
     kept = None if given is None else Range(*given)
     stretched = given is not None and not shapes.deep
     if shapes.deep:
@@ -163,7 +163,7 @@ def say_alpha(found: Found[Look], alpha: Alpha, notices: Notices) -> None:
     kept = [name for name, look in images if not look.opaque and not alpha.lays(look)]
     ground = {WHITE: "white", 0: "black"}.get(alpha.ground, f"grey ({alpha.ground} of 255)")
     why = "" if alpha.ground == WHITE else ", as some would not be seen on white"
-    of_all = f"of {len(images):,} images"
-    notices.add(f"{of_all} transparent in part, laid over {ground}{why}", laid)
+    of_all = f"of {len(images):,} images with transparency"
+    notices.add(f"{of_all} {{are}} laid over {ground}{why}", laid)
     why = "it is a further channel" if alpha.ignored else "it hides no part of the picture"
-    notices.add(f"{of_all} whose transparency is ignored, as {why}", kept)
+    notices.add(f"{of_all} {{are}} read by colours alone, as {why}", kept)

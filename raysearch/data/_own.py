@@ -34,6 +34,7 @@ class OwnSplits:
     val: TensorSplit | None
     test: TensorSplit
     notes: tuple[str, ...]
+    given: tuple[str, ...]
 
 
 def own_splits(
@@ -86,8 +87,9 @@ def own_splits(
         whole = splits["train"]
         splits["train"], splits["test"] = whole.subset(rest), whole.subset(part)
     check_counts(splits["train"].targets.numpy(), least, names)
-    val_split = splits.get("val")
-    return OwnSplits(names, splits["train"], val_split, splits["test"], notices.lines)
+    return OwnSplits(
+        names, splits["train"], splits.get("val"), splits["test"], notices.lines, tuple(read)
+    )
 
 
 def _class_names(given: Sequence[str] | None, train: object, targets: Targets) -> tuple[str, ...]:
