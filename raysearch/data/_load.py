@@ -34,6 +34,7 @@ from raysearch.data._torchvision import list_torchvision
 from raysearch.errors import RaysearchError
 
 log = logging.getLogger("raysearch.data")
+log.addHandler(logging.NullHandler())  # a program without logging shows `Dataset.notes` itself
 
 Progress = Callable[[int, int], None]
 Good = npt.NDArray[np.bool_]  # which images of a part can be read

@@ -47,9 +47,12 @@ def _classes(split: Split, names: tuple[str, ...]) -> list[str | Text]:
     """How many classes have images, and which has the fewest and the most."""
     targets = split.targets
     counts = targets.sum(0).int() if targets.ndim == 2 else targets.bincount(minlength=len(names))
+    least, most = int(counts.argmin()), int(counts.argmax())
     ends = [
         Text(f"{_short(names[place])} ({int(counts[place]):,})")
-        for place in (int(counts.argmin()), int(counts.argmax()))
+        if counts[least] < counts[most]
+        else each
+        for place, each in ((least, f"each {int(counts[least]):,}"), (most, ""))
     ]
     present = int((counts > 0).sum())
     return [f"{present:,}" if present == len(names) else f"{present:,} of {len(names):,}", *ends]
