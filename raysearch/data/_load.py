@@ -22,6 +22,7 @@ from raysearch.data._format import Shapes, natural_size, read_shapes
 from raysearch.data._image import DecodeError, Payload, ignored_warnings
 from raysearch.data._look import look_at_pixels
 from raysearch.data._measure import choose_conversion
+from raysearch.data._names import say_alike
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._parquet_list import list_parquet
 from raysearch.data._settings import AUTO, DataSettings
@@ -60,6 +61,7 @@ def load_dataset(
     where = f"data={chosen.name}" + (f" data.root={chosen.root}" if chosen.root else "")
     notices = Notices()
     listing = _list(chosen, notices)
+    say_alike(listing.classes, notices)
     with _prefixed(where):
         parts = _divide(listing, chosen)
     with ignored_warnings():

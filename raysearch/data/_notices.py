@@ -9,8 +9,8 @@ from typing import Any
 
 SKIPPED = "file{s} or row{s} {were} skipped, they are no readable images"
 _SHOWN = 3  # names of a remark
-_SINGULAR = {"{s}": "", "{es}": "", "{are}": "is", "{were}": "was"}
-_PLURAL = {"{s}": "s", "{es}": "es", "{are}": "are", "{were}": "were"}
+_SINGULAR = {"{s}": "", "{es}": "", "{are}": "is", "{were}": "was", "{them}": "it"}
+_PLURAL = {"{s}": "s", "{es}": "es", "{are}": "are", "{were}": "were", "{them}": "them"}
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Notices:
 
         Args:
             what: what is counted and what becomes of it, as it follows the number; the same words
-                add up. `{s}`, `{es}`, `{are}` and `{were}` become plural where there are several.
+                add up. Words in braces, as `{s}` and `{are}`, follow the number.
             names: of what is counted: a file, a row, a class. The first few are shown.
             count: how many there are; None: one for each name.
         """

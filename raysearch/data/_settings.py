@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, PlainValidator
 
+from raysearch.data._names import OnDisk
 from raysearch.errors import RaysearchError, unknown
 from raysearch.settings import Between, Count, WholeNumber, Word, checked
 
@@ -88,4 +89,4 @@ class DataSettings:
         """
         if self.root is None:
             raise RaysearchError(f"data={self.name} needs data.root=DIR, the folder of the images")
-        return Path(str(self.root)).expanduser().absolute()
+        return Path(OnDisk().find(str(Path(str(self.root)).expanduser().absolute())))
