@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raysearch.data._decode import DecodeError, Decoder, ignored_warnings, read_header
+from raysearch.data._decode import Decoder
+from raysearch.data._image import DecodeError, ignored_warnings, read_header
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raysearch.data._format import Stored
 from raysearch.data._own import own_splits
 from raysearch.data._split import Split
-from raysearch.data._statistics import mean_and_std
+from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import stratified_split
 
 
@@ -29,6 +30,8 @@ class Dataset:
         std: likewise.
         skipped: images passed over because they cannot be read (`data.on_error=skip`).
         notes: what a person should know of how the data were read, a sentence each.
+        given: the splits that came with the data; the others are split off train.
+        stored: what the images were before they were decoded; None where they were objects.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Dataset:
     std: tuple[float, ...]
     skipped: int = 0
     notes: tuple[str, ...] = ()
+    given: tuple[str, ...] = ("train",)
+    stored: Stored | None = None
 
     @classmethod
     def of(
@@ -81,10 +86,20 @@ class Dataset:
             RaysearchError: something is of another kind or shape; it is named in one line.
         """
         own = own_splits(train, test, val, classes, size, test_fraction, split_seed)
-        mean, std = mean_and_std(own.train)
+        mean, std = mean_and_std(some_pixels(own.train)[0])
         channels, height, width = own.train.images.shape[1:]
         return cls(
-            name, own.classes, own.train, own.val, own.test, channels, (height, width), mean, std
+            name=name,
+            classes=own.classes,
+            train=own.train,
+            val=own.val,
+            test=own.test,
+            channels=channels,
+            size=(height, width),
+            mean=mean,
+            std=std,
+            notes=own.notes,
+            given=own.given,
         )
 
     @property

@@ -15,23 +15,27 @@ import torch
 
 from raysearch.data._auto import choose_size
 from raysearch.data._dataset import Dataset
-from raysearch.data._decode import DecodeError, Decoder, Payload, ignored_warnings
+from raysearch.data._decode import Decoder
 from raysearch.data._digits import list_digits
 from raysearch.data._folder import list_folder
-from raysearch.data._format import natural_size, read_shapes
+from raysearch.data._format import Shapes, natural_size, read_shapes
+from raysearch.data._image import DecodeError, Payload, ignored_warnings
+from raysearch.data._look import look_at_pixels
+from raysearch.data._measure import choose_conversion
 from raysearch.data._names import say_alike
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._parquet_list import list_parquet
 from raysearch.data._settings import AUTO, DataSettings
 from raysearch.data._source import Listing, Part
 from raysearch.data._split import Index, Split, Targets, TensorSplit
-from raysearch.data._statistics import mean_and_std
+from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import check_counts, stratified_split
 from raysearch.data._stream import StreamSplit, unreadable
 from raysearch.data._torchvision import list_torchvision
 from raysearch.errors import RaysearchError
 
 log = logging.getLogger("raysearch.data")
+log.addHandler(logging.NullHandler())  # a program without logging shows `Dataset.notes` itself
 
 Progress = Callable[[int, int], None]
 Good = npt.NDArray[np.bool_]  # which images of a part can be read
@@ -61,14 +65,17 @@ def load_dataset(
     with _prefixed(where):
         parts = _divide(listing, chosen)
     with ignored_warnings():
-        decoder = _decoder(parts, chosen, device, notices)
+        shapes = read_shapes(parts, skip=chosen.on_error == "skip")
+        decoder = _decoder(parts, shapes, chosen, device, notices)
         splits = _read(parts, decoder, chosen, progress, notices)
+    with _prefixed(where):
+        _check_classes(splits, listing.classes)
+    pixels, places = some_pixels(splits["train"])
+    look_at_pixels(splits, parts, pixels, places, notices)
     _say_seen_once(splits, listing.classes, notices)
     for note in notices.lines:
         log.warning("%s", note)
-    with _prefixed(where):
-        _check_classes(splits, listing.classes)
-    mean, std = mean_and_std(splits["train"])
+    mean, std = mean_and_std(pixels)
     return Dataset(
         name=chosen.name,
         classes=listing.classes,
@@ -81,6 +88,8 @@ def load_dataset(
         std=std,
         skipped=notices.count(SKIPPED),
         notes=notices.lines,
+        given=tuple(listing.parts),
+        stored=shapes.stored,
     )
 
 
@@ -95,10 +104,10 @@ def _say_seen_once(splits: dict[str, Split], classes: tuple[str, ...], notices: 
 
 
 def _decoder(
-    parts: dict[str, Part], settings: DataSettings, device: str, notices: Notices
+    parts: dict[str, Part], shapes: Shapes, settings: DataSettings, device: str, notices: Notices
 ) -> Decoder:
     """What decodes the images: to one channel where all are grey, to the wanted or chosen size."""
-    shapes = read_shapes(parts.values(), skip=settings.on_error == "skip")
+    made = choose_conversion(parts, shapes, settings.range, notices)
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:
         images = sum(len(part) for part in parts.values())
@@ -110,7 +119,7 @@ def _decoder(
             f"{reason}: they are resized and centre-cropped to {size[0]}x{size[1]}; data.size= "
             "chooses another size"
         )
-    return Decoder(1 if shapes.grey else 3, size)
+    return Decoder(1 if shapes.grey else 3, size, made.range, made.alpha, made.stretched)
 
 
 def _cores() -> int:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from raysearch.data._decode import Payload
+from raysearch.data._image import Payload
 from raysearch.data._source import Source
 from raysearch.data._split import Index
 from raysearch.errors import RaysearchError

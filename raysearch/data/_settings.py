@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,15 @@ def _size(size: Any) -> Any:
     raise ValueError("expected a number of pixels, [height, width] or auto")
 
 
+def _range(given: Any) -> Any:
+    numbers = isinstance(given, tuple | list) and all(
+        isinstance(each, int | float) and math.isfinite(each) for each in given
+    )
+    if given is None or (numbers and len(given) == 2 and given[0] < given[1]):
+        return given
+    raise ValueError("expected [low, high], the values that become black and white")
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """What can be given under `data:`; each is explained in `configs/data/*.yaml`."""
@@ -41,6 +51,7 @@ class DataSettings:
     val_limit: Count | None = None
     test_limit: Count | None = None
     size: Annotated[int | tuple[int, int] | str | None, PlainValidator(_size)] = None
+    range: Annotated[tuple[float, float] | None, PlainValidator(_range)] = None
     test_fraction: Between | None = None
     split_seed: WholeNumber = 0
     memory_limit_mb: WholeNumber = 4096

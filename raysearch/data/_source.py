@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raysearch.data._decode import Payload, Pixels
+from raysearch.data._image import Payload, Pixels
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
 

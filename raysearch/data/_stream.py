@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from raysearch.data._decode import DecodeError, Decoder, Payload
+from raysearch.data._decode import Decoder
+from raysearch.data._image import DecodeError, Payload
 from raysearch.data._source import Source
 from raysearch.data._split import (
     Batch,

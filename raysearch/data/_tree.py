@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from raysearch.data._debris import PASSED_OVER, is_debris
-from raysearch.data._decode import formats
+from raysearch.data._image import formats
 from raysearch.data._notices import Notices
 from raysearch.errors import RaysearchError
 

@@ -65,7 +65,7 @@ def measured(
         classes=data.classes,
         images=data.counts,
         guess=plan.task.guess(data.train.targets, data.test.targets),
-        samples=_samples(data.train, plan.task),
+        samples=samples(data.train, plan.task),
         size=data.size,
         wall_seconds=folder.state["seconds"],
         tracking=next(iter(places.values()), None),
@@ -117,7 +117,7 @@ def _trials(ended: Ended, entries: Entries, done: Sequence[str]) -> list[TrialRe
     return sorted(found, key=lambda r: (done.index(r.trial.method), stages[r.trial.stage]))
 
 
-def _samples(split: Split, task: Task) -> Tensor:
+def samples(split: Split, task: Task) -> Tensor:
     """Some images of the train split, the first of each class first, uint8 [N, C, H, W]."""
     order = rank_in_class(task.stratum(split.targets)).argsort(stable=True)
     chosen = split.subset(order[:SAMPLES])
