@@ -103,7 +103,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """
     with reading(path):
         check_regular(path)
-        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES)
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
 
 @contextmanager
