@@ -185,3 +185,47 @@ def test_folds_of_groups() -> None:
     assert np.bincount(folds).min() > 60
     with pytest.raises(RaysearchError, match="there are only 3 groups"):
         grouped_folds(np.arange(9) % 2, np.arange(9) // 3, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("form", "example"),
+    [
+        ("patient{p}_slice{s}.png", "patient19"),
+        ("{p}-{s}.png", "19"),
+        ("video {p} frame {s:03}.jpg.png", None),
+        ("p{p}.view{s}.png", "p19"),
+        ("p{p}/{s}.png", "a/p18"),
+        ("scan{p}{s:02}.png", None),
+        ("img_{p}0{s}.png", None),
+    ],
+)
+def test_likely_groups_are_pointed_out(tmp_path: Path, form: str, example: str | None) -> None:
+    write(tmp_path, form)
+    notes = [note for note in load(tmp_path).notes if "likely groups" in note]
+    assert len(notes) == (example is not None)
+    if notes:
+        assert notes[0].startswith("20 likely groups by their names, as ")
+        pattern = notes[0].partition("data.groups='")[2].partition("'")[0]
+        check(load(tmp_path, groups=pattern))
+        assert not [note for note in load(tmp_path, groups=pattern).notes if "likely" in note]
+
+
+def test_a_likely_column_is_pointed_out(tmp_path: Path) -> None:
+    write_parquet(tmp_path, [p for p in range(PATIENTS) for _ in range(SLICES)])
+    assert any("data.groups=patient keeps" in note for note in load_parquet(tmp_path).notes)
+
+
+def test_near_equal_images_are_pointed_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        coarse = rng.integers(0, 256, (4, 4), dtype=np.uint8)
+        scene = np.asarray(Image.fromarray(coarse).resize((32, 32))).astype(int)
+        for frame in "xy":
+            noisy = np.clip(scene + rng.integers(-6, 7, scene.shape), 0, 255).astype(np.uint8)
+            path = tmp_path / "ab"[number % 2] / f"{frame}{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(noisy).save(path)
+    assert any("nearly equal to another" in note for note in load(tmp_path).notes)
+    for path in tmp_path.glob("*/y*.png"):
+        path.unlink()
+    assert not any("nearly equal" in note for note in load(tmp_path).notes)

@@ -21,14 +21,20 @@ from raysearch.data._folder import list_folder
 from raysearch.data._format import Shapes, natural_size, read_shapes
 from raysearch.data._groups import groups_file, with_groups
 from raysearch.data._image import ignored_warnings
+from raysearch.data._likely_groups import (
+    say_likely_columns,
+    say_likely_groups,
+    say_near_equal,
+)
 from raysearch.data._look import look_at_pixels
 from raysearch.data._measure import choose_conversion
 from raysearch.data._names import say_alike
 from raysearch.data._notices import SKIPPED, Notices
+from raysearch.data._parquet import ParquetSource
 from raysearch.data._parquet_list import list_parquet
 from raysearch.data._read import Progress, read_splits
 from raysearch.data._settings import AUTO, DataSettings
-from raysearch.data._source import Listing, Part
+from raysearch.data._source import ArraySource, Listing, Part
 from raysearch.data._split import Split, Targets
 from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import check_counts, stratified_split
@@ -61,8 +67,8 @@ def load_dataset(
     listing = _list(chosen, notices)
     listing = _without_unused(listing, notices)
     say_alike(listing.classes, notices)
+    root = chosen.folder() if chosen.root else Path()
     if chosen.groups is not None:
-        root = chosen.folder() if chosen.root else Path()
         listing = with_groups(listing, chosen.groups, root, notices)
     with _prefixed(where):
         parts = _divide(listing, chosen)
@@ -74,6 +80,11 @@ def load_dataset(
         _check_classes(splits, listing.classes)
     pixels, places = some_pixels(splits["train"])
     look_at_pixels(splits, parts, pixels, places, notices)
+    in_memory = isinstance(listing.parts["train"].source, ArraySource)
+    if chosen.groups is None and not in_memory and len(listing.parts) < 3:
+        _say_groups(listing, root, notices)
+        name = parts["train"].source.name
+        say_near_equal(pixels, lambda i: name(int(places[i])), notices)
     _say_seen_once(splits, listing.classes, notices)
     for note in notices.lines:
         log.warning("%s", note)
@@ -93,6 +104,14 @@ def load_dataset(
         given=tuple(listing.parts),
         stored=shapes.stored,
     )
+
+
+def _say_groups(listing: Listing, root: Path, notices: Notices) -> None:
+    """Point out what may belong together among the images that are split."""
+    source = listing.parts["train"].source
+    say_likely_groups(source.relative_paths(root), len(listing.classes), notices)
+    if isinstance(source, ParquetSource):
+        say_likely_columns(source.columns, notices)
 
 
 def _say_seen_once(splits: dict[str, Split], classes: tuple[str, ...], notices: Notices) -> None:

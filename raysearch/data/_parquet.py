@@ -142,6 +142,12 @@ class ParquetSource(Source):
         values = self.column_values(self.column, "path")
         return [str(value or "").replace(os.sep, "/") for value in values or [""] * len(self)]
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        with open_parquet(Path(self.files[0])) as reader:
+            return list(reader.schema_arrow.names)
+
     def column_values(self, column: str, field: str | None = None) -> list[Any] | None:
         """Each image's value in a column, or in a field of it; None where there is no such column.
 

@@ -89,7 +89,12 @@ class FileSource(Source):
 
     def relative_paths(self, root: Path) -> list[str]:
         whole = [str(path) for path in self.fetch(np.arange(len(self)))]
-        return [os.path.relpath(path, root).replace(os.sep, "/") for path in whole]
+        start = f"{root}{os.sep}"
+        below = [
+            path.removeprefix(start) if path.startswith(start) else os.path.relpath(path, root)
+            for path in whole
+        ]
+        return [path.replace(os.sep, "/") for path in below]
 
     def subset(self, indices: Index) -> FileSource:
         return FileSource(self.paths.take(pa.array(indices)))
