@@ -97,3 +97,10 @@ def test_images_are_drawn_before_a_search(plan: Plan, tmp_path: Path) -> None:
     with Image.open(tmp_path / "augmented.png") as picture:
         assert min(picture.size) > 100
     assert draw_first(plan, tmp_path) == []  # what is there stays
+
+
+def test_the_range_is_settled_once(plan: Plan) -> None:
+    assert plan.experiment.values["data"]["range"] == [0, 1023]
+    again = make_plan(plan.experiment, local_capacity(Wish("cpu", 2)))
+    assert again.dataset.mean == plan.dataset.mean
+    assert again.dataset.range == (0, 1023)
