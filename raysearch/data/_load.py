@@ -108,9 +108,7 @@ def _decoder(
     parts: dict[str, Part], shapes: Shapes, settings: DataSettings, device: str, notices: Notices
 ) -> Decoder:
     """What decodes the images: to one channel where all are grey, to the wanted or chosen size."""
-    made = choose_conversion(
-        parts, shapes, None if settings.range == AUTO else settings.range, notices
-    )
+    made = choose_conversion(parts, shapes, settings.black_and_white, notices)
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:
         images = sum(len(part) for part in parts.values())

@@ -145,7 +145,7 @@ def say_range(found: Found[Seen], deep: int, total: int, kept: Range, notices: N
     else:
         text += f": {kept.low:g} becomes black and {kept.high:g} white"
         if (step := (kept.high - kept.low + 1) / 256) > 1:
-            text += f", {step:.4g} values one of 256 levels"
+            text += f", {step:.3g} values to a level of 256"
     usual = float(np.median([seen.high for _, seen in images]))
     if usual - kept.low < (kept.high - kept.low) / 8:
         text += f", though half of the images reach no more than {usual:g}"
