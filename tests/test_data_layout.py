@@ -39,12 +39,12 @@ def test_names_of_parts(part: str | None, names: str) -> None:
 
 
 def test_names_with_more_words_count_in_sets() -> None:
-    assert name_parts(["seg_train", "seg_test", "seg_pred"]).parts == {
+    assert name_parts(["seg_train", "seg_test", "seg_pred"], "").parts == {
         "train": ["seg_train"],
         "test": ["seg_test"],
     }
-    assert name_parts(["train", "train_old", "test_unseen"]).parts == {"train": ["train"]}
-    assert name_parts(["train_station", "bus_stop"]).parts == {}
+    assert name_parts(["train", "train_old", "test_unseen"], "").parts == {"train": ["train"]}
+    assert name_parts(["train_station", "bus_stop"], "").parts == {}
 
 
 @pytest.mark.parametrize(

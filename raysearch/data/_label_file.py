@@ -71,8 +71,8 @@ def find_label_files(root: Path) -> dict[str, Path]:
             inside[path.name] = own
         elif path.suffix.lower() == ".csv" and path.is_file():
             beside[path.stem] = path
-    found = {part: beside[name] for part, name in name_parts(beside).one_each(root).items()}
-    found |= {part: inside[name] for part, name in name_parts(inside).one_each(root).items()}
+    found = {part: beside[name] for part, name in name_parts(beside, root).one_each(root).items()}
+    found |= {part: inside[name] for part, name in name_parts(inside, root).one_each(root).items()}
     return found if "train" in found else {}
 
 

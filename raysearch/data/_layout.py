@@ -48,7 +48,7 @@ def find_layout(root: Path, tree: Tree, notices: Notices) -> dict[str, Classes]:
         RaysearchError: it is none of these, or may be several.
     """
     home = chain(str(root), tree)[-1]
-    named = name_parts(_names(tree.look(home).folders))
+    named = name_parts(_names(tree.look(home).folders), home)
     folders, classes = _tell_apart(home, named, tree, notices)
     if not folders:
         found = _by_class(home, classes, tree)
@@ -147,7 +147,7 @@ def _by_class(home: str, names: list[str], tree: Tree) -> dict[str, Classes]:
     for name, paths in classes.items():
         for path in paths:
             level = tree.look(path)
-            inside = name_parts(_names(level.folders))
+            inside = name_parts(_names(level.folders), path)
             if level.images or inside.others or not {"train"} < inside.parts.keys():
                 whole.append(path)
                 continue
@@ -209,10 +209,11 @@ def _say_beside(home: str, read: list[str], tree: Tree, notices: Notices) -> Non
     level = tree.look(home)
     beside = [folder for folder in level.folders if folder not in read]
     notices.add(EMPTY, [tree.relative(one) for one in beside if not tree.has_images(one)])
-    files = [path for path in level.others if not _is_document(path)]
+    files = [path for path in level.others if not is_document(path)]
     beside = [one for one in beside if tree.has_images(one)]
     notices.add(NOT_READ, [tree.relative(path) for path in [*beside, *level.images, *files]])
 
 
-def _is_document(path: str) -> bool:
+def is_document(path: str | Path) -> bool:
+    """Whether a file by its name describes data and is none."""
     return os.path.splitext(path)[1].lower() in _DOCUMENTS

@@ -136,7 +136,9 @@ def _list(settings: DataSettings, notices: Notices) -> Listing:
             settings.folder(), notices, skip=settings.on_error == "skip", links=settings.links
         )
     if settings.name == "parquet":
-        return list_parquet(settings.folder(), settings.image_column, settings.label_column)
+        return list_parquet(
+            settings.folder(), notices, settings.image_column, settings.label_column
+        )
     return list_torchvision(settings.name, settings.folder())
 
 

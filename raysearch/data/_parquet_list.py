@@ -4,14 +4,15 @@ for multi-label data `label: list<int>`)."""
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysearch.data._notices import Notices
 from raysearch.data._parquet import ParquetSource, open_parquet, reading
+from raysearch.data._parquet_files import find_parts
 from raysearch.data._parquet_labels import Labels, is_list, read_labels
 from raysearch.data._source import Listing, Part, check_class_names
 from raysearch.errors import RaysearchError
@@ -22,58 +23,17 @@ _EXPECTED = (
 )
 
 
-def find_parts(root: Path) -> dict[str, list[Path]]:
-    """The files of train, val and test: `train.parquet`, or its shards `train-*.parquet`.
-
-    Raises:
-        RaysearchError: the folder is missing or has no training file, shards are missing
-            (`-00000-of-00002` without its other half), or there is a file and shards of a part.
-    """
-    if not root.is_dir():
-        raise RaysearchError(f"data.root={root}: there is no such folder")
-    parts: dict[str, list[Path]] = {}
-    for part in ("train", "val", "test"):
-        whole = root / f"{part}.parquet"
-        shards = sorted(root.glob(f"{part}-*.parquet"))
-        if whole.exists() and shards:
-            raise RaysearchError(f"{root} has both {whole.name} and {shards[0].name}: keep one")
-        if shards:
-            _check_shards(shards)
-        if whole.exists() or shards:
-            parts[part] = shards or [whole]
-    if "train" not in parts:
-        others = sorted(path.name for path in root.glob("*.parquet"))
-        found = f"found {', '.join(others[:3])}" if others else "found no Parquet file"
-        raise RaysearchError(
-            f"data.root={root}: expected train.parquet or train-*.parquet (and, where there is "
-            f"one, test and val likewise), {found}"
-        )
-    return parts
-
-
-def _check_shards(shards: list[Path]) -> None:
-    found: dict[int, set[int]] = {}
-    for shard in shards:
-        match = re.search(r"-(\d+)-of-(\d+)\.parquet$", shard.name)
-        if match:
-            found.setdefault(int(match[2]), set()).add(int(match[1]))
-    for total, numbers in found.items():
-        missing = next((number for number in range(total) if number not in numbers), None)
-        if missing is not None:
-            raise RaysearchError(
-                f"{shards[0].parent}: of the {total} shards like {shards[0].name}, "
-                f"number {missing} is missing"
-            )
-
-
-def list_parquet(root: Path, image_column: str | None, label_column: str) -> Listing:
+def list_parquet(
+    root: Path, notices: Notices, image_column: str | None, label_column: str
+) -> Listing:
     """The parts of a data set in Parquet files, and its class names.
 
     Class names come from the `huggingface` metadata of the training file; without them the labels
     0, 1, ... are the names. A label that is a list holds the classes that an image has, any number.
 
     Args:
-        root: folder of `train.parquet` and so on.
+        root: folder of `train.parquet` and so on, see `find_parts`.
+        notices: gains what was set aside.
         image_column: name of the image column; None for `image`, or else `img`.
         label_column: name of the label column.
 
@@ -83,7 +43,7 @@ def list_parquet(root: Path, image_column: str | None, label_column: str) -> Lis
     """
     parts: dict[str, Part] = {}
     classes: tuple[str, ...] | None = None
-    for part, files in find_parts(root).items():
+    for part, files in find_parts(root, notices).items():
         source, labels, named = _list_part(root, files, image_column, label_column)
         if part == "train":
             classes = named or _numbered(source, labels)

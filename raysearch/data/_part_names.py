@@ -84,11 +84,15 @@ def part_words(name: str) -> tuple[str, tuple[str, ...]] | None:
     return None if part is None else (part, tuple(besides))
 
 
-def name_parts(names: Iterable[str]) -> NamedParts:
+def name_parts(names: Iterable[str], where: object) -> NamedParts:
     """Which of the names in a folder mean which part.
 
     A name with words besides, as `flowers_train`, counts only beside others of the same words that
     mean other parts (`flowers_test`), train among them, and where no name means train by itself.
+
+    Args:
+        names: what lies in the folder, files without their extensions.
+        where: the folder, for messages.
 
     Raises:
         RaysearchError: there are several such sets.
@@ -103,9 +107,9 @@ def name_parts(names: Iterable[str]) -> NamedParts:
                 sets.setdefault(words[1], set()).add(words[0])
         whole = [besides for besides, parts in sets.items() if "train" in parts and len(parts) > 1]
         if len(whole) > 1:
+            shown = " and ".join(" ".join(one) for one in whole)
             raise RaysearchError(
-                f"there are several data sets: {' and '.join(' '.join(one) for one in whole)}; "
-                "put each into a folder of its own"
+                f"{where}: there are several data sets, {shown}: put each into a folder of its own"
             )
         accepted = whole[0] if whole else ()
     named = NamedParts()
