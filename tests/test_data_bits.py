@@ -374,11 +374,9 @@ def test_images_that_are_constant_or_equal_once_decoded_are_named(tmp_path: Path
     images = [Image.effect_noise((SIDE, SIDE), 60) for _ in range(8)]
     images += [Image.new("L", (SIDE, SIDE), 40), images[0].copy()]
     notes = load(folder(tmp_path, images)).notes
-    one, two = notes
+    two, one = notes
     assert one == f"1 of 10 images is of one colour, or nearly, once decoded: {tmp_path}/a/008.png"
-    assert two.startswith("1 of 10 images is equal to another once decoded: ")
-    streamed = load(tmp_path, memory_limit_mb=0, workers=0).notes
-    assert all("once decoded" in note for note in streamed)
+    assert two.startswith("1 image of train is in test, too (")
 
 
 def test_objects_of_pillow_follow_the_same_rules() -> None:

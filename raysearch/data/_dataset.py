@@ -62,6 +62,7 @@ class Dataset:
         size: int | tuple[int, int] | None = None,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        groups: Sequence[Any] | None = None,
     ) -> Dataset:
         """A data set in memory of the user's own objects.
 
@@ -83,11 +84,13 @@ class Dataset:
                 size are scaled and centre-cropped; None: they must all be of one size.
             test_fraction: share of train that is test where none is given, between 0 and 1.
             split_seed: decides which images these are.
+            groups: of each training image what it belongs to, a patient or a device, say; splits
+                and folds of train keep groups whole.
 
         Raises:
             RaysearchError: something is of another kind or shape; it is named in one line.
         """
-        own = own_splits(train, test, val, classes, size, test_fraction, split_seed)
+        own = own_splits(train, test, val, classes, size, test_fraction, split_seed, groups)
         mean, std = mean_and_std(some_pixels(own.train)[0])
         channels, height, width = own.train.images.shape[1:]
         return cls(
@@ -129,7 +132,11 @@ class Dataset:
         if self.val is not None:
             return self.train, self.val
         train, val = stratified_split(
-            self.train.targets, float(val_fraction), seed, classes=self.classes
+            self.train.targets,
+            float(val_fraction),
+            seed,
+            classes=self.classes,
+            groups=self.train.groups,
         )
         return self.train.subset(train), self.train.subset(val)
 

@@ -14,7 +14,14 @@ from raysearch.data._tree import Tree
 from raysearch.errors import RaysearchError
 
 
-def list_folder(root: Path, notices: Notices, *, skip: bool, links: str = "inside") -> Listing:
+def list_folder(
+    root: Path,
+    notices: Notices,
+    *,
+    skip: bool,
+    links: str = "inside",
+    apart: Path | None = None,
+) -> Listing:
     """The images below `root`, by class.
 
     Where a file holds the labels (see `find_label_files`), the folders do not matter. Else
@@ -28,6 +35,7 @@ def list_folder(root: Path, notices: Notices, *, skip: bool, links: str = "insid
         skip: pass over files that by their name are no images or that are links out of `root`,
             and count them.
         links: "inside", or "anywhere" to follow links out of `root`, too.
+        apart: a file in `root` that is read elsewhere.
 
     Raises:
         RaysearchError: a folder is missing or a link out of `root`, there are fewer than two
@@ -37,7 +45,7 @@ def list_folder(root: Path, notices: Notices, *, skip: bool, links: str = "insid
     """
     if not root.is_dir():
         raise RaysearchError(f"data.root={root}: there is no such folder")
-    tree = Tree(root, notices, links)
+    tree = Tree(root, notices, links, apart)
     files = _label_files(root, tree)
     if files:
         return list_labelled(files, root, notices, skip=skip, links=links)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from raysearch.data._auto import choose_size
@@ -19,28 +18,26 @@ from raysearch.data._decode import Decoder
 from raysearch.data._digits import list_digits
 from raysearch.data._folder import list_folder
 from raysearch.data._format import Shapes, natural_size, read_shapes
-from raysearch.data._image import DecodeError, Payload, ignored_warnings
+from raysearch.data._groups import groups_file, with_groups
+from raysearch.data._image import ignored_warnings
 from raysearch.data._look import look_at_pixels
 from raysearch.data._measure import choose_conversion
 from raysearch.data._names import say_alike
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._parquet_list import list_parquet
+from raysearch.data._read import Progress, read_splits
 from raysearch.data._settings import AUTO, DataSettings
 from raysearch.data._source import Listing, Part
-from raysearch.data._split import Index, Split, Targets, TensorSplit
+from raysearch.data._split import Split, Targets
 from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import check_counts, stratified_split
-from raysearch.data._stream import StreamSplit, unreadable
 from raysearch.data._torchvision import list_torchvision
 from raysearch.errors import RaysearchError
 
 log = logging.getLogger("raysearch.data")
 log.addHandler(logging.NullHandler())  # a program without logging shows `Dataset.notes` itself
 
-Progress = Callable[[int, int], None]
-Good = npt.NDArray[np.bool_]  # which images of a part can be read
 _TEST_FRACTION = 0.2
-_CHUNK = 128  # images that a thread decodes at a time
 
 
 def load_dataset(
@@ -62,12 +59,15 @@ def load_dataset(
     notices = Notices()
     listing = _list(chosen, notices)
     say_alike(listing.classes, notices)
+    if chosen.groups is not None:
+        root = chosen.folder() if chosen.root else Path()
+        listing = with_groups(listing, chosen.groups, root, notices)
     with _prefixed(where):
         parts = _divide(listing, chosen)
     with ignored_warnings():
         shapes = read_shapes(parts, skip=chosen.on_error == "skip")
         decoder = _decoder(parts, shapes, chosen, device, notices)
-        splits = _read(parts, decoder, chosen, progress, notices)
+        splits = read_splits(parts, decoder, chosen, progress, notices)
     with _prefixed(where):
         _check_classes(splits, listing.classes)
     pixels, places = some_pixels(splits["train"])
@@ -131,15 +131,15 @@ def _cores() -> int:
 def _list(settings: DataSettings, notices: Notices) -> Listing:
     if settings.name == "digits":
         return list_digits()
-    if settings.name == "folder":
-        return list_folder(
-            settings.folder(), notices, skip=settings.on_error == "skip", links=settings.links
-        )
+    root = settings.folder()
+    if settings.name not in ("folder", "parquet"):
+        return list_torchvision(settings.name, root)
+    apart = groups_file(settings.groups, root)
     if settings.name == "parquet":
-        return list_parquet(
-            settings.folder(), notices, settings.image_column, settings.label_column
-        )
-    return list_torchvision(settings.name, settings.folder())
+        columns = settings.image_column, settings.label_column
+        return list_parquet(root, notices, *columns, apart)
+    skip = settings.on_error == "skip"
+    return list_folder(root, notices, skip=skip, links=settings.links, apart=apart)
 
 
 def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
@@ -159,7 +159,12 @@ def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
             what = f"test, what data.limit={settings.limit} leaves"
         with _prefixed(what):
             rest, test = stratified_split(
-                torch.from_numpy(pool.targets), share, seed, classes=classes, least=(in_train, 1)
+                torch.from_numpy(pool.targets),
+                share,
+                seed,
+                classes=classes,
+                least=(in_train, 1),
+                groups=pool.groups,
             )
         parts["train"], parts["test"] = pool.subset(rest.numpy()), pool.subset(test.numpy())
     check_counts(parts["train"].targets, in_train, classes)
@@ -203,40 +208,6 @@ def _limited(
     return part.subset(chosen.numpy())
 
 
-def _read(
-    parts: dict[str, Part],
-    decoder: Decoder,
-    settings: DataSettings,
-    progress: Progress | None,
-    notices: Notices,
-) -> dict[str, Split]:
-    """The splits, decoded or as streams; train and val share a base."""
-    images = sum(len(part) for part in parts.values())
-    size = images * decoder.channels * decoder.size[0] * decoder.size[1]
-    streamed = size > settings.memory_limit_mb << 20
-    skip = settings.on_error == "skip"
-    count = _Counter(progress, images)
-
-    def read(part: Part) -> tuple[Split, Good]:
-        if streamed:
-            split, good = _stream(part, decoder, settings.workers, skip, count)
-        else:
-            split, good = _decode(part, decoder, skip, count)
-        notices.add(SKIPPED, [part.source.name(int(index)) for index in np.flatnonzero(~good)])
-        return split, good
-
-    train, val = parts["train"], parts.get("val")
-    base, good = read(train if val is None else train.join(val))
-    usable = np.flatnonzero(good)
-    in_train = int(np.searchsorted(usable, len(train)))
-    splits = {"train": base.subset(torch.from_numpy(usable[:in_train]))}
-    if val is not None:
-        splits["val"] = base.subset(torch.from_numpy(usable[in_train:]))
-    test, good = read(parts["test"])
-    splits["test"] = test.subset(torch.from_numpy(np.flatnonzero(good)))
-    return splits
-
-
 def _check_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
     """Whether train still has every class, after images were skipped, and the others an image."""
     for name, split in splits.items():
@@ -247,67 +218,6 @@ def _check_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
     if absent is not None:
         raise RaysearchError(f"class {absent!r} has no readable image in train")
     check_counts(targets, 1 if "val" in splits else 2, classes)
-
-
-def _decode(part: Part, decoder: Decoder, skip: bool, count: _Counter) -> tuple[Split, Good]:
-    """All images in memory, decoded by threads (Pillow decodes and resizes without the GIL).
-
-    With them, which could be read; the others' pixels are zero.
-    """
-    pixels = np.zeros((len(part), decoder.channels, *decoder.size), np.uint8)
-    good = np.ones(len(part), dtype=bool)
-
-    def decode(job: tuple[Index, list[Payload | None]]) -> tuple[int, str]:
-        failure = (-1, "")
-        for index, payload in zip(*job, strict=True):
-            try:
-                pixels[index] = decoder(payload)
-            except DecodeError as error:
-                good[index] = False
-                failure = (int(index), str(error))
-                if not skip:
-                    break
-        return failure
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for window in part.source.windows(None):
-            payloads = part.source.fetch(window)
-            jobs = [
-                (window[start : start + _CHUNK], payloads[start : start + _CHUNK])
-                for start in range(0, len(window), _CHUNK)
-            ]
-            done = pool.map(decode, jobs)
-            for job, (index, reason) in zip(jobs, done, strict=True):
-                if index >= 0 and not skip:
-                    pool.shutdown(cancel_futures=True)
-                    raise unreadable(part.source, index, reason)
-                count(len(job[0]))
-    return TensorSplit(pixels, part.targets), good
-
-
-def _stream(
-    part: Part, decoder: Decoder, workers: int | None, skip: bool, count: _Counter
-) -> tuple[Split, Good]:
-    """A stream, and which images can be read; to skip the others, all are decoded once."""
-    split = StreamSplit(part.source, part.targets, decoder, workers)
-    good = np.ones(len(part), dtype=bool)
-    if skip:
-        for batch in split.decode(_CHUNK, device=torch.device("cpu")):
-            good[list(batch.failures)] = False
-            count(len(batch.indices))
-    return split, good
-
-
-class _Counter:
-    """Adds up images over the parts and reports to `progress`."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def __call__(self, images: int) -> None:
-        self.done += images
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 @contextmanager

@@ -1,8 +1,7 @@
-"""Decoded images in which nothing is to be seen, or the same as in another."""
+"""Decoded images in which nothing is to be seen."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 from raysearch.data._image import Pixels
@@ -20,7 +19,7 @@ def look_at_pixels(
     places: Index,
     notices: Notices,
 ) -> None:
-    """Name images that are nearly constant, or equal to another one, once they are decoded.
+    """Name images that are nearly constant once they are decoded.
 
     Args:
         splits: the images; of a stream nothing but `some` is looked at.
@@ -46,23 +45,14 @@ class _Looks:
 
     def __init__(self, notices: Notices) -> None:
         self.notices, self.total = notices, 0
-        self.first: dict[bytes, str] = {}
         self.flat: list[str] = []
-        self.equal: list[str] = []
 
     def add(self, pixels: Pixels, part: Part, places: Index) -> None:
         self.total += len(pixels)
         rows = pixels.reshape(len(pixels), -1)
         flat = rows.max(axis=1) - rows.min(axis=1) <= _FLAT
         self.flat += [part.source.name(int(place)) for place in places[flat]]
-        for place, row in zip(places.tolist(), rows, strict=True):
-            key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-            if key in self.first:
-                self.equal.append(f"{part.source.name(place)} = {self.first[key]}")
-            else:
-                self.first[key] = part.source.name(place)
 
     def say(self) -> None:
         of_all = f"of {self.total:,} images"
         self.notices.add(f"{of_all} {{are}} of one colour, or nearly, once decoded", self.flat)
-        self.notices.add(f"{of_all} {{are}} equal to another once decoded", self.equal)

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from raysearch.data._alpha import Look, choose_alpha
 from raysearch.data._decode import Decoder
+from raysearch.data._duplicates import Fingerprints, settle_duplicates
+from raysearch.data._fingerprint import digest
 from raysearch.data._image import DEEP_GREY, DecodeError, Pixels
 from raysearch.data._measure import Conversion, deciding, say_alpha, say_range
 from raysearch.data._notices import Notices
 from raysearch.data._source import check_class_names
-from raysearch.data._split import Targets, TensorSplit
+from raysearch.data._split import Index, Targets, TensorSplit
 from raysearch.data._stratify import check_counts, stratified_split
 from raysearch.data._values import Seen, choose_range
 from raysearch.errors import RaysearchError
@@ -45,6 +47,7 @@ def own_splits(
     size: int | tuple[int, int] | None,
     test_fraction: float,
     split_seed: int,
+    groups: Sequence[Any] | None = None,
 ) -> OwnSplits:
     """See `Dataset.of`."""
     wanted = (size, size) if isinstance(size, int) else size
@@ -68,11 +71,16 @@ def own_splits(
     names = _class_names(classes, train, read["train"][1])
     for name, (_, targets) in read.items():
         _check_labels(name, targets, names)
-    splits = {name: TensorSplit(*arrays) for name, arrays in read.items() if name != "val"}
+    count = len(read["train"][1])
+    ids = _group_ids(groups, count)
+    splits = {name: TensorSplit(*arrays) for name, arrays in read.items() if name == "test"}
+    splits["train"] = TensorSplit(*read["train"], ids)
     if "val" in read:
         pairs = zip(read["train"], read["val"], strict=True)
         images, targets = (np.concatenate(pair) for pair in pairs)
-        base, count = TensorSplit(images, targets), len(splits["train"])
+        if ids is not None:  # those of val are never divided
+            ids = np.append(ids, np.arange(count, len(images)))
+        base = TensorSplit(images, targets, ids)
         splits["train"] = base.subset(torch.arange(count))
         splits["val"] = base.subset(torch.arange(count, len(base)))
     least = 1 if "val" in read else 2
@@ -83,13 +91,40 @@ def own_splits(
             split_seed,
             classes=names,
             least=(least, 1),
+            groups=splits["train"].groups,
         )
         whole = splits["train"]
         splits["train"], splits["test"] = whole.subset(rest), whole.subset(part)
     check_counts(splits["train"].targets.numpy(), least, names)
+    _say_duplicates(splits, tuple(read), count, notices)
     return OwnSplits(
         names, splits["train"], splits.get("val"), splits["test"], notices.lines, tuple(read)
     )
+
+
+def _group_ids(groups: Sequence[Any] | None, images: int) -> Index | None:
+    """Numbers of the groups, int64 [N]."""
+    if groups is None:
+        return None
+    if len(groups) != images:
+        raise RaysearchError(
+            f"groups: {len(groups)} for {images} images of train, expected as many"
+        )
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    return np.array([number[group] for group in groups], dtype=np.int64)
+
+
+def _say_duplicates(
+    splits: Mapping[str, TensorSplit], given: Sequence[str], in_train: int, notices: Notices
+) -> None:
+    prints: dict[str, Fingerprints] = {}
+    for name, split in splits.items():
+        origin = name if name in given else "train"
+        places = split.indices.numpy() - (in_train if name == "val" else 0)
+        digests = np.array([digest(image) for image in split.images.numpy()], dtype=np.int64)
+        names = [f"{origin}, image {place}" for place in places.tolist()]
+        prints[name] = Fingerprints(digests, split.targets.numpy(), names.__getitem__)
+    settle_duplicates(prints, "warn", notices)
 
 
 def _class_names(given: Sequence[str] | None, train: object, targets: Targets) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from raysearch.data._image import Payload
+from raysearch.data._names import nfc
 from raysearch.data._source import Source
 from raysearch.data._split import Index
 from raysearch.errors import RaysearchError
@@ -117,6 +120,38 @@ class ParquetSource(Source):
                 f"{self.root}: the image path {value['path'][:200]!r} leads out of this folder"
             )
         return str(path)
+
+    def relative_paths(self, root: Path) -> list[str]:
+        values = self.column_values(self.column, "path")
+        return [str(value or "").replace(os.sep, "/") for value in values or [""] * len(self)]
+
+    def column_values(self, column: str, field: str | None = None) -> list[Any] | None:
+        """Each image's value in a column, or in a field of it; None where there is no such column.
+
+        Raises:
+            RaysearchError: a file cannot be read.
+        """
+        values: list[Any] = []
+        starts = []
+        for file in self.files:
+            with open_parquet(Path(file)) as reader, reading(Path(file)):
+                names = {nfc(name): name for name in reader.schema_arrow.names}
+                name = names.get(nfc(column))
+                if name is None:
+                    return None
+                if field is not None:
+                    kind = reader.schema_arrow.field(name).type
+                    if kind.get_field_index(field) < 0:
+                        return None
+                    table = reader.read(columns=[f"{name}.{field}"], use_threads=False)
+                    found = pc.struct_field(table.column(name), field)
+                else:
+                    found = reader.read(columns=[name], use_threads=False).column(name)
+                starts.append(len(values))
+                values += found.to_pylist()
+        file, _, before, _ = self.groups[self.group].T
+        rows = np.array(starts)[file] + before + self.row
+        return [values[row] for row in rows]
 
     def subset(self, indices: Index) -> ParquetSource:
         return ParquetSource(

@@ -12,6 +12,7 @@ from raysearch.data._debris import PASSED_OVER, is_debris
 from raysearch.data._layout import NOT_READ, is_document
 from raysearch.data._notices import Notices
 from raysearch.data._part_names import PARTS, NamedParts, name_parts, part_words
+from raysearch.data._tree import extensions
 from raysearch.errors import RaysearchError
 
 _ENDINGS = (".parquet", ".parq", ".pq")
@@ -56,7 +57,7 @@ class _File:
         return self.series[2]
 
 
-def find_parts(root: Path, notices: Notices) -> dict[str, list[Path]]:
+def find_parts(root: Path, notices: Notices, apart: Path | None = None) -> dict[str, list[Path]]:
     """The files of train, val and test, at any depth below a folder.
 
     A part is named by its files, `train.parquet` or its shards `train-*.parquet`, or by a folder
@@ -66,6 +67,7 @@ def find_parts(root: Path, notices: Notices) -> dict[str, list[Path]]:
     Args:
         root: the data set's folder.
         notices: gains what was read as which part, and what was not read.
+        apart: a file in `root` that is read elsewhere.
 
     Raises:
         RaysearchError: the folder is missing or has no training file, or several; a part has
@@ -97,7 +99,9 @@ def find_parts(root: Path, notices: Notices) -> dict[str, list[Path]]:
         part: _one_export([file for name in names for file in places[place][name]], part)
         for part, names in named[place].parts.items()
     }
-    _say_what_is_read(root, place, parts, files, notices)
+    _say_what_is_read(root, parts, notices)
+    read = {path for paths in parts.values() for path in paths}
+    _say_beside(place, files, read | ({apart} if apart else set()), root, notices)
     return {part: parts[part] for part in PARTS if part in parts}
 
 
@@ -169,22 +173,24 @@ def _shown(root: Path, files: dict[str, list[_File]], named: NamedParts) -> str:
     return os.path.relpath(files[named.parts["train"][0]][0].path, root)
 
 
-def _say_what_is_read(
-    root: Path, place: Path, parts: dict[str, list[Path]], files: list[_File], notices: Notices
-) -> None:
-    """Say which files are which part, where their names are not those words; and what is beside."""
-    read = {path for paths in parts.values() for path in paths}
+def _say_what_is_read(root: Path, parts: dict[str, list[Path]], notices: Notices) -> None:
+    """Say which files are which part, where their names are not those words."""
     where = {part: os.path.relpath(paths[0], root) for part, paths in parts.items()}
     if not all(re.match(rf"{part}[-.]", name) for part, name in where.items()):
         more = {part: f" and {len(paths) - 1} more" for part, paths in parts.items() if paths[1:]}
-        read_from = (
-            f"{part} is read from {name}{more.get(part, '')}" for part, name in where.items()
-        )
-        notices.say("; ".join(read_from))
-    beside = {file.path for file in files if file.path not in read}
+        said = (f"{part} is read from {name}{more.get(part, '')}" for part, name in where.items())
+        notices.say("; ".join(said))
+
+
+def _say_beside(
+    place: Path, files: list[_File], read: set[Path], root: Path, notices: Notices
+) -> None:
+    """Say what is not read: Parquet files, and what is no image that a row may name."""
+    beside = {file.path for file in files} - read
     for entry in place.iterdir():
-        inside = any(entry in path.parents for path in read | beside)
-        if entry not in read and not inside and not is_debris(entry.name):
+        used = entry in read or any(entry in path.parents for path in read | beside)
+        images = entry.is_dir() or entry.suffix.lower() in extensions()
+        known = used or is_debris(entry.name) or is_document(entry)
+        if not known and (not images or part_words(entry.stem)):
             beside.add(entry)
-    names = [os.path.relpath(path, root) for path in sorted(beside) if not is_document(path)]
-    notices.add(NOT_READ, names)
+    notices.add(NOT_READ, [os.path.relpath(path, root) for path in sorted(beside)])

@@ -24,7 +24,11 @@ _EXPECTED = (
 
 
 def list_parquet(
-    root: Path, notices: Notices, image_column: str | None, label_column: str
+    root: Path,
+    notices: Notices,
+    image_column: str | None,
+    label_column: str,
+    apart: Path | None = None,
 ) -> Listing:
     """The parts of a data set in Parquet files, and its class names.
 
@@ -36,6 +40,7 @@ def list_parquet(
         notices: gains what was set aside.
         image_column: name of the image column; None for `image`, or else `img`.
         label_column: name of the label column.
+        apart: a file in `root` that is read elsewhere.
 
     Raises:
         RaysearchError: a file cannot be read, has another layout or no rows, or a label is null or
@@ -43,7 +48,7 @@ def list_parquet(
     """
     parts: dict[str, Part] = {}
     classes: tuple[str, ...] | None = None
-    for part, files in find_parts(root, notices).items():
+    for part, files in find_parts(root, notices, apart).items():
         source, labels, named = _list_part(root, files, image_column, label_column)
         if part == "train":
             classes = named or _numbered(source, labels)

@@ -7,6 +7,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -41,6 +42,10 @@ class Source(ABC):
     @abstractmethod
     def join(self, other: Self) -> Self:
         """These references, then those of `other`."""
+
+    def relative_paths(self, root: Path) -> list[str]:
+        """Where each image lies below the data set's folder, with `/`; empty without a name."""
+        return [""] * len(self)
 
     def windows(self, generator: torch.Generator | None) -> Iterator[Index]:
         """All indices, once each, in pieces that `fetch` can have in memory at once.
@@ -81,6 +86,10 @@ class FileSource(Source):
 
     def fetch(self, indices: Index) -> list[Payload | None]:
         return [os.fsdecode(path) for path in self.paths.take(pa.array(indices)).to_pylist()]
+
+    def relative_paths(self, root: Path) -> list[str]:
+        whole = [str(path) for path in self.fetch(np.arange(len(self)))]
+        return [os.path.relpath(path, root).replace(os.sep, "/") for path in whole]
 
     def subset(self, indices: Index) -> FileSource:
         return FileSource(self.paths.take(pa.array(indices)))
@@ -124,21 +133,27 @@ class Part:
     Args:
         source: the images.
         targets: class indices, int64 [N], or which of K classes an image has, float32 [N, K].
+        groups: which images belong together, int64 [N]; None: not told.
     """
 
     source: Source
     targets: Targets
+    groups: Index | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, indices: Index) -> Part:
-        return Part(self.source.subset(indices), self.targets[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return Part(self.source.subset(indices), self.targets[indices], groups)
 
     def join(self, other: Part) -> Part:
         """These references, then those of `other`."""
         targets = np.concatenate((self.targets, other.targets))
-        return Part(self.source.join(other.source), targets)
+        groups = None
+        if self.groups is not None and other.groups is not None:
+            groups = np.concatenate((self.groups, other.groups))
+        return Part(self.source.join(other.source), targets, groups)
 
 
 @dataclass(frozen=True)

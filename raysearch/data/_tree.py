@@ -42,9 +42,13 @@ class Tree:
         root: the data set's folder.
         notices: gains the debris that is passed over, see `is_debris`.
         links: "inside", or "anywhere" to follow links out of `root`, too.
+        apart: a file that is read elsewhere, as if it were not there.
     """
 
-    def __init__(self, root: Path, notices: Notices, links: str = "inside") -> None:
+    def __init__(
+        self, root: Path, notices: Notices, links: str = "inside", apart: Path | None = None
+    ) -> None:
+        self._apart = str(apart)
         self._root, self._notices = str(root), notices
         self._home = os.path.realpath(root) if links == "inside" else None
         self._levels: dict[str, Level] = {}
@@ -93,6 +97,8 @@ class Tree:
         except OSError as error:
             raise RaysearchError(f"{folder}: {error.strerror}") from error
         for entry in entries:
+            if entry.path == self._apart:
+                continue
             if is_debris(entry.name):
                 self._notices.add(PASSED_OVER, self.relative(entry.path))
                 continue

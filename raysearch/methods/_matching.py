@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from raysearch.data import Split, strata
+from raysearch.data import Split, grouped_folds, strata
+from raysearch.data._split import Index
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._rounds import snapshot
 from raysearch.methods._shared import cost, validated
@@ -35,7 +36,10 @@ class Matcher:
         self._unit = setup.search_splits()[0]
         seed = derive_seed(setup.seed, "folds")
         self._folds = stratified_folds(
-            strata(setup.task.stratum(self._all.targets)), self.settings.folds, seed
+            strata(setup.task.stratum(self._all.targets)),
+            self.settings.folds,
+            seed,
+            self._all.groups,
         )
         self._networks: dict[str, nn.Module] = {}
 
@@ -161,20 +165,26 @@ class Try:
         self._metrics = dict(state["metrics"])
 
 
-def stratified_folds(labels: Tensor, count: int, seed: int) -> list[Tensor]:
+def stratified_folds(
+    labels: Tensor, count: int, seed: int, groups: Index | None = None
+) -> list[Tensor]:
     """Divide images into folds, each class spread evenly over them.
 
     Args:
         labels: int64 [N].
         count: of folds.
         seed: decides which images go where.
+        groups: which images belong together, int64 [N]; a group is in one fold.
 
     Returns:
         Indices of each fold, int64, ascending.
 
     Raises:
-        RaysearchError: there are fewer images than folds.
+        RaysearchError: there are fewer images, or groups, than folds.
     """
+    if groups is not None:
+        folds = torch.from_numpy(grouped_folds(labels.cpu().numpy(), groups, count, seed))
+        return [(folds == i).nonzero()[:, 0] for i in range(count)]
     if len(labels) < count:
         raise RaysearchError(f"method.folds={count}: there are only {len(labels)} images")
     generator = torch.Generator().manual_seed(seed)
