@@ -67,7 +67,7 @@ def test_objects_in_memory_and_several_labels() -> None:
     data = Dataset.of((images, labels), test=(images, labels), classes=["a", "b", "c"])
     lines = data_lines(data, 0.5)
     assert lines[2].split() == ["train", "12", "3", "c", "(4)", "b", "(12)", "read"]
-    assert lines[-1] == "used as 6x5 pixels, 3 channels of 8 bits"
+    assert lines[5] == "used as 6x5 pixels, 3 channels of 8 bits"
 
 
 def test_long_names_keep_the_table_narrow(tmp_path: Path) -> None:
