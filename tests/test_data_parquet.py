@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +179,7 @@ def test_limit_takes_a_stratified_part(tmp_path: Path) -> None:
     assert data.test.targets.bincount().tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("wrong", [-1, 2])
+@pytest.mark.parametrize("wrong", [-2, 2])
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_label_out_of_range(tmp_path: Path, part: str, wrong: int) -> None:
     write(tmp_path / "train.parquet")
@@ -212,8 +215,85 @@ def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_class_without_images(tmp_path: Path) -> None:
-    write(tmp_path / "train.parquet", names=["ant", "bee", "cow"])
+    write(tmp_path / "train.parquet", names=["cow", "ant", "bee"], labels=[1, 2] * 10)
+    write(tmp_path / "test.parquet", 4, names=["cow", "ant", "bee"], labels=[1, 2] * 2)
+    data = load(tmp_path)
+    assert data.classes == ("ant", "bee")
+    assert data.train.targets.tolist() == [0, 1] * 10
+    assert "1 class that no image has is left out: 'cow'" in data.notes
+    write(tmp_path / "test.parquet", 4, names=["cow", "ant", "bee"], labels=[1, 0, 1, 2])
     assert "class 'cow' has no images in train" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("limit_mb", [4096, 0], ids=["resident", "stream"])
+def test_rows_without_a_label_are_set_aside(tmp_path: Path, limit_mb: int) -> None:
+    write(tmp_path / "train.parquet", labels=[0, 1, -1, 1] * 5)
+    write(tmp_path / "test.parquet", 8, start=100, labels=[0, 1, 0, -1] * 2)
+    data = load(tmp_path, memory_limit_mb=limit_mb)
+    assert data.train.targets.tolist() == [0, 1, 1] * 5
+    assert shades(data.train) == [i for i in range(20) if i % 4 != 2]
+    assert "5 rows of train are set aside, unlabelled: the label is -1" in data.notes
+    assert "2 rows of test are set aside, unlabelled: the label is -1" in data.notes
+    write(tmp_path / "test.parquet", 8, start=100, labels=[-1] * 8)
+    data = load(tmp_path, memory_limit_mb=limit_mb)
+    assert "8 rows of test are set aside, unlabelled: the label is -1" in data.notes
+    assert (len(data.train), len(data.test)) == (12, 3)  # split off train
+    write(tmp_path / "train.parquet", labels=[-1] * 20)
+    assert "no image has a label" in refusal(tmp_path)
+
+
+def test_parts_with_their_classes_in_other_orders(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", names=["ant", "bee"])
+    write(tmp_path / "test.parquet", 4, names=["bee", "ant"], labels=[0, 0, 0, 1])
+    assert load(tmp_path).test.targets.tolist() == [1, 1, 1, 0]
+    write(tmp_path / "test.parquet", 4, names=["bee", "cow"])
+    assert "train has no class 'cow'" in refusal(tmp_path)
+
+
+def test_class_names_and_columns_in_two_forms_of_unicode(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Käfer") for form in ("NFC", "NFD"))
+    write(tmp_path / "train.parquet", names=["ant", decomposed], columns=("image", decomposed))
+    write(tmp_path / "test.parquet", 4, names=["ant", composed], columns=("image", composed))
+    assert load(tmp_path, label_column=composed).classes == ("ant", composed)
+    names = ["ant", decomposed, composed]
+    write(tmp_path / "train.parquet", names=names, labels=[0, 1, 2, 1] * 5)
+    (tmp_path / "test.parquet").unlink()
+    data = load(tmp_path)
+    assert data.classes == ("ant", composed)
+    assert len(data.train) == 16
+
+
+def test_a_row_group_larger_than_memory(tmp_path: Path) -> None:
+    """A group of 108 MB, in windows of 8 MB: what is held stays below half of it."""
+    big = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(big).save(buffer, "BMP")
+    images = [{"bytes": buffer.getvalue() + n.to_bytes(2, "big"), "path": None} for n in range(100)]
+    schema = pa.schema([("image", IMAGE), ("label", pa.int64())])
+    with pq.ParquetWriter(tmp_path / "train.parquet", schema, compression="none") as writer:
+        table = pa.table({"image": pa.array(images, IMAGE), "label": [0, 1] * 50}, schema)
+        writer.write_table(table, row_group_size=100)
+    del images, table
+    write(tmp_path / "test.parquet", 4)
+    program = f"""
+import resource
+import torch
+from raysearch.data import _parquet, load_dataset
+_parquet.WINDOW_BYTES, _parquet._BATCH_BYTES = 8 << 20, 1 << 20
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+before = peak()
+for limit in (4096, 0):
+    data = load_dataset(
+        dict(name="parquet", root={str(tmp_path)!r}, size=8, workers=0, memory_limit_mb=limit)
+    )
+    g = torch.Generator().manual_seed(0)
+    seen = [i for b in data.train.batches(8, device=torch.device("cpu"), generator=g) for i in b[2]]
+    assert sorted(int(i) for i in seen) == list(range(100))
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 54
 
 
 def test_files_that_are_wrong(tmp_path: Path) -> None:

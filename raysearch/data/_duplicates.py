@@ -74,6 +74,8 @@ def settle_duplicates(
 
 def _common(part: Fingerprints, other: Fingerprints) -> list[tuple[int, int]]:
     """Positions of a part's images that another has, too, each with one of the other's."""
+    if not len(other.digests):
+        return []
     order = np.argsort(other.digests, kind="stable")
     place = np.searchsorted(other.digests, part.digests, sorter=order)
     nearest = order[np.minimum(place, len(order) - 1)]
@@ -84,6 +86,8 @@ def _common(part: Fingerprints, other: Fingerprints) -> list[tuple[int, int]]:
 def _say_repeated(name: str, part: Fingerprints, keep: Mask, notices: Notices) -> None:
     """Say which images a part has more than once, and which of them under different labels."""
     positions = np.flatnonzero(keep)
+    if not len(positions):
+        return
     _, image = np.unique(part.digests[positions], return_inverse=True)
     _, label = np.unique(part.targets[positions], axis=0, return_inverse=True)
     pairs, first, each = np.unique(

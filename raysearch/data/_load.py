@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def load_dataset(
     where = f"data={chosen.name}" + (f" data.root={chosen.root}" if chosen.root else "")
     notices = Notices()
     listing = _list(chosen, notices)
+    listing = _without_unused(listing, notices)
     say_alike(listing.classes, notices)
     if chosen.groups is not None:
         root = chosen.folder() if chosen.root else Path()
@@ -140,6 +142,28 @@ def _list(settings: DataSettings, notices: Notices) -> Listing:
         return list_parquet(root, notices, *columns, apart)
     skip = settings.on_error == "skip"
     return list_folder(root, notices, skip=skip, links=settings.links, apart=apart)
+
+
+def _without_unused(listing: Listing, notices: Notices) -> Listing:
+    """The listing without classes that are named and that no image has."""
+    targets = [part.targets for part in listing.parts.values()]
+    if targets[0].ndim == 2:
+        used = np.any([own.any(0) for own in targets], axis=0)
+    else:
+        used = np.isin(np.arange(len(listing.classes)), np.concatenate(targets))
+    if used.all() or used.sum() < 2:
+        return listing
+    classes = tuple(name for name, one in zip(listing.classes, used, strict=True) if one)
+    unused = [name for name in listing.classes if name not in classes]
+    notices.add("class{es} that no image has {are} left out", [repr(name) for name in unused])
+    number = np.cumsum(used) - 1
+    parts = {
+        name: replace(
+            part, targets=part.targets[:, used] if part.targets.ndim == 2 else number[part.targets]
+        )
+        for name, part in listing.parts.items()
+    }
+    return Listing(classes, parts)
 
 
 def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
