@@ -45,7 +45,8 @@ from raysearch.engine import Entry, Place, Share, Wish, cluster
 from raysearch.errors import RaysearchError
 from raysearch.methods import Once
 from raysearch.protocol import Answer, Build, Proposal, Values
-from raysearch.results import Tracker, TrialInfo
+from raysearch.results import Tracker
+from raysearch.trials import TrialInfo
 
 DEFAULTS = {
     "trials": "1,4,16,64,256",

@@ -36,8 +36,8 @@ from raysearch.files import write_whole
 from raysearch.methods import Groups
 from raysearch.methods.aws import Aws
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values, Work
-from raysearch.results import TrialInfo
 from raysearch.training import Predefined, Setup
+from raysearch.trials import TrialInfo
 
 DEFAULTS = {"updates": 20, "parallel": 8, "workers": 2, "epochs": 3, "limit": 1000}
 BOUND = 0.1  # seconds a trial

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from raysearch.policy import Schedule, SubPolicies, Transformations
-from raysearch.results import Measured, MethodMeasured, Metric, TrialInfo, TrialResult
+from raysearch.results import Measured, MethodMeasured, frame, history
+from raysearch.tasks import Metric
+from raysearch.trials import TrialInfo, TrialResult
 
 NAMES = ("ShearX", "Rotate", "Color", "Posterize", "Cutout", "Invert", "Solarize", "Equalize")
 PARAMETERS = ("a11", "a12", "tx", "a21", "a22", "ty", "brightness", "contrast", "saturation", "hue")
@@ -92,6 +94,14 @@ def baselines(errors: Mapping[str, Sequence[float]], method: str = "dada") -> li
     return [result for row, runs in errors.items() for result in evaluations(method, row, runs)]
 
 
+def made(given: Mapping[str, Any]) -> Measured:
+    """An experiment whose trials are given as results, or as a frame beside its history."""
+    trials = given["trials"]
+    if isinstance(trials, list):
+        given = {**given, "trials": frame(trials), "history": history(trials)}
+    return Measured(**given)
+
+
 def one_method(seeds: int = 2, **changes: Any) -> Measured:
     """An experiment of one method."""
     found = policies(seeds)
@@ -115,13 +125,23 @@ def one_method(seeds: int = 2, **changes: Any) -> Measured:
         "samples": torch.randint(0, 256, (9, 1, 8, 8)).to(torch.uint8),
         "wall_seconds": {"search": 12.0, "total": 40.0},
     }
-    return Measured(**{**given, **changes})
+    return made({**given, **changes})
+
+
+def compared_trials() -> list[TrialResult]:
+    """What `compared` has carried out."""
+    found = []
+    for name, runs in COMPARED.items():
+        cost = SEARCHES.get(name)
+        found += searches(name, 2, cost / 2) if cost else []
+        found += evaluations(name, name, runs)
+    return found
 
 
 def compared(**changes: Any) -> Measured:
     """An experiment of several methods, two of them searched for twice and three times."""
-    trials, methods = [], {}
-    for name, runs in COMPARED.items():
+    methods = {}
+    for name in COMPARED:
         cost = SEARCHES.get(name)
         found = policies(2 if cost else 1)
         methods[name] = MethodMeasured(
@@ -131,14 +151,12 @@ def compared(**changes: Any) -> Measured:
             configuration={"method": {"name": name}},
             wall_seconds=50.0 if cost else 0.0,
         )
-        trials += searches(name, 2, cost / 2) if cost else []
-        trials += evaluations(name, name, runs)
     given: dict[str, Any] = {
         "name": "compare-digits",
         "folder": "runs/compare-digits",
         "metric": ERROR,
         "methods": methods,
-        "trials": trials,
+        "trials": compared_trials(),
         "configuration": {
             "data": {"name": "digits", "root": "here"},
             "model": {"name": "small_cnn"},
@@ -148,11 +166,11 @@ def compared(**changes: Any) -> Measured:
         "images": {"train": 100, "val": 0, "test": 1697, "skipped": 0},
         "samples": torch.randint(0, 256, (9, 1, 8, 8)).to(torch.uint8),
     }
-    return Measured(**{**given, **changes})
+    return made({**given, **changes})
 
 
-def joint(seeds: int = 5, **changes: Any) -> Measured:
-    """An experiment whose searches trained networks, with policies of continuous parameters."""
+def joint_searches(seeds: int = 5) -> tuple[dict[int, Schedule], list[TrialResult]]:
+    """Searches that trained networks, and their policies of continuous parameters."""
     source = torch.Generator().manual_seed(0)
     found, trials = {}, []
     for seed, plain in enumerate(searches("dada", seeds, 156.0, NETWORKS)):
@@ -170,6 +188,12 @@ def joint(seeds: int = 5, **changes: Any) -> Measured:
         trials.append(
             TrialResult(plain.trial, history, {**history[-1], **plain.metrics}, 22.0, 11.0, 156.0)
         )
+    return found, trials
+
+
+def joint(seeds: int = 5, **changes: Any) -> Measured:
+    """An experiment whose searches trained networks, with policies of continuous parameters."""
+    found, trials = joint_searches(seeds)
     method = MethodMeasured("learned", Schedule.merge(list(found.values())), found)
     samples = torch.randint(0, 256, (9, 3, 8, 8)).to(torch.uint8)
     given = {

@@ -67,7 +67,7 @@ def test_objects_in_memory_and_several_labels() -> None:
     data = Dataset.of((images, labels), test=(images, labels), classes=["a", "b", "c"])
     lines = data_lines(data, 0.5)
     assert lines[2].split() == ["train", "12", "3", "c", "(4)", "b", "(12)", "read"]
-    assert lines[-1] == "used as 6x5 pixels, 3 channels of 8 bits"
+    assert lines[5] == "used as 6x5 pixels, 3 channels of 8 bits"
 
 
 def test_long_names_keep_the_table_narrow(tmp_path: Path) -> None:
@@ -97,3 +97,10 @@ def test_images_are_drawn_before_a_search(plan: Plan, tmp_path: Path) -> None:
     with Image.open(tmp_path / "augmented.png") as picture:
         assert min(picture.size) > 100
     assert draw_first(plan, tmp_path) == []  # what is there stays
+
+
+def test_the_range_is_settled_once(plan: Plan) -> None:
+    assert plan.experiment.values["data"]["range"] == [0, 1023]
+    again = make_plan(plan.experiment, local_capacity(Wish("cpu", 2)))
+    assert again.dataset.mean == plan.dataset.mean
+    assert again.dataset.range == (0, 1023)

@@ -9,9 +9,10 @@ from _measured import ERROR
 from rich.console import Console
 from rich.text import Text
 
-from raysearch.results import Display, TrialInfo, Watcher
+from raysearch.results import Display
 from raysearch.results import _display as display_module
 from raysearch.results._words import duration
+from raysearch.trials import TrialInfo, Watcher
 
 
 def trial(number: int, stage: str = "search", epochs: int = 3) -> TrialInfo:

@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _measured import compared, joint, one_method
+from _measured import (
+    ERRORS,
+    compared,
+    compared_trials,
+    evaluations,
+    joint,
+    joint_searches,
+    one_method,
+)
 
 from raysearch.errors import RaysearchError
 from raysearch.results import (
     Measured,
     Tracker,
-    TrialInfo,
-    TrialResult,
-    Watcher,
     _write,
     log_comparison,
     read_experiment,
@@ -29,6 +34,7 @@ from raysearch.results import (
 )
 from raysearch.results.mlflow import _writer as writer_module
 from raysearch.results.mlflow._fields import PARAM_LIMIT, entity_key, flatten, summary_metrics
+from raysearch.trials import TrialInfo, TrialResult, Watcher
 
 SEARCH = TrialInfo("search-0", "dada", "search", "dada seed 0", None, 0, 3, {"epochs": 3})
 LEARNED = TrialInfo("learned-0", "dada", "evaluation", "learned seed 0", "learned", 0, 3)
@@ -57,14 +63,14 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs are logged however short they are."""
-    monkeypatch.setattr(writer_module, "DUTY", math.inf)
+    monkeypatch.setattr(writer_module, "VALUES_PER_SECOND", math.inf)
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn, which takes seconds."""
     monkeypatch.setattr(_write, "pictures", lambda measured: {})
-    monkeypatch.setattr(_write, "_cost", lambda summary: None)
+    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
 
 
 @pytest.fixture
@@ -145,8 +151,7 @@ def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> Non
     tracker.trial_started(SEARCH)
     tracker.trial_progress(SEARCH, 1, {"mean/tx": 0.1, "std/tx": 0.2})
     tracker.trial_finished(SEARCH, None, {**COST, "test_error": 4.0, "test_loss": 0.1})
-    measured = joint()
-    networks = [r for r in measured.trials if r.trial.policy in (None, "none")]
+    networks = [*joint_searches()[1], *evaluations("dada", "none", ERRORS["none"])]
     tracker.finish(summarise(joint(trials=networks)), None)
     child = children(tracker)["dada seed 0"].data.metrics
     assert (child["test_error"], child["test_loss"], child["std/tx"]) == (4.0, 0.1, 0.2)
@@ -155,7 +160,7 @@ def test_a_network_that_the_search_trained_is_a_result_too(database: str) -> Non
     assert parent["joint_difference/none/mean"] == pytest.approx(-5.78)
     assert parent["relative_cost/joint/epoch_equivalents"] == pytest.approx(156 / 20)
     assert {"mean/tx", "std/tx"} <= set(parent)
-    assert summary_metrics(summarise(measured))["test_error"] == pytest.approx(4.4)
+    assert summary_metrics(summarise(joint()))["test_error"] == pytest.approx(4.4)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -168,7 +173,7 @@ def test_a_comparison_has_a_run_for_each_method_and_one_of_its_own(
     for name in measured.methods:
         config = {"method": {"name": name}}
         trackers[name] = Tracker(database, "compare", name, config, method=name)
-        trackers[name].complete(measured.trials)
+        trackers[name].complete(compared_trials())
         places[name] = trackers[name].location()
     methods = {
         name: replace(method, tracking=places[name]) for name, method in measured.methods.items()
@@ -212,7 +217,7 @@ def test_resume_continues_parent_and_children_without_doubles(
 ) -> None:
     first = Tracker(database, "resume", "demo", {"a": 1})
     play(first, SEARCH, range(1, 3), end=False)
-    assert first._writer.drain(10)
+    first._writer.drain(10)
     first._writer.stop()  # the driver is killed here
 
     second = Tracker(database, "resume", "demo", {"a": 1}, first.run_id, warn=warnings.append)
@@ -231,7 +236,7 @@ def test_resume_continues_parent_and_children_without_doubles(
 def test_a_trial_that_ended_when_the_driver_was_killed_is_completed(database: str) -> None:
     first = Tracker(database, "unheard", "demo", {})
     play(first, LEARNED, range(1, 3), end=False)
-    assert first._writer.drain(10)
+    first._writer.drain(10)
     first._writer.stop()  # the driver is killed here; the trial's end is on disk
 
     second = Tracker(database, "unheard", "demo", {}, first.run_id)
@@ -272,9 +277,8 @@ def test_a_resumed_run_that_the_store_has_lost_gets_a_new_one(
 
 
 def test_writing_takes_little_of_a_trial_however_short_its_epochs(
-    database: str, monkeypatch: pytest.MonkeyPatch
+    database: str,
 ) -> None:
-    monkeypatch.setattr(writer_module, "RUN_SECONDS", 1e-6)  # or nothing is left for 3 s
     tracker = Tracker(database, "short", "demo", {})
     tracker.trial_started(SEARCH)
     tracker._writer.drain(10)
@@ -286,7 +290,7 @@ def test_writing_takes_little_of_a_trial_however_short_its_epochs(
         time.sleep(0.01)
     tracker._writer.drain(10)
     spent = tracker.writing_seconds - before
-    logged = 3 / (21 * writer_module.VALUE_SECONDS / writer_module.DUTY)
+    logged = 3 * writer_module.VALUES_PER_SECOND / 21
     tracker.trial_finished(SEARCH, None, {"epoch_equivalents": 9.0})
     tracker.finish(None, None)
     run = children(tracker)["dada seed 0"].info.run_id
@@ -295,7 +299,7 @@ def test_writing_takes_little_of_a_trial_however_short_its_epochs(
     assert steps == sorted(set(steps))
     assert steps[0] == 1
     assert steps[-1] == epoch  # the last is never passed over
-    assert logged / 5 < len(steps) < 5 * logged  # as fast as this machine writes
+    assert logged / 2 < len(steps) < 2 * logged + 2
     assert spent < 0.3  # of 3 s; writing every epoch takes twice that
 
 
@@ -428,7 +432,7 @@ def one_line_error(uri: str) -> str:
     start = time.monotonic()
     with pytest.raises(RaysearchError) as caught:
         Tracker(uri, "raysearch", "demo", {})
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -22,6 +22,7 @@ from _measured import (
     compared,
     evaluations,
     joint,
+    joint_searches,
     one_method,
     searches,
 )
@@ -40,10 +41,11 @@ from raysearch.policy import (
     read_policy,
     trivial_augment,
 )
-from raysearch.results import Measured, MethodMeasured, TrialResult, _write
+from raysearch.results import Measured, MethodMeasured, _write, history
 from raysearch.results._augmented import augmented_png
 from raysearch.results._curves import curves_png, policy_png
 from raysearch.results._words import UNITS
+from raysearch.trials import TrialResult
 
 FILES = {
     "policy.json",
@@ -93,7 +95,7 @@ def shown(result: Any, width: int = 80, quiet: bool = False) -> str:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn, which takes seconds."""
     monkeypatch.setattr(_write, "pictures", lambda measured: {})
-    monkeypatch.setattr(_write, "_cost", lambda summary: None)
+    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
 
 
 Written = tuple[Path, dict[str, Any]]
@@ -310,8 +312,8 @@ def test_networks_and_parameters_are_shown(networks: Written) -> None:
 
 
 def test_everything_fits_eighty_columns() -> None:
-    trials = joint().trials
-    for measured in (joint(), joint(trials=[*trials, *baselines({"uniform": [44.0, 45.0]})])):
+    trials = [*joint_searches()[1], *baselines({**ERRORS, "uniform": [44.0, 45.0]})]
+    for measured in (joint(), joint(trials=trials)):
         text = shown(measured)
         lines = text[: text.index("\nreport ")].splitlines()
         assert max(map(len, lines)) <= 80
@@ -381,16 +383,16 @@ def test_each_parameter_has_a_panel(names: tuple[str, ...], rows: int) -> None:
     for name, (mean, std) in policy.parameters().items():
         record |= {f"mean/{name}": mean, f"std/{name}": std}
     search = [replace(searches("dada", 1)[0], history=[record, {**record, "epoch": 2.0}])]
-    assert size(policy_png(search, policy, {})) == (1040, round(130 * (0.3 + 1.7 * rows)))
+    assert size(policy_png(history(search), policy, {})) == (1040, round(130 * (0.3 + 1.7 * rows)))
 
 
 def test_a_search_that_reports_nothing_has_its_policy_drawn() -> None:
-    assert size(policy_png([], SubPolicies.pairs(NAMES), {}))[0] > 500
+    assert size(policy_png(history([]), SubPolicies.pairs(NAMES), {}))[0] > 500
 
 
 def test_curves_show_how_often_images_are_augmented_and_bear_trials_that_ended_early() -> None:
     search: list[TrialResult] = searches("dada", 2)
-    one_row = size(curves_png(search))[1]
+    one_row = size(curves_png(history(search)))[1]
     longer = [
         [{**record, "augment": 0.5, "entropy": 1.0} for record in result.history]
         for result in search
@@ -399,8 +401,8 @@ def test_curves_show_how_often_images_are_augmented_and_bear_trials_that_ended_e
         replace(search[0], history=longer[0]),
         replace(search[1], history=longer[1][:2]),
     ]
-    assert size(curves_png(changed))[1] > one_row
-    assert curves_png([]) is None
+    assert size(curves_png(history(changed)))[1] > one_row
+    assert curves_png(history([])) is None
 
 
 @pytest.fixture

@@ -17,8 +17,10 @@ from _measured import (
     NETWORKS,
     baselines,
     compared,
+    compared_trials,
     evaluations,
     joint,
+    joint_searches,
     one_method,
     searches,
 )
@@ -29,8 +31,6 @@ from raysearch.errors import RaysearchError
 from raysearch.results import (
     Measured,
     _write,
-    frame,
-    history,
     join,
     mean_and_std,
     paired_difference,
@@ -43,7 +43,7 @@ from raysearch.results._statements import statements, verdict
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn, which takes seconds."""
     monkeypatch.setattr(_write, "pictures", lambda measured: {})
-    monkeypatch.setattr(_write, "_cost", lambda summary: None)
+    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
 
 
 # Statistics
@@ -104,7 +104,7 @@ def test_the_verdict_follows_the_interval_and_the_metric(
 
 
 def test_the_frame_has_a_row_a_trial() -> None:
-    table = frame(one_method())
+    table = one_method().trials
     assert len(table) == 2 + 20
     row = table[table["trial"] == "learned-3"].iloc[0]
     assert (row["method"], row["stage"], row["policy"]) == ("dada", "evaluation", "learned")
@@ -114,7 +114,7 @@ def test_the_frame_has_a_row_a_trial() -> None:
 
 
 def test_the_history_has_a_row_a_trial_and_epoch() -> None:
-    table = history(one_method())
+    table = one_method().history
     assert len(table) == 2 * 4 + 20 * 2
     row = table.iloc[1]
     assert (row["trial"], row["epoch"], row["val_loss"]) == ("search-dada-0", 2, 0.6)
@@ -128,8 +128,8 @@ def test_what_is_written_is_read_back(tmp_path: Path, measured: Measured) -> Non
     again = summarise(replace(results.read(tmp_path), folder=measured.folder))
     for key in ("rows", "errors", "differences", "search", "evaluations", "seeds", "configuration"):
         assert again[key] == summary[key]
-    pd.testing.assert_frame_equal(frame(results.read(tmp_path)), frame(measured))
-    pd.testing.assert_frame_equal(history(results.read(tmp_path)), history(measured))
+    pd.testing.assert_frame_equal(results.read(tmp_path).trials, measured.trials)
+    pd.testing.assert_frame_equal(results.read(tmp_path).history, measured.history)
     for name, method in results.read(tmp_path).methods.items():
         assert method.policy.marginals() == pytest.approx(measured.methods[name].policy.marginals())
         assert list(method.seed_policies) == list(measured.methods[name].seed_policies)
@@ -138,7 +138,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, measured: Measured) -> Non
 @pytest.mark.usefixtures("undrawn")
 def test_an_experiment_without_any_trial_can_be_read_back(tmp_path: Path) -> None:
     results.write(tmp_path, one_method(trials=[]))
-    assert results.read(tmp_path).trials == []
+    assert results.read(tmp_path).trials.empty
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -195,9 +195,9 @@ def test_costs_do_not_depend_on_what_a_search_holds_back_for_validation() -> Non
         replace(result, epoch_equivalents=result.epoch_equivalents * 1.25)
         if result.trial.method == "aws"
         else result
-        for result in measured.trials
+        for result in compared_trials()
     ]
-    one, other = summarise(measured), summarise(replace(measured, trials=smaller))
+    one, other = summarise(measured), summarise(compared(trials=smaller))
     for key in ("search", "training", "trainings_bought", "total_trainings"):
         assert one["rows"]["aws"][key] == pytest.approx(other["rows"]["aws"][key])
 
@@ -303,7 +303,7 @@ def test_seeds_that_nothing_else_has_are_named() -> None:
         replace(result, trial=replace(result.trial, seed=result.trial.seed + 10))
         if result.trial.stage == "search"
         else result
-        for result in joint().trials
+        for result in [*joint_searches()[1], *baselines(ERRORS)]
     ]
     said = " ".join(statements(summarise(joint(trials=trials))))
     assert "was tested on seeds [10, 11, 12, 13, 14], on which nothing else was" in said
@@ -352,7 +352,12 @@ def test_baselines_of_several_experiments_count_once() -> None:
     other = replace(one_method(), name="old", folder="runs/old")
     other = replace(other, configuration=compared().configuration)
     here = compared(classes=other.classes, images=other.images)
-    summary = summarise(join("c", "runs/compare-digits", [here, other]))
+    whole = join("c", "runs/compare-digits", [here, other])
+    assert whole.trials["trial"].is_unique
+    known = whole.trials.set_index("trial")["method"]
+    assert set(known.index) == set(whole.history["trial"])
+    assert (whole.history["trial"].map(known) == whole.history["method"]).all()
+    summary = summarise(whole)
     assert list(summary["rows"]) == [
         *("none", "predefined", "trivial_augment"),
         *("dada", "aws", "dada (old)"),

@@ -79,13 +79,14 @@ class Look:
     @classmethod
     def of(cls, image: Image.Image) -> Look:
         """Look at an image that has transparency."""
-        pixels = np.asarray(as_rgba(image))
+        image = as_rgba(image)
+        least, most = _extremes(image.getchannel("A"))
+        if least == most:
+            return cls(opaque=least == 255)
+        pixels = np.asarray(image)
         step = max(1, int(np.sqrt(pixels.shape[0] * pixels.shape[1] / _LOOKED_AT)))
         pixels = pixels[::step, ::step]
         alpha = pixels[..., 3]
-        least, most = int(alpha.min()), int(alpha.max())
-        if least == most:
-            return cls(opaque=least == 255)
         between = np.count_nonzero((alpha > 0.02 * most) & (alpha < 0.98 * most))
         visible = pixels[alpha >= most / 2][:, :3].astype(np.int16)
         away = [np.abs(visible - ground).max(axis=1) for ground in _GROUNDS]
@@ -95,7 +96,7 @@ class Look:
             holes=least == 0,
             picture=_is_picture(Image.fromarray(pixels[..., :3])),
             channel=bool(between > alpha.size / 2),
-            lost=tuple(float((each < _ALIKE).mean()) for each in away),
+            lost=tuple(float((each < _ALIKE).mean()) if each.size else 0.0 for each in away),
         )
 
 

@@ -32,6 +32,7 @@ class Dataset:
         notes: what a person should know of how the data were read, a sentence each.
         given: the splits that came with the data; the others are split off train.
         stored: what the images were before they were decoded; None where they were objects.
+        range: the values that became black and white, where images have more than 8 bits.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     given: tuple[str, ...] = ("train",)
     stored: Stored | None = None
+    range: tuple[float, float] | None = None
 
     @classmethod
     def of(

@@ -103,6 +103,7 @@ def load_dataset(
         notes=notices.lines,
         given=tuple(listing.parts),
         stored=shapes.stored,
+        range=None if decoder.range is None else (decoder.range.low, decoder.range.high),
     )
 
 
@@ -128,7 +129,7 @@ def _decoder(
     parts: dict[str, Part], shapes: Shapes, settings: DataSettings, device: str, notices: Notices
 ) -> Decoder:
     """What decodes the images: to one channel where all are grey, to the wanted or chosen size."""
-    made = choose_conversion(parts, shapes, settings.range, notices)
+    made = choose_conversion(parts, shapes, settings.black_and_white, notices)
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:
         images = sum(len(part) for part in parts.values())

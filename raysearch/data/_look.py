@@ -30,29 +30,17 @@ def look_at_pixels(
     """
     if isinstance(parts["train"].source, ArraySource):
         return
-    looks = _Looks(notices)
+    total, flat = 0, []
     for name, split in splits.items():
-        first = len(parts["train"]) if name == "val" else 0  # behind train, on its base
         if isinstance(split, TensorSplit):
-            looks.add(split.images.numpy(), parts[name], split.indices.numpy() - first)
+            first = len(parts["train"]) if name == "val" else 0  # behind train, on its base
+            pixels, where = split.images.numpy(), split.indices.numpy() - first
         elif name == "train":
-            looks.add(some, parts[name], places)
-    looks.say()
-
-
-class _Looks:
-    """What has been seen so far."""
-
-    def __init__(self, notices: Notices) -> None:
-        self.notices, self.total = notices, 0
-        self.flat: list[str] = []
-
-    def add(self, pixels: Pixels, part: Part, places: Index) -> None:
-        self.total += len(pixels)
+            pixels, where = some, places
+        else:
+            continue
         rows = pixels.reshape(len(pixels), -1)
-        flat = rows.max(axis=1) - rows.min(axis=1) <= _FLAT
-        self.flat += [part.source.name(int(place)) for place in places[flat]]
-
-    def say(self) -> None:
-        of_all = f"of {self.total:,} images"
-        self.notices.add(f"{of_all} {{are}} of one colour, or nearly, once decoded", self.flat)
+        empty = rows.max(axis=1) - rows.min(axis=1) <= _FLAT
+        flat += [parts[name].source.name(int(place)) for place in where[empty]]
+        total += len(rows)
+    notices.add(f"of {total:,} images {{are}} of one colour, or nearly, once decoded", flat)

@@ -5,7 +5,7 @@ All of it is decided on the training images, once, and holds for the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,13 +21,13 @@ from raysearch.data._format import Shapes
 from raysearch.data._image import DecodeError, Payload, explained, open_image, refuse_bomb
 from raysearch.data._notices import Notices
 from raysearch.data._source import Part
-from raysearch.data._values import Opens, Range, Seen, choose_range, deep_values
+from raysearch.data._values import Opens, Range, Seen, choose_range, deep_values, is_settled
 
 T = TypeVar("T")
 Found = Mapping[str, Sequence[tuple[str, T]]]  # by part, an image's name and what is found in it
 _DECIDING = 2_000  # images of train that are measured
 _CHECKED = 500  # images of each other part, for what is said of them
-_CHUNK = 128  # images in memory at a time
+_CHUNK = 64  # images in memory at a time
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def choose_conversion(
     kept = None if given is None else Range(*given)
     stretched = given is not None and not shapes.deep
     if shapes.deep:
-        seen = _measured(parts, shapes.deep, _values)
+        seen = _measured(parts, shapes.deep, _values, is_settled if given is None else None)
         if given is None and any(seen.values()):
             kept = choose_range(each for _, each in deciding(seen))
         if kept is not None and any(seen.values()):
@@ -82,8 +82,12 @@ def _measured(
     parts: Mapping[str, Part],
     places: Mapping[str, Sequence[int]],
     look: Callable[[Image.Image, Opens], T],
+    is_enough: Callable[[Iterable[T]], bool] | None = None,
 ) -> dict[str, list[tuple[str, T]]]:
-    """By part, the name of an image and what `look` finds in it; without those that are broken."""
+    """By part, the name of an image and what `look` finds in it; without those that are broken.
+
+    After some images of a part, `is_enough` says whether to look no further.
+    """
 
     def measure(payload: Payload | None) -> T | None:
         try:
@@ -104,6 +108,8 @@ def _measured(
                 for index, each in zip(chunk, pool.map(measure, source.fetch(chunk)), strict=True):
                     if each is not None:
                         found[part].append((source.name(int(index)), each))
+                if is_enough is not None and is_enough(each for _, each in found[part]):
+                    break
     return found
 
 
@@ -145,7 +151,7 @@ def say_range(found: Found[Seen], deep: int, total: int, kept: Range, notices: N
     else:
         text += f": {kept.low:g} becomes black and {kept.high:g} white"
         if (step := (kept.high - kept.low + 1) / 256) > 1:
-            text += f", {step:.4g} values one of 256 levels"
+            text += f", {step:.3g} values to a level of 256"
     usual = float(np.median([seen.high for _, seen in images]))
     if usual - kept.low < (kept.high - kept.low) / 8:
         text += f", though half of the images reach no more than {usual:g}"

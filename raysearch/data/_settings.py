@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, PlainValidator
 
@@ -15,7 +15,7 @@ from raysearch.errors import RaysearchError, unknown
 from raysearch.settings import Between, Count, WholeNumber, Word, checked
 
 NAMES = ("digits", "folder", "parquet", "cifar10", "cifar100", "svhn")
-AUTO = "auto"  # data.size, chosen for the device and the number of images
+AUTO: Final = "auto"  # data.size and data.range, chosen for the images and the machine
 
 
 def _known(name: str) -> str:
@@ -36,9 +36,9 @@ def _range(given: Any) -> Any:
     numbers = isinstance(given, tuple | list) and all(
         isinstance(each, int | float) and math.isfinite(each) for each in given
     )
-    if given is None or (numbers and len(given) == 2 and given[0] < given[1]):
+    if given == AUTO or (numbers and len(given) == 2 and given[0] < given[1]):
         return given
-    raise ValueError("expected [low, high], the values that become black and white")
+    raise ValueError("expected [low, high], the values that become black and white, or auto")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class DataSettings:
     val_limit: Count | None = None
     test_limit: Count | None = None
     size: Annotated[int | tuple[int, int] | str | None, PlainValidator(_size)] = None
-    range: Annotated[tuple[float, float] | None, PlainValidator(_range)] = None
+    range: Annotated[tuple[float, float] | Literal["auto"], PlainValidator(_range)] = AUTO
     test_fraction: Between | None = None
     split_seed: WholeNumber = 0
     memory_limit_mb: WholeNumber = 4096
@@ -82,6 +82,11 @@ class DataSettings:
         if isinstance(self.size, int):
             return (self.size, self.size)
         return self.size if isinstance(self.size, tuple) else None
+
+    @property
+    def black_and_white(self) -> tuple[float, float] | None:
+        """The values that become black and white, where they were given."""
+        return None if self.range == AUTO else self.range
 
     def folder(self) -> Path:
         """`data.root` as an absolute path: a stream is also read where the directory differs.

@@ -50,18 +50,21 @@ class Seen:
         low, high: the smallest and the largest finite one; 0 and 0 where none is.
         whole: whether they are stored as whole numbers, or are such and beyond 1.
         finite: whether all are numbers.
+        of_16_bits: whether none can be negative or beyond 65535.
     """
 
     low: float
     high: float
     whole: bool = True
     finite: bool = True
+    of_16_bits: bool = False
 
     @classmethod
     def of(cls, values: Values) -> Seen:
         """What there is in an image, which has pixels."""
         if values.dtype.kind != "f":
-            return cls(int(values.min()), int(values.max()))
+            short = values.dtype == np.uint16
+            return cls(int(values.min()), int(values.max()), of_16_bits=short)
         numbers = values[np.isfinite(values)]
         if not numbers.size:
             return cls(0, 0, finite=False)
@@ -87,6 +90,12 @@ def choose_range(seen: Iterable[Seen]) -> Range:
     if low >= 0 and 128 < high <= 255:
         return Range(0, 255)
     return Range(low, high) if high > low else Range(low, low + 1)
+
+
+def is_settled(seen: Iterable[Seen]) -> bool:
+    """Whether further images of the same kind cannot change the range: it is that of 16 bits."""
+    images = tuple(seen)
+    return all(each.of_16_bits for each in images) and any(2 * each.high > WORD for each in images)
 
 
 def deep_values(image: Image.Image, again: Opens) -> tuple[Values, Pixels | None]:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
+from raysearch import results
 from raysearch.data import Split, rank_in_class
 from raysearch.experiment._entries import Entries
 from raysearch.experiment._experiment import OWN
@@ -16,7 +18,7 @@ from raysearch.experiment._plan import LEARNED
 from raysearch.results import Measured, MethodMeasured
 
 if TYPE_CHECKING:
-    from raysearch.engine import Ended, Outcome
+    from raysearch.engine import Ended
     from raysearch.errors import RaysearchError
     from raysearch.experiment._folder import Folder
     from raysearch.experiment._plan import Part, Plan
@@ -51,8 +53,11 @@ def measured(
         others = plan.parts.keys() - own.keys()
         before = {name: m for name, m in earlier.methods.items() if name in others}
     trials = _trials(ended, entries, done)
+    tables = [results.frame(trials), results.history(trials)]
     if earlier is not None:
-        trials = [t for t in earlier.trials if t.trial.method in before] + trials
+        for place, old in enumerate((earlier.trials, earlier.history)):
+            kept = old[old["method"].isin(before)]
+            tables[place] = pd.concat([kept, tables[place]], ignore_index=True)
     found = {**before, **own}
     data = plan.dataset
     return Measured(
@@ -60,7 +65,8 @@ def measured(
         folder=str(folder.path),
         metric=plan.metric,
         methods={name: found[name] for name in plan.parts if name in found},
-        trials=trials,
+        trials=tables[0],
+        history=tables[1],
         configuration=_configuration(plan),
         classes=data.classes,
         images=data.counts,
@@ -110,11 +116,15 @@ def _configuration(plan: Plan) -> dict[str, Any]:
 
 def _trials(ended: Ended, entries: Entries, done: Sequence[str]) -> list[TrialResult]:
     """Every trial, searches first; in the order of the plan, whatever ended first."""
-    outcomes: list[Outcome] = [o for o in ended.outcomes.values() if o.entry.method in done]
-    found = [r for o in outcomes for r in (*o.beside, o.result)]
-    found += [result for result in entries.not_run if result.trial.method in done]
+    found = [result for result in ended_trials(ended, entries) if result.trial.method in done]
     stages = {"shared": 0, "search": 1, "evaluation": 2}
     return sorted(found, key=lambda r: (done.index(r.trial.method), stages[r.trial.stage]))
+
+
+def ended_trials(ended: Ended, entries: Entries) -> list[TrialResult]:
+    """Every trial that has ended, or could not begin, in any order."""
+    ran = [result for one in ended.outcomes.values() for result in (*one.beside, one.result)]
+    return [*ran, *entries.not_run]
 
 
 def samples(split: Split, task: Task) -> Tensor:

@@ -74,12 +74,12 @@ class Result:
     @property
     def frame(self) -> pd.DataFrame:
         """A row for each trial, as in `trials.parquet`."""
-        return results.frame(self._measured)
+        return self._measured.trials
 
     @property
     def history(self) -> pd.DataFrame:
         """A row for each trial and epoch, as in `history.parquet`."""
-        return results.history(self._measured)
+        return self._measured.history
 
     @property
     def figures(self) -> dict[str, Path]:

@@ -20,7 +20,7 @@ from raysearch.experiment._entries import Entries
 from raysearch.experiment._first_picture import draw_first
 from raysearch.experiment._folder import Folder, check_space
 from raysearch.experiment._forecast import Forecast
-from raysearch.experiment._measured import measured, reason
+from raysearch.experiment._measured import ended_trials, measured, reason
 from raysearch.experiment._plan import Plan
 from raysearch.experiment._quiet import quiet
 from raysearch.experiment._signals import stop_on_signal
@@ -161,7 +161,7 @@ def _compute(
     places = {name: tracker.location() for name, tracker in trackers.items()}
     found = measured(plan, folder, entries, ended, earlier, places)
     for tracker in trackers.values():
-        tracker.complete(found.trials)
+        tracker.complete(ended_trials(ended, entries))
     if others:
         found = results.join(found.name, found.folder, [found, *others])
     summary = results.write(folder.path, found)

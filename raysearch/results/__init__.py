@@ -9,21 +9,14 @@ from raysearch.results._join import check_alike, check_measured, join
 from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._summary import summarise
 from raysearch.results._table import show
-from raysearch.results._write import pictures, policy_file, read, write, write_policies
+from raysearch.results._write import read, write, write_policies
 from raysearch.results.mlflow import Tracker, log_comparison, read_experiment
-from raysearch.tasks import Metric
-from raysearch.trials import COSTS, TrialInfo, TrialResult, Watcher
 
 __all__ = [
-    "COSTS",
     "Display",
     "Measured",
     "MethodMeasured",
-    "Metric",
     "Tracker",
-    "TrialInfo",
-    "TrialResult",
-    "Watcher",
     "check_alike",
     "check_measured",
     "frame",
@@ -33,8 +26,6 @@ __all__ = [
     "log_comparison",
     "mean_and_std",
     "paired_difference",
-    "pictures",
-    "policy_file",
     "read",
     "read_experiment",
     "show",

@@ -49,24 +49,20 @@ def augmented_png(policy: Policy, samples: Tensor, seed: int = 0) -> bytes:
 
 def _picture(groups: Sequence[Group]) -> bytes:
     """Rows of images with labels, the groups apart."""
-    count, height, width = _thumbnails(groups[0][1][0]).shape[:3]
-    rows = sum(len(images) for _, images in groups)
-    size = rows * (height + GAP) + (len(groups) - 1) * BREAK, count * (width + GAP)
-    canvas = np.full((*size, 3), 255, dtype=np.uint8)
-    ticks, labels, top = [], [], 0
+    parts, ticks, labels, top = [], [], [], 0
     for names, images in groups:
         for name, row in zip(names, images, strict=True):
-            for c, pixels in enumerate(_thumbnails(row)):
-                left = c * (width + GAP)
-                canvas[top : top + height, left : left + width] = pixels
-            ticks.append(top + height / 2)
+            strip = _strip(row)
+            parts.append(strip)
+            ticks.append(top + (len(strip) - GAP) / 2)
             labels.append(name)
-            top += height + GAP
+            top += len(strip)
+        parts.append(np.full((BREAK, *strip.shape[1:]), 255, dtype=np.uint8))
         top += BREAK
+    canvas = np.concatenate(parts[:-1])
+    height, width = canvas.shape[:2]
     dpi = 100.0
-    figure = Figure(
-        figsize=(size[1] / dpi + 0.9, size[0] / dpi + 0.1), dpi=dpi, layout="constrained"
-    )
+    figure = Figure(figsize=(width / dpi + 0.9, height / dpi + 0.1), dpi=dpi, layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(canvas, interpolation="nearest")
     axes.set_yticks(ticks, labels, fontsize=9)
@@ -74,6 +70,12 @@ def _picture(groups: Sequence[Group]) -> bytes:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return png(figure, dpi)
+
+
+def _strip(images: Tensor) -> npt.NDArray[np.uint8]:
+    """Images beside each other, RGB [h, w, 3], a gap to the right of each and below."""
+    gaps = ((0, 0), (0, GAP), (0, GAP), (0, 0))
+    return np.concatenate(list(np.pad(_thumbnails(images), gaps, constant_values=255)), axis=1)
 
 
 def _thumbnails(images: Tensor) -> npt.NDArray[np.uint8]:

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from raysearch.policy import Policy
-from raysearch.results._figures import COLOURS, Values, mean, panels, plot, png, series
+from raysearch.results._figures import COLOURS, Values, mean, name_points, panels, plot, png, series
 from raysearch.results._statistics import levels
-from raysearch.trials import TrialResult
 
 PANELS = {
     "kl_uniform": "KL divergence from uniform (nats)",
@@ -24,17 +22,20 @@ PANELS = {
     "val_loss": "validation loss",
     "train_loss": "training loss",
 }
-FIGURES = {"mean/": COLOURS[0], "std/": COLOURS[1]}
+FIGURES = {"mean/": ("mean", COLOURS[0]), "std/": ("standard deviation", COLOURS[1])}
 
 
-def policy_png(
-    search: Sequence[TrialResult], policy: Policy, uniform: Mapping[str, float]
-) -> bytes:
+def policy_png(search: pd.DataFrame, policy: Policy, uniform: Mapping[str, float]) -> bytes:
     """The policy over the search's epochs, the mean over its seeds; thin lines are single seeds.
 
     Each operation's share of all applications, or mean and standard deviation of each
     continuous parameter. Where the search has no such metrics, the policy itself. Dashed lines
     are the shares that operations have in the uniform policy.
+
+    Args:
+        search: the history of its trials.
+        policy: what was found.
+        uniform: each operation's share in the uniform policy.
     """
     shares = series(search, "share/")
     if shares:
@@ -48,13 +49,15 @@ def policy_png(
         return path.read_bytes()
 
 
-def curves_png(search: Sequence[TrialResult]) -> bytes | None:
-    """How far the policy moved, and the losses, over the search; None where neither is known."""
+def curves_png(search: pd.DataFrame, trained: bool = False) -> bytes | None:
+    """How far the policy moved, and the losses, over the search; None where neither is known.
+
+    Args:
+        search: the history of its trials.
+        trained: the search's own networks are a result, so that their training loss is shown.
+    """
     found = {key: series(search, key) for key in PANELS}
-    is_result = any(
-        key.startswith("test_") for trial in search for key in trial.metrics
-    )  # the trained network
-    shown = [key for key in PANELS if found[key] and (key != "train_loss" or is_result)]
+    shown = [key for key in PANELS if found[key] and (key != "train_loss" or trained)]
     if not shown:
         return None
     figure, grid = panels(len(shown), 2 if len(shown) == 4 else 3, 2.2)
@@ -73,15 +76,16 @@ def _shares(curves: dict[str, Values], unit: str, uniform: Sequence[float]) -> F
     epochs = np.arange(1, curves[names[0]].shape[1] + 1)
     for name in names[len(COLOURS) :][::-1]:
         axes.plot(epochs, 100 * mean(curves[name]), color="0.78", linewidth=1)
-    ends = [(level, f"uniform  {level:.1f} %", "0.35") for level in uniform]
+    end = float(epochs[-1])
+    ends = [(level, end, f"uniform  {level:.1f} %", "0.35") for level in uniform]
     for level in uniform:
         axes.axhline(level, color="0.35", linewidth=1, linestyle="--")
     for name, colour in zip(names, COLOURS, strict=False):
         plot(axes, 100 * curves[name], colour)
         last = 100 * float(mean(curves[name])[-1])
-        ends.append((last, f"{name}  {last:.1f} %", colour))
+        ends.append((last, end, f"{name}  {last:.1f} %", colour))
     axes.set_ylim(bottom=0)
-    _label_ends(axes, float(epochs[-1]), ends)
+    name_points(axes, ends, 1.015)
     axes.set_xlabel(unit)
     axes.set_ylabel("share of applications (%)")
     more = len(names) - len(COLOURS)
@@ -96,17 +100,13 @@ def _parameters(curves: dict[str, dict[str, Values]]) -> Figure:
     names = list(curves["mean/"])
     figure, grid = panels(len(names), 4, 1.7)
     for axes, name in zip(grid, names, strict=True):
-        axes.axhline(0, color="0.5", linewidth=1, linestyle="--")
-        for kind, colour in FIGURES.items():
+        for kind, (label, colour) in FIGURES.items():
             if name in curves[kind]:
-                plot(axes, curves[kind][name], colour)
+                plot(axes, curves[kind][name], colour, label)
+        axes.axhline(0, color="0.5", linewidth=1, linestyle="--", zorder=1.5, label="0: no change")
         axes.set_title(f"{name} (°)" if name == "rotation" else name, fontsize=9, loc="left")
     figure.legend(
-        handles=[
-            Line2D([], [], color=COLOURS[0], linewidth=2.2, label="mean"),
-            Line2D([], [], color=COLOURS[1], linewidth=2.2, label="standard deviation"),
-            Line2D([], [], color="0.5", linewidth=1, linestyle="--", label="0: no change"),
-        ],
+        *grid[0].get_legend_handles_labels(),
         loc="outside upper left",
         ncols=3,
         frameon=False,
@@ -119,32 +119,10 @@ def _parameters(curves: dict[str, dict[str, Values]]) -> Figure:
     return figure
 
 
-def _unit(search: Sequence[TrialResult]) -> str:
+def _unit(search: pd.DataFrame) -> str:
     """What the search's history counts."""
     return "update of the policy" if series(search, "reward") else "search epoch"
 
 
 def _seeds(values: Values) -> str:
     return f"mean of {len(values)} seeds, thin: each seed" if len(values) > 1 else "one seed"
-
-
-def _label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write each line's name at its right end, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
-    step = 0.055 * (high - low)
-    places: list[float] = []
-    ends = sorted(ends, reverse=True)
-    for y, _, _ in ends:
-        places.append(min(y, places[-1] - step) if places else y)
-    shortfall = max(0.0, low + step / 2 - places[-1])
-    for place, (y, text, colour) in zip(places, ends, strict=True):
-        axes.annotate(
-            text,
-            (x, y),
-            xytext=(1.015, (place + shortfall - low) / (high - low)),
-            textcoords="axes fraction",
-            color=colour,
-            fontsize=9,
-            va="center",
-            annotation_clip=False,
-        )

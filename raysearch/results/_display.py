@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib.util
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from rich.console import Console, ConsoleRenderable, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from raysearch.results._progress import Progress, Running
+from raysearch.results._progress import Progress
 from raysearch.results._words import duration, plural, short, with_unit
 from raysearch.tasks import Metric
 from raysearch.trials import TrialInfo
@@ -22,6 +23,7 @@ from raysearch.trials import TrialInfo
 MAX_ROWS = 8  # running trials shown at once
 PROGRESS_SECONDS = 10.0  # between two plain progress lines
 LOSSES = ("val_loss", "train_loss")
+STAGES = {"shared": "shared training", "evaluation": "evaluation"}
 
 
 class Display:
@@ -86,13 +88,13 @@ class Display:
         """Count the trial; print a line about it, unless the live display shows enough."""
         with self._lock:
             row = self._progress.finish(trial, error is not None)
-            count = f"{self._progress.ended}/{self._progress.known}: "
+            state = self._progress
+            count = f"{state.done + state.failed}/{len(state.known)}: "
         if error is not None:
             self._print(f"{count}{trial.name} failed: {error}", style="red")
         elif not self._is_live:
-            known = {**(row.metrics if row is not None else {}), **metrics}
             self._last_line = time.monotonic()
-            self._say(f"{count}{trial.name}: {self._outcome(known)}")
+            self._say(f"{count}{trial.name}: {self._outcome({**row.metrics, **metrics})}")
 
     def message(self, text: str) -> None:
         """Show a remark; nothing when quiet."""
@@ -110,7 +112,9 @@ class Display:
         if state.known:
             failed = f", {state.failed} failed" if state.failed else ""
             seconds = duration(time.monotonic() - state.started_at)
-            self._say(f"{state.done} of {plural(state.known, 'trial')} done{failed} in {seconds}")
+            self._say(
+                f"{state.done} of {plural(len(state.known), 'trial')} done{failed} in {seconds}"
+            )
 
     def close(self) -> None:
         """Give the terminal back. May be called twice."""
@@ -132,23 +136,27 @@ class Display:
     def _headline(self) -> ConsoleRenderable:
         state = self._progress
         line = Text.assemble(
-            (f"{state.done}/{plural(state.known, 'trial')} done", "bold"),
+            (f"{state.done}/{plural(len(state.known), 'trial')} done", "bold"),
             f", {len(state.running)} running",
         )
         if state.failed:
             line.append(f", {state.failed} failed", style="red")
-        table = Table.grid(expand=True)
-        table.add_column(no_wrap=True, overflow="ellipsis")
-        table.add_column(justify="right", no_wrap=True)
+        table = Table.grid(
+            Column(no_wrap=True, overflow="ellipsis"),
+            Column(justify="right", no_wrap=True),
+            expand=True,
+        )
         table.add_row(line, _left(state))
         return table
 
     def _rows(self) -> ConsoleRenderable:
-        table = Table.grid(padding=(0, 1))
-        table.add_column(max_width=28, no_wrap=True, overflow="ellipsis")
-        table.add_column(width=20)
-        table.add_column(justify="right", no_wrap=True)
-        table.add_column(no_wrap=True)
+        table = Table.grid(
+            Column(max_width=28, no_wrap=True, overflow="ellipsis"),
+            Column(width=20),
+            Column(justify="right", no_wrap=True),
+            Column(no_wrap=True),
+            padding=(0, 1),
+        )
         rows = list(self._progress.running.values())
         for row in rows[:MAX_ROWS]:
             total, epoch = row.trial.epochs, row.epoch or 0
@@ -162,26 +170,22 @@ class Display:
     def _progress_line(self) -> str:
         """All running trials in one line: their mean epoch and mean loss."""
         state = self._progress
-        rows: list[Running] = [row for row in state.running.values() if row.epoch is not None]
+        rows = [row for row in state.running.values() if row.epoch is not None]
         epoch = fmean(row.epoch or 0 for row in rows)
         epochs = fmean(row.trial.epochs for row in rows)
         parts = [
-            f"{state.done}/{plural(state.known, 'trial')} done",
+            f"{state.done}/{plural(len(state.known), 'trial')} done",
             f"{len(state.running)} running",
             f"epoch {epoch:.0f}/{epochs:.0f}",
         ]
-        for name in LOSSES:
-            values = [row.metrics[name] for row in rows if name in row.metrics]
-            if values:
-                parts.append(_loss({name: fmean(values)}))
-                break
-        return ", ".join(part for part in (*parts, _left(state)) if part)
+        losses = {name: [r.metrics[name] for r in rows if name in r.metrics] for name in LOSSES}
+        loss = _loss({name: fmean(values) for name, values in losses.items() if values})
+        return ", ".join(part for part in (*parts, loss, _left(state)) if part)
 
     def _outcome(self, metrics: Mapping[str, float]) -> str:
         """A finished trial in a few words."""
-        parts = [self._tested(metrics) or _loss(metrics)]
-        if "wall_seconds" in metrics:
-            parts.append(duration(metrics["wall_seconds"]))
+        seconds = duration(metrics["wall_seconds"]) if "wall_seconds" in metrics else ""
+        parts = (self._tested(metrics) or _loss(metrics), seconds)
         return ", ".join(part for part in parts if part) or "done"
 
     def _tested(self, metrics: Mapping[str, float]) -> str:
@@ -199,13 +203,10 @@ def _can_redraw(console: Console) -> bool:
 
 def _kinds(trials: Sequence[TrialInfo]) -> str:
     """Trials counted by what they are: "2 searches, 20 evaluations"."""
-    names = {"shared": "shared training", "evaluation": "evaluation"}
-    counts: dict[str, int] = {}
-    for trial in trials:
-        counts[trial.stage] = counts.get(trial.stage, 0) + 1
+    counts = Counter(trial.stage for trial in trials)
     searches = counts.pop("search", 0)
     parts = [f"{searches} search{'es' if searches != 1 else ''}"] if searches else []
-    parts += [plural(count, names.get(stage, stage)) for stage, count in counts.items()]
+    parts += [plural(count, STAGES[stage]) for stage, count in counts.items()]
     return ", ".join(parts)
 
 

@@ -3,55 +3,46 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from raysearch.trials import TrialResult
-
 COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#c22f7a", "#7570b3", "#a6761d")
 
+NAME_HEIGHT = 0.055  # of a name beside a figure, in heights of its axes
+
+Point = tuple[float, float, str, str]
 Values = npt.NDArray[np.float64]  # [seed, epoch]; NaN where a trial ended early
 
 
-def series(search: Sequence[TrialResult], prefix: str) -> dict[str, Values]:
+def series(search: pd.DataFrame, prefix: str) -> dict[str, Values]:
     """The metrics of a search whose names begin with `prefix`, or the one of that name.
 
     Args:
-        search: its trials, one a seed.
+        search: the history of its trials, one a seed.
         prefix: ends in a slash, and is left out of the names then.
     """
-    search = [result for result in search if result.history]
-    length = max((len(result.history) for result in search), default=0)
-    names = dict.fromkeys(
-        key
-        for result in search
-        for record in result.history
-        for key in record
-        if key == prefix or (prefix.endswith("/") and key.startswith(prefix))
-    )
-    return {
-        name.removeprefix(prefix) if prefix.endswith("/") else name: np.array(
-            [
-                [record.get(name, math.nan) for record in result.history]
-                + [math.nan] * (length - len(result.history))
-                for result in search
-            ]
-        )
-        for name in names
-    }
+    several = prefix.endswith("/")
+    names = [
+        name
+        for name in search.columns
+        if (name.startswith(prefix) if several else name == prefix) and search[name].notna().any()
+    ]
+    if not names:
+        return {}
+    table = search.pivot(index=["seed", "trial"], columns="epoch", values=names)
+    return {name.partition("/")[2] or name: table[name].to_numpy() for name in names}
 
 
 def mean(values: Values) -> Values:
     """Over the seeds that came so far, [epoch]; NaN where none has the metric."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0.0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), math.nan)
+    return np.asarray(pd.DataFrame(values).mean())
 
 
 def plot(axes: Axes, values: Values, colour: str, label: str | None = None) -> None:
@@ -64,6 +55,40 @@ def plot(axes: Axes, values: Values, colour: str, label: str | None = None) -> N
     axes.set_xlim(1, max(len(epochs), 2))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def name_points(
+    axes: Axes, points: Sequence[Point], left: float, upwards: bool = False, **line: Any
+) -> None:
+    """Write names in a column on the right, at the heights of their points but apart.
+
+    Args:
+        axes: with the limits that they will have.
+        points: height, place on the horizontal axis, name and colour of each.
+        left: of the column, in widths of the axes.
+        upwards: the lowest names stay where they are, and others make room; else the highest.
+        line: how a line from name to point looks; none is drawn without.
+    """
+    low, high = axes.get_ylim()
+    sign = 1 if upwards else -1
+    points = sorted(points, reverse=not upwards)
+    heights: list[float] = []
+    for y, *_ in points:
+        least = heights[-1] + sign * NAME_HEIGHT * (high - low) if heights else y
+        heights.append(sign * max(sign * y, sign * least))
+    shortfall = max(0.0, low + NAME_HEIGHT * (high - low) / 2 - heights[-1])
+    for height, (y, x, name, colour) in zip(heights, points, strict=True):
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(left, (height + shortfall - low) / (high - low)),
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=9,
+            va="center",
+            arrowprops=line or None,
+            annotation_clip=False,
+        )
 
 
 def panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +15,11 @@ from raysearch.trials import COSTS, TrialInfo, TrialResult
 
 TRIAL = ("trial", "method", "stage", "name", "policy", "seed", "search_seed", "epochs")
 """What trials are known by, in both frames."""
-TEXTS = ("trial", "method", "stage", "name", "policy")
-SEEDS = ("seed", "search_seed")
+TYPES = {
+    **dict.fromkeys((*TRIAL, "error"), "string"),
+    **dict.fromkeys(("seed", "search_seed"), "Int64"),
+    **dict.fromkeys(("epochs", "epoch"), "int64"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class MethodMeasured:
     folder: str | None = None
     picture: bytes | None = None
 
+    def uniform_shares(self) -> dict[str, float]:
+        """Each operation's share in the uniform policy, all alike where that is not known."""
+        shares = self.policy.marginals()
+        if not self.uniform or set(shares) - set(self.uniform):  # of other operations
+            return {name: 1 / len(shares) for name in shares}
+        return dict(self.uniform) if shares else {}
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -60,7 +68,8 @@ class Measured:
         folder: where its files are.
         metric: what networks are judged by.
         methods: what there is of each method, by its name.
-        trials: that have ended, searches and evaluations.
+        trials: that have ended, searches and evaluations; see `frame`.
+        history: of their epochs; see `history`.
         configuration: the settings that all methods share, plain values.
         classes: names of the classes.
         images: how many there are: `train`, `val` (0 where the data have none of their own),
@@ -78,7 +87,8 @@ class Measured:
     folder: str
     metric: Metric
     methods: Mapping[str, MethodMeasured]
-    trials: Sequence[TrialResult]
+    trials: pd.DataFrame
+    history: pd.DataFrame
     configuration: Mapping[str, Any] = field(default_factory=dict)
     classes: Sequence[str] = ()
     images: Mapping[str, int] | None = None
@@ -108,17 +118,8 @@ class Measured:
         height, width = self.samples.shape[2:]
         return height, width
 
-    def searches(self, method: str) -> list[TrialResult]:
-        """A method's search trials, by seed."""
-        found = [
-            result
-            for result in self.trials
-            if (result.trial.method, result.trial.stage) == (method, "search")
-        ]
-        return sorted(found, key=lambda result: result.trial.seed)
 
-
-def frame(measured: Measured) -> pd.DataFrame:
+def frame(results: Sequence[TrialResult]) -> pd.DataFrame:
     """A row a trial.
 
     Columns: `trial` (its id), `method`, `stage` (shared, search or evaluation), `name`, `policy`
@@ -126,71 +127,49 @@ def frame(measured: Measured) -> pd.DataFrame:
     failed), `test_<metric>` and what else was tested, `wall_seconds`, `device_seconds`,
     `epoch_equivalents`. The costs of a search hold those of the shared training that it began with.
     """
-    tested = dict.fromkeys(
-        key for result in measured.trials for key in result.metrics if key.startswith("test_")
-    )
     rows = [
         {
             **_known(result.trial),
             "error": result.error,
-            **{key: result.metrics.get(key) for key in tested},
+            **{key: figure for key, figure in result.metrics.items() if key.startswith("test_")},
             **{cost: getattr(result, cost) for cost in COSTS},
         }
-        for result in measured.trials
+        for result in results
     ]
-    columns = [*TRIAL, "error", *tested, *COSTS]
-    return _typed(pd.DataFrame(rows, columns=columns), ("error",), (*tested, *COSTS))
+    return _typed(rows, ["error"], COSTS)
 
 
-def history(measured: Measured) -> pd.DataFrame:
+def history(results: Sequence[TrialResult]) -> pd.DataFrame:
     """A row a trial and epoch: the trial as in `frame`, `epoch` from 1, a column a figure."""
     rows = [
         {**_known(result.trial), **record, "epoch": int(record["epoch"])}
-        for result in measured.trials
+        for result in results
         for record in result.history
     ]
-    figures = dict.fromkeys(
-        key for result in measured.trials for record in result.history for key in record
-    )
-    numbers = [key for key in figures if key != "epoch"]
-    found = _typed(pd.DataFrame(rows, columns=[*TRIAL, "epoch", *numbers]), (), numbers)
-    return found.astype({"epoch": "int64"})
+    return _typed(rows, ["epoch"], ())
 
 
-def parquet(table: pd.DataFrame) -> bytes:
-    """A frame as a Parquet file."""
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, compression="zstd", index=False)
-    return buffer.getvalue()
-
-
-def trials_of(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[TrialResult]:
-    """The trials that `frame` and `history` were made of; without their parameters."""
-    histories = {name: list(_records(rows)) for name, rows in epochs.groupby("trial", sort=False)}
-    return [_result(row, histories.get(row["trial"], [])) for row in trials.to_dict("records")]
+def searches(table: pd.DataFrame, method: str) -> pd.DataFrame:
+    """The rows of a method's searches, in a frame or a history."""
+    return table[(table["method"] == method) & (table["stage"] == "search")]
 
 
 def _known(trial: TrialInfo) -> dict[str, Any]:
     return {"trial": trial.id, **{key: getattr(trial, key) for key in TRIAL[1:]}}
 
 
-def _typed(table: pd.DataFrame, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    """With the types of the columns, also where a column or the table is empty."""
-    types = {**dict.fromkeys((*TEXTS, *texts), "string"), **dict.fromkeys(SEEDS, "Int64")}
-    return table.astype({**types, "epochs": "int64", **dict.fromkeys(numbers, "float64")})
+def _typed(
+    rows: Sequence[Mapping[str, Any]], own: Sequence[str], last: Sequence[str]
+) -> pd.DataFrame:
+    """A frame whose columns have their types also where one, or all, are empty.
 
-
-def _records(rows: pd.DataFrame) -> Iterator[dict[str, float]]:
-    for record in rows.drop(columns=list(TRIAL)).to_dict("records"):
-        yield {key: float(value) for key, value in record.items() if not math.isnan(value)}
-
-
-def _result(row: Mapping[str, Any], epochs: list[dict[str, float]]) -> TrialResult:
-    known: dict[str, Any] = {key: None if pd.isna(value) else value for key, value in row.items()}
-    trial = TrialInfo(known["trial"], **{key: known[key] for key in TRIAL[1:]})
-    tested = {
-        key: value for key, value in known.items() if key.startswith("test_") and value is not None
-    }
-    last = epochs[-1] if epochs else {}
-    costs = {cost: known[cost] for cost in COSTS}
-    return TrialResult(trial, epochs, {**last, **tested}, **costs, error=known["error"])
+    Args:
+        rows: by column.
+        own: columns that follow those of the trial.
+        last: columns at the end, after what else there is.
+    """
+    first = [*TRIAL, *own]
+    others = dict.fromkeys(key for row in rows for key in row if key not in (*first, *last))
+    columns = [*first, *others, *last]
+    types = {**dict.fromkeys(columns, "float64"), **{c: TYPES[c] for c in first}}
+    return pd.DataFrame(rows, columns=columns).astype(types)

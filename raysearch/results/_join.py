@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
 from raysearch.errors import RaysearchError
-from raysearch.results._frame import Measured, MethodMeasured
+from raysearch.results._frame import Measured, MethodMeasured, searches
 from raysearch.settings import leaves
-from raysearch.trials import TrialResult
 
 # Settings that joined experiments have in common; what trials hold changes only their time.
 COMMON = ("data", "model", "evaluation")
@@ -54,7 +55,8 @@ def join(name: str, folder: str, experiments: Sequence[Measured]) -> Measured:
         name=name,
         folder=folder,
         methods=joined.methods,
-        trials=joined.trials,
+        trials=pd.concat(joined.trials, ignore_index=True),
+        history=pd.concat(joined.history, ignore_index=True),
         guess=next(guesses, None),
         wall_seconds=first.wall_seconds if alone else {},
         failed={method: why for each in experiments for method, why in each.failed.items()},
@@ -68,7 +70,8 @@ class _Joined:
 
     def __init__(self) -> None:
         self.methods: dict[str, MethodMeasured] = {}
-        self.trials: list[TrialResult] = []
+        self.trials: list[pd.DataFrame] = []
+        self.history: list[pd.DataFrame] = []
         self._rows: set[str] = set()
 
     def add(self, experiment: Measured, prefix: str, own: bool) -> None:
@@ -79,23 +82,25 @@ class _Joined:
             if name is not None:
                 folder = found.folder or (None if own else experiment.folder)
                 self.methods[name] = replace(found, row=name, folder=folder)
-        before = set(self._rows)
-        for result in experiment.trials:
-            trial = result.trial
-            name = names.get(trial.method, trial.method)
-            row = _row(result, experiment, name)
-            if name is None or (row is not None and row in before):
-                continue
-            if row is not None:
-                self._rows.add(row)
-            known = replace(trial, id=prefix + trial.id, method=name, policy=row)
-            self.trials.append(replace(result, trial=known))
+        trials, history = experiment.trials.copy(), experiment.history
+        trials["policy"] = [
+            _row(experiment, names, *each)
+            for each in trials[["method", "policy", "search_seed"]].itertuples(index=False)
+        ]
+        trials["method"] = [names.get(method, method) for method in trials["method"]]
+        trials = trials[trials["method"].notna() & ~trials["policy"].isin(self._rows)]
+        self._rows |= set(trials["policy"].dropna())
+        history = history[history["trial"].isin(trials["trial"])]
+        told = trials.set_index("trial")[["method", "policy"]]
+        history = history.assign(**{key: history["trial"].map(told[key]) for key in told})
+        for table, tables in ((trials, self.trials), (history, self.history)):
+            tables.append(table.assign(trial=prefix + table["trial"]).astype(table.dtypes))
 
     def _name(self, method: str, experiment: Measured) -> str | None:
         """A method's name in the whole; None where nothing was searched and it is there."""
         if method not in self.methods:
             return method
-        if not experiment.searches(method):
+        if searches(experiment.trials, method).empty:
             return None
         name, count = f"{method} ({experiment.name})", 2
         while name in self.methods:
@@ -103,19 +108,20 @@ class _Joined:
         return name
 
 
-def _row(result: TrialResult, experiment: Measured, method: str | None) -> str | None:
+def _row(
+    experiment: Measured, names: Mapping[str, str | None], own: str, row: Any, search_seed: Any
+) -> Any:
     """A trial's row in the whole: the method's name says whose it is."""
-    trial = result.trial
-    found = experiment.methods.get(trial.method)
-    if trial.policy is None or found is None or method is None:
-        return trial.policy
-    if trial.policy == found.row:
+    found, method = experiment.methods.get(own), names.get(own)
+    if pd.isna(row) or found is None or method is None:
+        return row
+    if row == found.row:
         return method
-    if trial.search_seed is not None:
+    if not pd.isna(search_seed):
         return f"{method} (method)"
-    if trial.policy == "uniform":  # the method's own
+    if row == "uniform":  # the method's own
         return f"uniform ({method})"
-    return f"{trial.policy} (baseline)" if trial.policy in experiment.methods else trial.policy
+    return f"{row} (baseline)" if row in experiment.methods else row
 
 
 def check_alike(

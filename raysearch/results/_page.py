@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from raysearch.policy import Policy, SubPolicies
+from raysearch.results import _words
 from raysearch.results._frame import Measured
 from raysearch.results._statements import (
     NOTHING,
@@ -23,26 +26,12 @@ from raysearch.results._statements import (
     statements,
 )
 from raysearch.results._statistics import levels
-from raysearch.results._words import (
-    UNITS,
-    difference,
-    digits,
-    duration,
-    method_label,
-    parameter,
-    phrase,
-    predefined_words,
-    short,
-    times,
-    value,
-    with_unit,
-)
+from raysearch.results._words import UNITS, digits, predefined_words
 from raysearch.tasks import Metric
 
 SUB_POLICIES = 15  # listed at most
 WORDS = 90  # lines of a policy's description, shared by its members and phases
 DARKEST = 55  # percent of the accent colour behind the largest share
-_SETTINGS = {"keep_trailing_newline": True, "trim_blocks": True, "lstrip_blocks": True}
 
 Pictures = Mapping[str, bytes | None]
 
@@ -63,7 +52,7 @@ def page(
     """
     rows, metric = summary["rows"], metric_of(summary)
     use = _to_use(summary)
-    html = _template("page.html.j2").render(
+    html = _template().render(
         summary=summary,
         metric=metric,
         points=" in percentage points," if metric.unit == "%" else "",
@@ -90,26 +79,18 @@ def page(
 
 
 @cache
-def _template(name: str) -> jinja2.Template:
-    """A page's template, with the filters that put figures into words."""
+def _template() -> jinja2.Template:
+    """The page's template, with the filters that put figures into words."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("raysearch.results", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        **_SETTINGS,  # type: ignore[arg-type]
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters.update(
-        duration=duration,
-        method_label=method_label,
-        phrase=phrase,
-        value=value,
-        difference=difference,
-        times=times,
-        parameter=parameter,
-        with_unit=with_unit,
-        short=short,
-    )
-    return environment.get_template(name)
+    environment.filters |= dict(inspect.getmembers(_words, inspect.isfunction))
+    return environment.get_template("page.html.j2")
 
 
 def _data_url(png: bytes) -> str:
@@ -165,7 +146,8 @@ def _sub_policies(policy: Policy) -> list[dict[str, Any]]:
 def _side_by_side(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The policies of several methods in two tables: operations and continuous parameters.
 
-    Operations' shares are in percent, [operation, method]; None where a policy lacks one.
+    `shares` are the operations', [operation, method], the largest first; NaN where a policy lacks
+    one. The largest of all has the shade `darkest`, in percent.
     """
     policies = {
         name: method["policy"]
@@ -173,55 +155,26 @@ def _side_by_side(summary: Mapping[str, Any]) -> dict[str, Any]:
         if set(method["policy"]["operations"]) - {"Identity"} or method["policy"]["parameters"]
     }
     discrete = {name: each for name, each in policies.items() if each["operations"]}
-    continuous = {name: each for name, each in policies.items() if each["parameters"]}
-    totals: dict[str, float] = {}
-    for each in discrete.values():
-        for operation, share in each["operations"].items():
-            totals[operation] = totals.get(operation, 0.0) + share
-    largest = (max(each["operations"].values()) for each in discrete.values())
-    most = max(largest, default=0.0) or 1.0
+    shares = pd.DataFrame({name: each["operations"] for name, each in discrete.items()})
+    order = shares.sum(axis=1).sort_values(ascending=False, kind="stable").index
     return {
         "discrete": discrete,
-        "operations": {
-            operation: [
-                None
-                if (share := each["operations"].get(operation)) is None
-                else {"percent": 100 * share, "shade": round(DARKEST * share / most)}
-                for each in discrete.values()
-            ]
-            for operation in sorted(totals, key=lambda operation: -totals[operation])
-        },
-        "continuous": continuous,
+        "shares": shares.loc[order],
+        "darkest": DARKEST / (shares.max(axis=None) or 1.0),
+        "continuous": {name: each for name, each in policies.items() if each["parameters"]},
         "parameters": dict.fromkeys(
-            name for each in continuous.values() for name in each["parameters"]
+            name for each in policies.values() for name in each["parameters"]
         ),
         "nothing": NOTHING,
     }
 
 
 def _dots(summary: Mapping[str, Any], metric: Metric) -> dict[str, Any] | None:
-    """Places, in percent of the width, for a chart with a dot per run and a line at the mean."""
-    errors = summary["errors"]
-    runs: Sequence[float] = [run for error in errors.values() for run in error["runs"]]
+    """The ends of the axis of a chart with a dot per run, and how they are written."""
+    runs = [run for error in summary["errors"].values() for run in error["runs"]]
     if not runs:
         return None
-    low, high = min(runs), max(runs)
-    margin = 0.05 * (high - low) or (0.5 if metric.unit == "%" else 0.005)
-    low, high = max(0.0, low - margin), high + margin
-
-    def place(figure: float | None) -> float | None:
-        return None if figure is None else round(100 * (figure - low) / (high - low), 2)
-
-    places = digits(metric) - 1
-    return {
-        "low": f"{low:.{places}f} {metric.unit}".strip(),
-        "high": f"{high:.{places}f} {metric.unit}".strip(),
-        "rows": [
-            {
-                "label": row["label"],
-                "mean": place(errors[name]["mean"]),
-                "runs": [place(run) for run in errors[name]["runs"]],
-            }
-            for name, row in summary["rows"].items()
-        ],
-    }
+    margin = 0.05 * (max(runs) - min(runs)) or (0.5 if metric.unit == "%" else 0.005)
+    low, high = max(0.0, min(runs) - margin), max(runs) + margin
+    ends = [f"{end:.{digits(metric) - 1}f} {metric.unit}".strip() for end in (low, high)]
+    return {"low": low, "width": high - low, "ends": ends}

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raysearch.files import write_whole
+from raysearch.results._figures import COLOURS
 
 MeanStd = tuple[float, float]
 
 BLUE = "#3b6ea5"
-COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#c22f7a", "#7570b3", "#a6761d")  # of the strongest
 COLUMNS = 4  # of small panels
 
 

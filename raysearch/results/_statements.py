@@ -8,6 +8,7 @@ from typing import Any
 
 from raysearch.results._words import (
     LEARNED,
+    capital,
     difference,
     digits,
     method_label,
@@ -88,22 +89,27 @@ def about(summary: Mapping[str, Any]) -> Iterator[str]:
     policies = [name for name in known if rows[name]["about"] == "policy"]
     methods = [name for name in known if rows[name]["about"] == "method"]
     if policies:
-        names = _listed(policies, rows)
+        names = _listed(policies, summary)
         each = "each " if len(policies) > 1 else ""
         yield (
             f"The intervals of {names} are {each}about the one policy that is handed over, not "
             "about what another search of the method would find."
         )
     if methods:
-        names = _listed(methods, rows)
+        names = _listed(methods, summary)
         yield (
             f"The intervals of {names} are about the method: every evaluation seed has a search of "
             "its own."
         )
 
 
-def _listed(names: Sequence[str], rows: Mapping[str, Any]) -> str:
-    *first, last = (phrase(name, rows[name]["label"]) for name in names)
+def _named(name: str, summary: Mapping[str, Any]) -> str:
+    """A row's name within a sentence."""
+    return phrase(name, summary["rows"][name]["label"])
+
+
+def _listed(names: Sequence[str], summary: Mapping[str, Any]) -> str:
+    *first, last = (_named(name, summary) for name in names)
     return f"{', '.join(first)} and {last}" if first else last
 
 
@@ -121,12 +127,7 @@ def _verdicts(summary: Mapping[str, Any], brief: bool) -> Iterator[str]:
             others = [name for name in dict.fromkeys(wanted) if name in found]
         for name in others:
             if errors[name]["mean"] is not None:
-                yield verdict(
-                    phrase(name, summary["rows"][name]["label"]),
-                    found[name],
-                    phrase(own, summary["rows"][own]["label"]),
-                    metric,
-                )
+                yield verdict(_named(name, summary), found[name], _named(own, summary), metric)
 
 
 def verdict(other: str, found: Mapping[str, Any], own: str, metric: Metric) -> str:
@@ -142,7 +143,7 @@ def verdict(other: str, found: Mapping[str, Any], own: str, metric: Metric) -> s
     'The policy beats Cutout by 1.00 points (95 % CI −1.50 to −0.50, 5 seeds).'
     """
     places = digits(metric)
-    subject = _capital(own)
+    subject = capital(own)
     mean, seeds, low, high = found["mean"], found["seeds"], found["low"], found["high"]
     size = f"{abs(mean):.{places}f}" + (" points" if metric.unit == "%" else "")
     if low is None:
@@ -170,19 +171,14 @@ def verdict(other: str, found: Mapping[str, Any], own: str, metric: Metric) -> s
     )
 
 
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
 def _unpaired(summary: Mapping[str, Any]) -> Iterator[str]:
     """Rows whose seeds are not those of any other."""
     for name in searched(summary):
-        seeds = summary["errors"][name]["seeds"]
-        if len(summary["rows"]) > 1 and seeds and not summary["differences"][name]:
-            if summary["errors"][name]["failed"]:
-                continue
+        error = summary["errors"][name]
+        seeds, alone = error["seeds"], len(summary["rows"]) < 2
+        if seeds and not (alone or error["failed"] or summary["differences"][name]):
             yield (
-                f"{_capital(phrase(name, summary['rows'][name]['label']))} was tested on seeds "
+                f"{capital(_named(name, summary))} was tested on seeds "
                 f"{seeds}, on which nothing else was: no difference can be paired. Give seeds and "
                 "evaluation.seeds the same list."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 from collections.abc import Mapping
@@ -10,13 +11,19 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from pydantic_core import from_json, to_json
+
 from raysearch import __version__
 from raysearch.policy import Policy
-from raysearch.results._frame import Measured, MethodMeasured, frame
+from raysearch.results._frame import Measured, MethodMeasured
 from raysearch.results._rows import table_of
 from raysearch.results._statistics import entropy_and_kl
 from raysearch.trials import COSTS
 
+KEPT = ("classes", "images", "guess", "wall_seconds", "tracking", "joined", "configuration")
+"""Fields of `Measured` that a summary holds as they are."""
+KEPT_OF_METHOD = ("row", "predefined", "tracking", "folder", "configuration")
+"""The same of `MethodMeasured`."""
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "kornia", "optuna")
 
 
@@ -37,7 +44,7 @@ def summarise(measured: Measured) -> dict[str, Any]:
         seeds: `search` and `evaluation`.
         failed: trials that failed, and why; `failed_methods`, methods that could not go on.
     """
-    table = frame(measured)
+    table = measured.trials
     searches = table[table["stage"] == "search"]
     evaluations = table[table["stage"] == "evaluation"].sort_values("seed", kind="stable")
     total = _cost(searches)
@@ -67,19 +74,13 @@ def summarise(measured: Measured) -> dict[str, Any]:
             "search": sorted({int(seed) for seed in searches["seed"]}),
             "evaluation": sorted({int(seed) for seed in evaluations["seed"]}),
         },
-        "classes": list(measured.classes),
-        "images": measured.images,
         "size": measured.image_size,
-        "guess": measured.guess,
-        "wall_seconds": measured.wall_seconds,
-        "tracking": measured.tracking,
-        "joined": measured.joined,
         "versions": _versions(),
-        "configuration": measured.configuration,
+        **{key: getattr(measured, key) for key in KEPT},
     }
-    result = plain(summary)
-    assert isinstance(result, dict)
-    return result
+    text = to_json(summary, inf_nan_mode="null", fallback=str)
+    found: dict[str, Any] = from_json(text)
+    return found
 
 
 def _cost(trials: Any) -> dict[str, float]:
@@ -90,26 +91,20 @@ def _cost(trials: Any) -> dict[str, float]:
 def _method(method: MethodMeasured, searches: Any) -> dict[str, Any]:
     cost = _cost(searches)
     return {
-        "row": method.row,
         "searches": sorted({int(seed) for seed in searches["seed"]}),
         "search": {**cost, "wall_seconds": method.wall_seconds or cost["wall_seconds"]},
-        "policy": policy_figures(method.policy, method.uniform),
-        "predefined": method.predefined,
-        "tracking": method.tracking,
-        "folder": method.folder,
-        "configuration": method.configuration,
+        "policy": policy_figures(method.policy, method.uniform_shares()),
+        **{key: getattr(method, key) for key in KEPT_OF_METHOD},
     }
 
 
-def policy_figures(policy: Policy, uniform: Mapping[str, float] | None) -> dict[str, Any]:
+def policy_figures(policy: Policy, uniform: Mapping[str, float]) -> dict[str, Any]:
     """A policy in figures, the mean over a training of one that changes."""
     shares = policy.marginals()
-    if not uniform or set(shares) - set(uniform):  # of other operations
-        uniform = {name: 1 / len(shares) for name in shares}
     entropy, kl_uniform = entropy_and_kl(shares, uniform) if shares else (None, None)
     return {
         "operations": shares,
-        "uniform": dict(uniform) if shares else {},
+        "uniform": uniform,
         "operations_per_image": policy.operations_per_image(),
         "operation_entropy": entropy,  # of the shares; history has that of the policy
         "operation_kl_uniform": kl_uniform,
@@ -127,21 +122,7 @@ def _versions() -> dict[str, str | None]:
         "python": platform.python_version(),
     }
     for package in PACKAGES:
-        try:
+        versions[package] = None
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
     return versions
-
-
-def plain(value: Any) -> Any:
-    """`value` in JSON's terms: not a number and infinity become null, others their text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    return str(value)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.padding import Padding
+from rich.table import Column, Table
 from rich.text import Text
 
 from raysearch.results._frame import Measured
@@ -23,6 +24,7 @@ from raysearch.results._statistics import levels
 from raysearch.results._summary import summarise
 from raysearch.results._words import (
     UNITS,
+    capital,
     difference,
     duration,
     heading,
@@ -34,10 +36,11 @@ from raysearch.results._words import (
     times,
     value,
 )
+from raysearch.trials import COSTS
 
-STRONGEST = 8  # operations shown of the only policy
-STRONGEST_OF_SEVERAL = 4  # and of each of several
+STRONGEST = 8  # operations shown of the only policy; half as many of each of several
 BAR_WIDTH = 24
+IDENTITY = {"Identity"}
 
 
 def show(console: Console, result: Mapping[str, Any] | Measured, quiet: bool = False) -> None:
@@ -58,6 +61,8 @@ def show(console: Console, result: Mapping[str, Any] | Measured, quiet: bool = F
 
 def result_table(summary: Mapping[str, Any]) -> RenderableType:
     """Costs, the metric, what it says, what the policies do, and where everything lies."""
+    policies = {name: each["policy"] for name, each in summary["methods"].items()}
+    listed = {name: each for name, each in policies.items() if set(each["operations"]) - IDENTITY}
     parts: list[RenderableType] = []
     if summary["seeds"]["search"]:
         parts.append(_search_cost(summary))
@@ -65,16 +70,19 @@ def result_table(summary: Mapping[str, Any]) -> RenderableType:
         parts.append(_rows(summary))
         parts += [_differences(summary)] if references(summary) else []
         parts += [Text(line) for line in statements(summary, brief=True)]
-    methods = summary["methods"]
     if several(summary):
-        parts += [_policies(summary)] if any(map(_has_operations, methods.values())) else []
+        parts += [_policies(listed)] if listed else []
     else:
-        for method in methods.values():
-            policy = method["policy"]
-            parts += [_operations(policy)] if _has_operations(method) else []
-            parts += [_parameters(policy)] if policy["parameters"] else []
+        parts += [_operations(policy) for policy in listed.values()]
+        parts += [_parameters(policy) for policy in policies.values() if policy["parameters"]]
     parts.append(_places(summary))
-    return Group(*(piece for part in parts for piece in _spaced(part)))
+    # A table has an empty line before it; sentences follow on each other.
+    return Group(*(part if isinstance(part, Text) else _below_a_line(part) for part in parts))
+
+
+def _below_a_line(part: RenderableType) -> RenderableType:
+    """With an empty line before it, which sentences do without."""
+    return Padding(part, (1, 0, 0, 0), expand=False)
 
 
 def result_lines(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -86,14 +94,10 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{summary['directory']}/report.html"
 
 
-def _spaced(part: RenderableType) -> list[RenderableType]:
-    """A table with an empty line before it; sentences follow on each other."""
-    return [part] if isinstance(part, Text) else [Text(""), part]
-
-
-def _titled_table(title: str, caption: str = "") -> Table:
+def _titled_table(title: str, *columns: Column, caption: str = "") -> Table:
     """An empty table with a title and a note below it."""
     return Table(
+        *columns,
         title=title,
         title_justify="left",
         title_style="bold",
@@ -102,19 +106,24 @@ def _titled_table(title: str, caption: str = "") -> Table:
     )
 
 
+def _names(header: str = "policy") -> Column:
+    return Column(header, overflow="fold")
+
+
+def _numbers(header: str) -> Column:
+    return Column(header, justify="right", no_wrap=True)
+
+
 def _search_cost(summary: Mapping[str, Any]) -> RenderableType:
     """What each method's searches cost."""
-    table = _titled_table("Search cost")
-    methods = {name: each for name, each in summary["methods"].items() if each["searches"]}
-    if several(summary):
-        table.add_column("method", overflow="fold")
-    for column in ("wall time", "device time", "epoch-equivalents"):
-        table.add_column(column, justify="right")
-    for name, method in methods.items():
-        cost = method["search"]
-        cells = [duration(cost["wall_seconds"]), duration(cost["device_seconds"])]
-        cells.append(f"{cost['epoch_equivalents']:.1f}")
-        table.add_row(*([method_label(name)] if several(summary) else []), *cells)
+    first = [_names("method")] if several(summary) else []
+    units = map(_numbers, ("wall time", "device time", "epoch-equivalents"))
+    table = _titled_table("Search cost", *first, *units)
+    for name, method in summary["methods"].items():
+        if method["searches"]:
+            wall, device, arithmetic = (method["search"][cost] for cost in COSTS)
+            cells = duration(wall), duration(device), f"{arithmetic:.1f}"
+            table.add_row(*([method_label(name)] if first else []), *cells)
     return table
 
 
@@ -122,28 +131,24 @@ def _rows(summary: Mapping[str, Any]) -> RenderableType:
     """The metric and the cost of every row."""
     metric, rows, errors = metric_of(summary), summary["rows"], summary["errors"]
     seeds = max(len(error["runs"]) + len(error["failed"]) for error in errors.values())
-    top = best(list(rows), summary)
-    costs = summary["plain_training"] is not None
-    table = _titled_table(_capital(heading(metric)), _caption(summary, seeds))
-    table.add_column("policy", overflow="fold")
-    table.add_column(short(metric), justify="right", no_wrap=True)
-    if costs:
-        table.add_column("× plain\nepochs", justify="right", no_wrap=True)
-        table.add_column("× plain\ntime", justify="right", no_wrap=True)
+    top = best(list(rows), summary) if len(rows) > 1 else None
+    costs = {}
+    if summary["plain_training"] is not None:
+        costs = {"total_trainings": "× plain\nepochs", "total_time": "× plain\ntime"}
+    table = _titled_table(
+        capital(heading(metric)),
+        _names(),
+        *map(_numbers, (short(metric), *costs.values())),
+        caption=_caption(summary, seeds),
+    )
     for name, row in rows.items():
         count = len(errors[name]["runs"])
         partial = f" ({count}/{seeds})" if count != seeds else ""
         front = " *" if row["on_front"] and len(rows) > 1 else ""
         cells = [row["label"] + partial + front, value(errors[name], metric)]
-        if costs:
-            cells += [times(row["total_trainings"]), times(row["total_time"])]
-        bold = name == top and len(rows) > 1
-        table.add_row(*(Text(cell) for cell in cells), style="bold" if bold else "")
+        cells += [times(row[cost]) for cost in costs]
+        table.add_row(*map(Text, cells), style="bold" if name == top else "")
     return table
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _caption(summary: Mapping[str, Any], seeds: int) -> str:
@@ -158,73 +163,66 @@ def _caption(summary: Mapping[str, Any], seeds: int) -> str:
 
 def _differences(summary: Mapping[str, Any]) -> RenderableType:
     """Every row's differences from the references, the interval on a line of its own."""
-    metric, rows = metric_of(summary), summary["rows"]
+    metric, rows, others = metric_of(summary), summary["rows"], references(summary)
     points = " in points" if metric.unit == "%" else ""
-    table = _titled_table(f"Difference{points}, paired by seed, with 95 % interval")
-    table.add_column("policy", overflow="fold")
-    others = references(summary)
-    for name in others:
-        table.add_column(f"− {rows[name]['label']}", justify="right")
+    table = _titled_table(
+        f"Difference{points}, paired by seed, with 95 % interval",
+        _names(),
+        *(Column(f"− {rows[name]['label']}", justify="right") for name in others),
+    )
     for name in searched(summary) or rows:
         found = [summary["differences"][name].get(each) for each in others]
         if any(found):
             cells = [difference(each, metric) if each else "" for each in found]
             broken = (cell.replace(" [", "\n[", 1) for cell in cells)
-            table.add_row(*(Text(cell) for cell in (rows[name]["label"], *broken)))
+            table.add_row(*map(Text, (rows[name]["label"], *broken)))
     return table
 
 
-def _has_operations(method: Mapping[str, Any]) -> bool:
-    """Whether a method's policy has operations to list."""
-    return bool(set(method["policy"]["operations"]) - {"Identity"})
-
-
-def _policies(summary: Mapping[str, Any]) -> Table:
+def _policies(policies: Mapping[str, Any]) -> Table:
     """The policies side by side: each one's strongest operations."""
     table = _titled_table(
-        "Strongest operations, share of applications in % (all are in report.html)"
+        "Strongest operations, share of applications in % (all are in report.html)",
+        _names(),
+        _numbers("an image"),
+        _names("operations"),
     )
-    table.add_column("policy", overflow="fold")
-    table.add_column("an image", justify="right")
-    table.add_column("operations", overflow="fold")
-    for name, method in summary["methods"].items():
-        if not _has_operations(method):
-            continue
-        policy = method["policy"]
+    for name, policy in policies.items():
         shares = policy["operations"]
+        words = ", ".join(
+            f"{each} {100 * share:.1f}" for each, share in _strongest(shares, STRONGEST // 2)
+        )
+        if len({round(share, 4) for share in shares.values()}) == 1:
+            words = f"all {len(shares)} alike"
         if applies_nothing(policy):
-            table.add_row(method_label(name), "0.00", "applies nothing")
-            continue
-        strongest = sorted(shares.items(), key=lambda item: -item[1])[:STRONGEST_OF_SEVERAL]
-        alike = len({round(share, 4) for share in shares.values()}) == 1
-        words = ", ".join(f"{each} {100 * share:.1f}" for each, share in strongest)
-        count = f"{policy['operations_per_image']:.2f}"
-        table.add_row(method_label(name), count, f"all {len(shares)} alike" if alike else words)
+            words = "applies nothing"
+        table.add_row(method_label(name), f"{policy['operations_per_image']:.2f}", words)
     return table
+
+
+def _strongest(shares: Mapping[str, float], count: int) -> list[tuple[str, float]]:
+    return sorted(shares.items(), key=lambda item: -item[1])[:count]
 
 
 def _operations(policy: Mapping[str, Any]) -> RenderableType:
     shares = policy["operations"]
     if len(set(shares.values())) == 1:  # then bars say nothing
-        words = Table.grid()
-        words.add_row(Text(f"  {policy['description']}", overflow="fold"))
-        return _titled("Policy", words)
-    strongest = sorted(shares.items(), key=lambda item: -item[1])[:STRONGEST]
-    when = " over the training" if policy["phases"] > 1 else ""
-    title = f"Strongest of {len(shares)} operations{when}"
+        words = Text(policy["description"], overflow="fold")
+        return _titled("Policy", Padding(words, (0, 0, 0, 2), expand=False))
+    strongest = _strongest(shares, STRONGEST)
     table = Table.grid(padding=(0, 1))
-    largest = max(share for _, share in strongest) or 1.0
+    largest = strongest[0][1] or 1.0
     for name, share in strongest:
         bar = "█" * round(BAR_WIDTH * share / largest)
         table.add_row(f"  {name}", f"{100 * share:5.1f} %", Text(bar, style="blue"))
+    when = " over the training" if policy["phases"] > 1 else ""
     uniform = " or ".join(f"{level:g}" for level in levels(policy["uniform"]))
-    return _titled(f"{title} (uniform: {uniform} %)", table)
+    title = f"Strongest of {len(shares)} operations{when} (uniform: {uniform} %)"
+    return _titled(title, table)
 
 
 def _parameters(policy: Mapping[str, Any]) -> RenderableType:
-    table = Table.grid(padding=(0, 1))
-    table.add_column()
-    table.add_column(justify="right")
+    table = Table.grid("", Column(justify="right"), padding=(0, 1))
     for name, figures in policy["parameters"].items():
         unit = Text(UNITS.get(name, ""), style="dim")
         table.add_row(f"  {name}", parameter(figures, name), unit)
@@ -232,9 +230,9 @@ def _parameters(policy: Mapping[str, Any]) -> RenderableType:
     return _titled(f"Parameters, mean ± standard deviation {over}", table)
 
 
-def _titled(title: str, grid: Table) -> RenderableType:
-    """A grid under a title, which may be wider than the grid."""
-    return Group(Text(title, style="bold"), grid)
+def _titled(title: str, part: RenderableType) -> RenderableType:
+    """A part under a title, which may be wider than it."""
+    return Group(Text(title, style="bold"), part)
 
 
 def _places(summary: Mapping[str, Any]) -> RenderableType:

@@ -202,6 +202,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def capital(text: str) -> str:
+    """With a capital first letter."""
+    return text[0].upper() + text[1:]
+
+
 def plural(count: int, what: str) -> str:
     """A number of things.
 

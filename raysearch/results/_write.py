@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,18 @@ import pandas as pd
 from raysearch.errors import RaysearchError
 from raysearch.files import write_whole
 from raysearch.policy import Policy, read_policy
+from raysearch.results._augmented import augmented_png
+from raysearch.results._cost_figure import cost_png
+from raysearch.results._curves import curves_png, policy_png
 from raysearch.results._export import csv_table, latex_table
 from raysearch.results._frame import (
     Measured,
     MethodMeasured,
-    frame,
-    history,
-    parquet,
-    trials_of,
+    searches,
 )
 from raysearch.results._page import page
 from raysearch.results._statements import asked
-from raysearch.results._summary import summarise
+from raysearch.results._summary import KEPT, KEPT_OF_METHOD, summarise
 from raysearch.tasks import Metric
 
 PAGE = "report.html"
@@ -35,7 +35,6 @@ NEEDED = (SUMMARY, TRIALS, HISTORY, "policy.json", "policies")
 """What `read` reads; only one of the last two has the policies of an experiment's methods."""
 PICTURES = ("augmented.png", "pictures")
 """What it reads where it is there."""
-WANTED = ("name", "metric", "methods", "configuration", "classes", "images")
 
 
 def write(folder: Path, measured: Measured) -> dict[str, Any]:
@@ -57,10 +56,10 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
     """
     summary = summarise(measured)
     drawn = pictures(measured)
-    cost = _cost(summary)
+    cost = cost_png(summary)
     files = {
-        TRIALS: parquet(frame(measured)),
-        HISTORY: parquet(history(measured)),
+        TRIALS: measured.trials.to_parquet(compression="zstd", index=False),
+        HISTORY: measured.history.to_parquet(compression="zstd", index=False),
         "table.csv": csv_table(summary).encode(),
         "table.tex": latex_table(summary).encode(),
         **{
@@ -76,7 +75,8 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
     for name, method in measured.methods.items():
         write_policies(folder, name, method.policy, method.seed_policies, measured.asked)
     for name, content in files.items():
-        _write(folder / name, content)
+        with _writing(folder / name) as path:
+            write_whole(path, content)
     return summary
 
 
@@ -90,9 +90,10 @@ def write_policies(
     Raises:
         RaysearchError: a file cannot be written.
     """
-    _save(policy, folder / policy_file(method, methods))
-    for seed, own in seed_policies.items():
-        _save(own, folder / "policies" / method / f"seed-{seed}.json")
+    places = {f"policies/{method}/seed-{seed}.json": own for seed, own in seed_policies.items()}
+    for name, each in {policy_file(method, methods): policy, **places}.items():
+        with _writing(folder / name) as path:
+            each.save(path)
 
 
 def policy_file(method: str, methods: int) -> str:
@@ -106,23 +107,18 @@ def pictures(measured: Measured) -> dict[str, dict[str, bytes | None]]:
     `policy` shows the policy over its search, `curves` how the search went, `augmented` images
     before and after; None where there is nothing to show.
     """
-    from raysearch.results._augmented import augmented_png
-    from raysearch.results._curves import curves_png, policy_png
-
     found: dict[str, dict[str, bytes | None]] = {}
     for name, method in measured.methods.items():
-        searches, uniform = measured.searches(name), method.uniform
-        shares = method.policy.marginals()
-        if measured.several and not (shares or method.policy.parameters()):
+        search, uniform = searches(measured.history, name), method.uniform_shares()
+        tested = searches(measured.trials, name).filter(like="test_")
+        if measured.several and not (uniform or method.policy.parameters()):
             continue
-        if not uniform or set(shares) - set(uniform):
-            uniform = {operation: 1 / len(shares) for operation in shares}
         drawn = method.picture
         if measured.samples is not None and len(measured.samples) > 0:
             drawn = augmented_png(method.policy, measured.samples)
         found[name] = {
-            "policy": policy_png(searches, method.policy, uniform),
-            "curves": curves_png(searches),
+            "policy": policy_png(search, method.policy, uniform),
+            "curves": curves_png(search, bool(tested.notna().any(axis=None))),
             "augmented": drawn,
         }
     return found
@@ -136,32 +132,29 @@ def read(folder: Path) -> Measured:
     """
     try:
         summary = json.loads((folder / SUMMARY).read_text())
-        trials = pd.read_parquet(io.BytesIO((folder / TRIALS).read_bytes()))
-        epochs = pd.read_parquet(io.BytesIO((folder / HISTORY).read_bytes()))
+        trials = pd.read_parquet(folder / TRIALS)
+        epochs = pd.read_parquet(folder / HISTORY)
     except (OSError, ValueError, RecursionError) as error:
         raise RaysearchError(f"{folder} holds no finished run that can be read: {error}") from None
-    missing = [key for key in WANTED if not isinstance(summary, dict) or key not in summary]
-    if missing:
-        raise RaysearchError(f"{folder / SUMMARY} is not a run's summary: it has no {missing[0]!r}")
-    return Measured(
-        name=summary["name"],
-        folder=str(folder),
-        metric=Metric(**summary["metric"]),
-        methods={
-            name: _method(folder, name, found, asked(summary))
-            for name, found in summary["methods"].items()
-        },
-        trials=trials_of(trials, epochs),
-        configuration=summary["configuration"],
-        classes=summary["classes"],
-        images=summary["images"],
-        guess=summary["guess"],
-        size=tuple(summary["size"]) if summary["size"] else None,
-        wall_seconds=summary["wall_seconds"],
-        tracking=summary["tracking"],
-        failed=summary["failed_methods"],
-        joined=summary["joined"],
-    )
+    summary = summary if isinstance(summary, dict) else {}
+    try:
+        return Measured(
+            name=summary["name"],
+            folder=str(folder),
+            metric=Metric(**summary["metric"]),
+            methods={
+                name: _method(folder, name, found, asked(summary))
+                for name, found in summary["methods"].items()
+            },
+            trials=trials,
+            history=epochs,
+            size=tuple(summary["size"]) if summary["size"] else None,
+            failed=summary["failed_methods"],
+            **{key: summary[key] for key in KEPT},
+        )
+    except KeyError as error:
+        where = folder / SUMMARY
+        raise RaysearchError(f"{where} is not a run's summary: it has no {error}") from None
 
 
 def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> MethodMeasured:
@@ -169,15 +162,11 @@ def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> 
     files = {int(path.stem.removeprefix("seed-")): path for path in own.glob("seed-*.json")}
     picture = folder / _place("augmented", name, methods > 1)
     return MethodMeasured(
-        row=found["row"],
         policy=read_policy(folder / policy_file(name, methods)),
         seed_policies={seed: read_policy(files[seed]) for seed in sorted(files)},
-        predefined=found["predefined"],
         uniform=found["policy"]["uniform"],
-        configuration=found["configuration"],
         wall_seconds=found["search"]["wall_seconds"],
-        tracking=found["tracking"],
-        folder=found["folder"],
+        **{key: found[key] for key in KEPT_OF_METHOD},
         picture=picture.read_bytes() if picture.is_file() else None,
     )
 
@@ -187,23 +176,11 @@ def _place(picture: str, method: str, several: bool) -> str:
     return f"pictures/{method}-{picture}.png" if several else f"{picture}.png"
 
 
-def _cost(summary: Mapping[str, Any]) -> bytes | None:
-    from raysearch.results._cost_figure import cost_png
-
-    return cost_png(summary)
-
-
-def _save(policy: Policy, path: Path) -> None:
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """Makes its folder; a failure to write the file is one line."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        policy.save(path)
-    except OSError as error:
-        raise RaysearchError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, content)
+        yield path
     except OSError as error:
         raise RaysearchError(f"cannot write {path}: {error.strerror or error}") from None

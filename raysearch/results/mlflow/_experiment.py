@@ -60,20 +60,10 @@ def _finished(store: Store) -> Iterator[Any]:
     A run with the files of several methods is among them, unless others' runs are in it.
     """
     ended = "attributes.status = 'FINISHED'"
-    own = f"tags.`{COMPARISON_TAG}` != '' and tags.`{JOINED_TAG}` = 'no'"
-    for wanted in ("tags.`raysearch.stage` = 'done'", own):
-        token = None
-        while True:
-            page = store.client.search_runs(
-                [store.experiment_id],
-                filter_string=f"{ended} and {wanted}",
-                order_by=["attributes.start_time ASC"],
-                max_results=1000,
-                page_token=token,
-            )
-            yield from page
-            if not (token := page.token):
-                break
+    yield from store.search(f"{ended} and tags.`raysearch.stage` = 'done'")
+    yield from store.search(
+        f"{ended} and tags.`{COMPARISON_TAG}` != '' and tags.`{JOINED_TAG}` = 'no'"
+    )
 
 
 def log_comparison(
@@ -167,10 +157,7 @@ def _view(metric: str, known: Mapping[str, Any]) -> dict[str, Any]:
 def _own_run(store: Store, summary: Mapping[str, Any]) -> str:
     """The id of the run that holds the comparison's files."""
     name, joined = summary["name"], "yes" if summary["joined"] else "no"
-    found = store.client.search_runs(
-        [store.experiment_id], filter_string=f"tags.`{COMPARISON_TAG}` = '{name}'", max_results=1
-    )
-    if found:
+    if found := store.search(f"tags.`{COMPARISON_TAG}` = '{name}'"):
         run_id = str(found[0].info.run_id)
         store.client.set_tag(run_id, JOINED_TAG, joined)
         return run_id

@@ -8,22 +8,20 @@ import shlex
 import sqlite3
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACT_SUFFIXES = (".json", ".html", ".png", ".parquet", ".csv", ".tex", ".yaml", ".log")
 FOLDERS = ("policies", "pictures")
 UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
-CHECK_SECONDS = 5  # a server that takes longer for one small request counts as silent
+CHECK_SECONDS = 12  # a server that takes longer for two small requests counts as silent
+LOCK_SECONDS = 5.0  # that another program may lock a data base
 OPEN_SECONDS = 60.0  # creating the tables of a new data base on a slow disk takes a while
 REQUEST_SECONDS = 10
+SEARCHED_RUNS = 50_000  # the most that MLflow gives at once
 _HINT = "start it, correct tracking.uri, or set tracking.enabled=false"
 
 
@@ -48,19 +46,17 @@ class Store:
             raise RaysearchError(f"tracking.uri={uri}: {NO_CREDENTIALS}")
         self.uri, self.database = _absolute(uri or DEFAULT_URI)
         self.experiment, self._create = experiment, create
-        existed = self.database is not None and self.database.exists()
         if self.database is not None:
-            if not existed and not create:
+            if not create and not self.database.exists():
                 raise RaysearchError(f"there is no MLflow data base {self.database}")
             _check_database(self.database)
         _quieten_mlflow()
-        try:
-            limit = OPEN_SECONDS if self.database is not None else 3.0 * CHECK_SECONDS
-            self.client, self.experiment_id = self._open(limit)
-        except RaysearchError:
-            if self.database is not None and not existed:
-                self.database.unlink(missing_ok=True)  # no half-made tables
-            raise
+        self._open(OPEN_SECONDS if self.database is not None else CHECK_SECONDS)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: a path or an address."""
+        return self.uri.removeprefix("sqlite:///")
 
     def view(self, run_id: str) -> str:
         """What shows a run: a page of the server, or the command that starts the UI."""
@@ -83,47 +79,54 @@ class Store:
         """Whether the store is reached over HTTP."""
         return self.uri.startswith(("http://", "https://"))
 
-    def _open(self, limit: float) -> tuple[MlflowClient, str]:
-        """Client and experiment id, in a thread: MLflow's own retries may take minutes."""
-        done: dict[str, Any] = {}
+    def search(self, filter_string: str) -> list[Any]:
+        """The experiment's runs that a filter lets through, the oldest first."""
+        found = self.client.search_runs(
+            [self.experiment_id],
+            filter_string,
+            max_results=SEARCHED_RUNS,
+            order_by=["attributes.start_time ASC"],
+        )
+        return list(found)
+
+    def _open(self, limit: float) -> None:
+        """Connect, in a thread: MLflow's own retries may take minutes."""
+        from mlflow import MlflowClient
+
+        done: list[Exception | None] = []
 
         def work() -> None:
             try:
-                done["result"] = self._connect()
+                self.client = MlflowClient(tracking_uri=self.uri)
+                self.experiment_id = self._find_experiment()
+                done.append(None)
             except Exception as error:
-                done["error"] = error
+                done.append(error)
 
         thread = threading.Thread(target=work, name="mlflow-open", daemon=True)
-        with _Environment(
-            MLFLOW_HTTP_REQUEST_TIMEOUT=str(CHECK_SECONDS), MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
-        ):
-            thread.start()
-            thread.join(limit)
-        if "result" in done:
-            client, experiment_id = done["result"]
-            return client, experiment_id
-        error = done.get("error")
+        thread.start()
+        thread.join(limit)
+        error = done[0] if done else TimeoutError()
         if error is not None and " error code 404 " in str(error):
             raise RaysearchError(f"{self.uri} answers, but is no MLflow server: {_HINT}")
-        if error is not None and not is_silence(error):
+        if error is not None and is_silence(error):
+            raise RaysearchError(f"MLflow at {self.uri} does not answer: {_HINT}")
+        if error is not None:
             raise RaysearchError(f"MLflow at {self.uri}: {reason(error)}")
-        raise RaysearchError(f"MLflow at {self.uri} does not answer: {_HINT}")
 
-    def _connect(self) -> tuple[MlflowClient, str]:
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=self.uri)
-        experiment = client.get_experiment_by_name(self.experiment)
+    def _find_experiment(self) -> str:
+        """The experiment's id."""
+        experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None and not self._create:
             raise RaysearchError(f"it has no experiment {self.experiment!r}")
         if experiment is None:
-            return client, client.create_experiment(self.experiment, self._artifact_location())
+            return self.client.create_experiment(self.experiment, self._artifact_location())
         if experiment.lifecycle_stage != "active":
             raise RaysearchError(
                 f"the experiment {self.experiment!r} was deleted there; choose another "
                 "tracking.experiment or restore it with `mlflow experiments restore`"
             )
-        return client, experiment.experiment_id
+        return str(experiment.experiment_id)
 
     def _artifact_location(self) -> str | None:
         """Beside the data base, wherever that is; a server knows its own place."""
@@ -176,7 +179,7 @@ def _check_database(path: Path) -> None:
         raise RaysearchError(f"{where} is a folder; tracking.uri must name a file")
     existed = path.exists()
     try:
-        connection = sqlite3.connect(path, timeout=CHECK_SECONDS, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
         try:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -219,27 +222,3 @@ def is_silence(error: BaseException) -> bool:
 def _has_file_store(folder: Path) -> bool:
     """Whether `mlflow ui` would open an old `mlruns/` file store instead of `mlflow.db`."""
     return any(path.parent.name.isdigit() for path in folder.glob("mlruns/*/meta.yaml"))
-
-
-def describe_location(uri: str) -> str:
-    """The store's place for people: a path or a host."""
-    return uri.removeprefix("sqlite:///") if uri.startswith("sqlite:") else urlsplit(uri).geturl()
-
-
-class _Environment:
-    """Sets environment variables for the length of a `with` block."""
-
-    def __init__(self, **values: str) -> None:
-        self._values = values
-        self._before: dict[str, str | None] = {}
-
-    def __enter__(self) -> None:
-        self._before = {key: os.environ.get(key) for key in self._values}
-        os.environ.update(self._values)
-
-    def __exit__(self, *_: object) -> None:
-        for key, value in self._before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value

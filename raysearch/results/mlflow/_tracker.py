@@ -11,18 +11,13 @@ from typing import Any
 from raysearch import __version__
 from raysearch.errors import RaysearchError
 from raysearch.results._write import policy_file
-from raysearch.results.mlflow._fields import SEARCH_COSTS, entity_key, search_costs, summary_metrics
-from raysearch.results.mlflow._store import Store, attach, describe_location, reason
-from raysearch.results.mlflow._writer import (
-    TRIAL_TAG,
-    RunBuffer,
-    Writer,
-    find_children,
-    milliseconds,
-)
-from raysearch.trials import TrialInfo, TrialResult
+from raysearch.results.mlflow._fields import SEARCH_COSTS, flatten, search_costs, summary_metrics
+from raysearch.results.mlflow._store import Store, attach, reason
+from raysearch.results.mlflow._writer import TRIAL_TAG, RunBuffer, Writer, find_children
+from raysearch.trials import COSTS, TrialInfo, TrialResult
 
 CHOICES = ("method.name", "data.name", "model.name")
+POLICY_TAG = "raysearch.policy"
 DRAIN_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
@@ -71,19 +66,21 @@ class Tracker:
         self._warn = warn or _log.warning
         self._warned = self._finished = False
         self._children: dict[str, RunBuffer] = {}
-        tags = {
+        settings = dict(flatten(params))
+        self._choices = {key: text for key, text in settings.items() if key in CHOICES}
+        self._tags = {
             "mlflow.user": _user(),
             "mlflow.source.name": "raysearch",
             "mlflow.source.type": "LOCAL",
-            "raysearch.version": __version__,
         }
-        self._parent = RunBuffer(run_name, tags)
-        self._parent.set_params(params)
-        self._choices = {k: v for k, v in self._parent.params.items() if k in CHOICES}
-        self._open_parent(resume_run_id)
-        assert self._parent.id is not None
-        self._writer = Writer(self._store, self._parent.id)
-        self._writer.add(self._parent)
+        tags = {**self._tags, "raysearch.version": __version__}
+        self._parent = RunBuffer(run_name, tags, params=list(settings.items()))
+        try:
+            if resume_run_id is not None:
+                self._reopen(resume_run_id)
+            self._writer = Writer(self._store, self._parent)
+        except Exception as error:
+            raise RaysearchError(f"MLflow at {self._store.place}: {reason(error)}") from None
         for child in self._children.values():
             self._writer.add(child)
 
@@ -112,26 +109,19 @@ class Tracker:
 
     def planned(self, trials: Sequence[TrialInfo], done: int) -> None:
         """Marks on the parent what is going on."""
-        for trial in trials:
-            if self._is_own(trial):
-                self._tag_parent("raysearch.stage", trial.stage)
+        stages = dict.fromkeys(trial.stage for trial in trials if self._is_own(trial))
+        self._parent.new_tags += [("raysearch.stage", stage) for stage in stages]
 
     def trial_started(self, trial: TrialInfo) -> None:
         """Opens the trial's child run, or continues it."""
         if self._is_own(trial):
-            child = self._child(trial)
-            with self._writer.lock:
-                child.open, child.ended = True, False
-                if child.id is not None:
-                    child.status = "RUNNING"
+            self._child(trial).status = "RUNNING"
         self._check()
 
     def trial_progress(self, trial: TrialInfo, epoch: int, metrics: Mapping[str, float]) -> None:
         """Logs an epoch, unless a retried trial reports it again or `RunBuffer.log_epoch` won't."""
         if self._is_own(trial) and epoch > (child := self._child(trial)).last_epoch:
-            with self._writer.lock:
-                child.last_epoch = epoch
-                child.log_epoch({**metrics, "epoch": epoch}, epoch, self._writer.value_seconds)
+            child.log_epoch({**metrics, "epoch": epoch}, epoch)
         self._check()
 
     def trial_finished(
@@ -140,29 +130,21 @@ class Tracker:
         """Logs the last values and ends the child run."""
         if not self._is_own(trial):
             return
-        child = self._child(trial)
-        final = {k: v for k, v in metrics.items() if k.startswith("test_")}
-        final |= {k: v for k, v in metrics.items() if k.endswith(("_seconds", "_equivalents"))}
+        ends = ("_seconds", "_equivalents")
+        final = {k: v for k, v in metrics.items() if k.startswith("test_") or k.endswith(ends)}
         if trial.stage == "search":
             final |= {f"search_{k}": v for k, v in final.items() if f"search_{k}" in SEARCH_COSTS}
-        with self._writer.lock:
-            child.log_last(final)
-            if error is not None:
-                child.new_tags["raysearch.error"] = error
-            child.open, child.ended = False, True
-            child.ended_at = milliseconds()
-            child.status = "FINISHED" if error is None else "FAILED"
+        child = self._child(trial)
+        if error is not None:
+            child.new_tags.append(("raysearch.error", error))
+        child.end("FINISHED" if error is None else "FAILED", final)
         self._check()
 
     def complete(self, results: Sequence[TrialResult]) -> None:
         """End the child runs of trials that ended while nobody listened, as the driver died."""
         for result in results:
             if self._is_own(result.trial) and not self._child(result.trial).ended:
-                costs = {
-                    "wall_seconds": result.wall_seconds,
-                    "device_seconds": result.device_seconds,
-                    "epoch_equivalents": result.epoch_equivalents,
-                }
+                costs = {cost: getattr(result, cost) for cost in COSTS}
                 self.trial_finished(result.trial, result.error, {**result.metrics, **costs})
 
     def message(self, text: str) -> None:
@@ -189,43 +171,25 @@ class Tracker:
             return
         if summary is not None:
             self._log_summary(summary)
-        trouble = None
-        with self._writer.lock:
-            self._parent.new_tags["raysearch.stage"] = "done" if status == "FINISHED" else "stopped"
-            for child in self._children.values():
-                if child.open:
-                    child.log_last({})
-                    child.status = "KILLED"
-        if not self._writer.drain(DRAIN_SECONDS):
-            trouble = self._writer.trouble or "no answer"
-        elif artifacts is not None:
-            trouble = self._attach(artifacts)
-        if trouble is None:
-            with self._writer.lock:
-                self._parent.status = status
-            if not self._writer.drain(DRAIN_SECONDS):
-                trouble = self._writer.trouble or "no answer"
+        stage = "done" if status == "FINISHED" else "stopped"
+        self._parent.new_tags.append(("raysearch.stage", stage))
+        for child in self._children.values():
+            if not child.ended:
+                child.end("KILLED", {})
+        try:
+            self._writer.drain(DRAIN_SECONDS)
+            if artifacts is not None:
+                self._attach(artifacts)
+            self._parent.end(status, {})
+            self._writer.drain(DRAIN_SECONDS)
+        except Exception as error:  # whatever a store raises, the results are on disk already
+            where = f"; all results are in {artifacts}" if artifacts is not None else ""
+            self._warn(f"MLflow at {self._store.place} is incomplete ({reason(error)}){where}")
         self._writer.stop()
         self._finished = True
-        if trouble is not None:
-            where = f"; all results are in {artifacts}" if artifacts is not None else ""
-            self._warn(f"MLflow at {self._place()} is incomplete ({trouble}){where}")
 
-    def _open_parent(self, resume_run_id: str | None) -> None:
-        """Create the parent run, or find the one to continue with its children."""
-        client = self._store.client
-        try:
-            if resume_run_id is not None and self._reopen(resume_run_id):
-                return
-            run = client.create_run(
-                self._store.experiment_id, tags=self._parent.tags, run_name=self._parent.name
-            )
-        except Exception as error:
-            raise RaysearchError(f"MLflow at {self._place()}: {reason(error)}") from None
-        self._parent.id = run.info.run_id
-
-    def _reopen(self, run_id: str) -> bool:
-        """Continue an earlier parent run; False when the store does not have it any more."""
+    def _reopen(self, run_id: str) -> None:
+        """Continue an earlier parent run, unless the store does not have it any more."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -233,43 +197,41 @@ class Tracker:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            self._warn(f"MLflow at {self._place()} has no run {run_id}; tracking in a new one")
-            return False
+            place = self._store.place
+            self._warn(f"MLflow at {place} has no run {run_id}; tracking in a new one")
+            return
         if run.info.lifecycle_stage != "active":
             self._warn(f"MLflow run {run_id} was deleted; tracking in a new one")
-            return False
+            return
         self._store.experiment_id = run.info.experiment_id
-        self._parent.id = run_id
-        for key in run.data.params:
-            self._parent.params.pop(key, None)  # a parameter is written once
-        self._parent.status = "RUNNING"
+        parent = self._parent
+        parent.id, parent.stored_status = run_id, run.info.status
+        parent.params = [entry for entry in parent.params if entry[0] not in run.data.params]
         for child in find_children(self._store, run_id):
             trial_id = child.data.tags.get(TRIAL_TAG)
             if trial_id is not None:
                 self._children[trial_id] = RunBuffer(
                     child.info.run_name,
-                    {TRIAL_TAG: trial_id, "raysearch.policy": child.data.tags["raysearch.policy"]},
+                    {TRIAL_TAG: trial_id, POLICY_TAG: child.data.tags[POLICY_TAG]},
                     id=child.info.run_id,
-                    ended=child.info.status == "FINISHED",
+                    status=child.info.status,
+                    stored_status=child.info.status,
                     last_epoch=int(child.data.metrics.get("epoch", 0)),
                 )
-        return True
 
     def _child(self, trial: TrialInfo) -> RunBuffer:
         """The trial's buffer, made when the trial is first heard of."""
         child = self._children.get(trial.id)
         if child is None:
             tags = {
+                **self._tags,
                 TRIAL_TAG: trial.id,
                 "raysearch.stage": trial.stage,
-                "raysearch.policy": trial.policy or "",
-                **{k: v for k, v in self._parent.tags.items() if k.startswith("mlflow.")},
+                POLICY_TAG: trial.policy or "",
             }
-            child = RunBuffer(trial.name, tags)
-            child.params = dict(self._choices)
-            child.set_params(
-                {**trial.params, "stage": trial.stage, "policy": trial.policy, "seed": trial.seed}
-            )
+            known = {"stage": trial.stage, "policy": trial.policy, "seed": trial.seed}
+            params = {**self._choices, **dict(flatten({**trial.params, **known}))}
+            child = RunBuffer(trial.name, tags, params=list(params.items()))
             self._children[trial.id] = child
             self._writer.add(child)
         return child
@@ -278,41 +240,28 @@ class Tracker:
         return self._method is None or trial.method == self._method
 
     def _log_summary(self, summary: Mapping[str, Any]) -> None:
-        with self._writer.lock:
-            self._parent.log(summary_metrics(summary, self._method), 0)
-            for child in self._children.values():
-                row = child.tags.get("raysearch.policy", "")
-                if row in summary["rows"]:
-                    child.log(search_costs(summary, row), child.last_epoch)
+        self._parent.log(summary_metrics(summary, self._method), 0)
+        for child in self._children.values():
+            if (row := child.tags[POLICY_TAG]) in summary["rows"]:
+                child.log(search_costs(summary, row), child.last_epoch)
 
-    def _attach(self, folder: Path) -> str | None:
-        """Upload the experiment's files; what went wrong, or None."""
-        try:
-            if self._method is None:
-                attach(self._store, self.run_id, folder)
-            else:  # the experiment's own files go to the run of the whole; see `log_comparison`
-                own = folder / policy_file(self._method, methods=2)
-                if own.is_file():
-                    self._store.client.log_artifact(self.run_id, str(own))
-        except Exception as error:  # whatever a store raises, the results are on disk already
-            return reason(error)
-        return None
-
-    def _tag_parent(self, key: str, value: str) -> None:
-        with self._writer.lock:
-            self._parent.new_tags[entity_key(key)] = value
+    def _attach(self, folder: Path) -> None:
+        """Upload the experiment's files; raises what MLflow raises."""
+        if self._method is None:
+            attach(self._store, self.run_id, folder)
+        else:  # the experiment's own files go to the run of the whole; see `log_comparison`
+            own = folder / policy_file(self._method, methods=2)
+            if own.is_file():
+                self._store.client.log_artifact(self.run_id, str(own))
 
     def _check(self) -> None:
         """Say once, from the driver's thread, that writing has failed."""
         if self._writer.trouble is not None and not self._warned:
             self._warned = True
             self._warn(
-                f"MLflow at {self._place()} does not take values ({self._writer.trouble}); "
+                f"MLflow at {self._store.place} does not take values ({self._writer.trouble}); "
                 "the run goes on and tries again"
             )
-
-    def _place(self) -> str:
-        return describe_location(self._store.uri)
 
 
 def _user() -> str:
