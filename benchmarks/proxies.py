@@ -41,10 +41,10 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks._common import arguments, console, finish, plot_path, run, workers
+from benchmarks._local import answer_to
 from benchmarks._search import done, groups_of
 from benchmarks.gain import Setting, setting_of
 from raysearch.data import load_dataset
-from raysearch.engine import answer_to
 from raysearch.errors import RaysearchError
 from raysearch.methods import Groups
 from raysearch.methods._shared import SharedTraining

@@ -16,7 +16,7 @@ from _recorded import failing, pair_answer
 from conftest import dark_and_light, through_a_file
 from torch import Tensor
 
-from raysearch.engine._local import answer_to, carry_out
+from benchmarks._local import answer_to, carry_out
 from raysearch.errors import RaysearchError, SearchFailedError
 from raysearch.methods import Groups
 from raysearch.methods._pair_search import TrialPairs
@@ -224,9 +224,6 @@ class TestSearch:
         histories = [_recorded.carry_out(one, pair_answer).history for one in (own, given)]
         assert histories[0] == histories[1]
         assert own.policy() == given.policy()
-        build = lambda proposal, files: None  # noqa: E731  (is not asked)
-        with pytest.raises(RaysearchError, match="what shared has left is gone"):
-            carry_out(AwsSearch(0, groups(GIVEN)), build)
 
     def test_metrics_are_those_of_every_search(self) -> None:
         search = AwsSearch(0, groups())

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from _fake_engine import Recorded, found_by
 
-from raysearch import engine
 from raysearch.engine import Capacity, Wish
 from raysearch.errors import RaysearchError
 from raysearch.experiment._entries import Entries
@@ -25,13 +24,10 @@ CPUS = Capacity(2, 0, "cpu")
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Recorded:
     """The engine with recorded answers, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
-    fake = Recorded()
-    monkeypatch.setattr(engine, "run", fake.run)
-    monkeypatch.setattr(engine, "cluster", fake.cluster)
-    return fake
+    return Recorded.in_place(monkeypatch)
 
 
 def carried_out(experiment: Experiment, folder: Folder | None = None) -> tuple[Folder, Any]:

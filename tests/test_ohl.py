@@ -19,7 +19,7 @@ from conftest import dark_and_light, through_a_file
 from test_aws import SEARCH
 from torch import Tensor
 
-from raysearch.engine._local import answer_to, carry_out
+from benchmarks._local import answer_to, carry_out
 from raysearch.errors import RaysearchError
 from raysearch.methods import Groups
 from raysearch.methods._pair_search import TrialPairs
@@ -293,11 +293,6 @@ class TestReplicas:
         expected = Ohl.forecast(setup, given)
         assert rows[-1]["epoch_equivalents"] == pytest.approx(expected.equivalents)
         assert (expected.proposals, expected.epochs_each, expected.files) == (9, 2, 4)
-
-    def test_a_lost_file_is_one_line(self, build: Replicas) -> None:
-        with pytest.raises(RaysearchError, match="what 0001-02 has left is gone") as error:
-            answer_to(self.proposal("0002-01", "0001-02"), build, {})
-        assert "\n" not in str(error.value)
 
     def test_a_network_that_diverges_is_a_failure(self, setup: Setup) -> None:
         wild = Ohl.build(setup, groups({"updates": 5}, {"lr": 1e30, "batch_size": 40}))

@@ -16,9 +16,9 @@ from _recorded import carry_out
 from _settings import method_settings
 from conftest import through_a_file
 
+from benchmarks._local import answer_to
 from raysearch import ops
 from raysearch.data import load_dataset
-from raysearch.engine._local import answer_to
 from raysearch.errors import RaysearchError
 from raysearch.methods import Groups
 from raysearch.methods._members import Interval, Members

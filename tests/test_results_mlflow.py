@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import threading
 import time
@@ -26,12 +27,12 @@ from raysearch.errors import RaysearchError
 from raysearch.results import (
     Measured,
     Tracker,
-    _write,
     log_comparison,
     read_experiment,
     summarise,
     write,
 )
+from raysearch.results.mlflow import _store
 from raysearch.results.mlflow import _writer as writer_module
 from raysearch.results.mlflow._fields import PARAM_LIMIT, entity_key, flatten, summary_metrics
 from raysearch.trials import TrialInfo, TrialResult, Watcher
@@ -55,22 +56,21 @@ def small() -> Measured:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory."""
+    return tmp_path_factory.mktemp("ml flow")
+
+
+@pytest.fixture(scope="module")
+def database(place: Path) -> str:
     """One SQLite store for the module: MLflow needs seconds to create its tables."""
-    return f"sqlite:///{tmp_path_factory.mktemp('ml flow') / 'mlflow.db'}"
+    return f"sqlite:///{place / 'mlflow.db'}"
 
 
 @pytest.fixture
 def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs are logged however short they are."""
     monkeypatch.setattr(writer_module, "VALUES_PER_SECOND", math.inf)
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is drawn, which takes seconds."""
-    monkeypatch.setattr(_write, "pictures", lambda measured: {})
-    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
 
 
 @pytest.fixture
@@ -95,6 +95,19 @@ def play(tracker: Tracker, trial: TrialInfo, epochs: range, end: bool = True) ->
         last = {**COST, **error, "epoch_equivalents": 3.0 * epochs[-1]}
         tracker.trial_finished(trial, None, last)
         tracker.ended()
+
+
+def test_the_default_store_is_in_the_working_directory_and_telemetry_is_off(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    tracker = Tracker(None, "raysearch", "demo", {"a": 1})
+    (place / "summary.json").write_text("{}")
+    tracker.finish(None, place)
+    assert {path.name for path in place.iterdir()} >= {"mlflow.db", "mlruns"}
+    assert tracker.location()["command"] == "mlflow ui"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert capfd.readouterr().out == ""
 
 
 def test_a_run_is_a_parent_with_a_child_per_trial(
@@ -443,7 +456,10 @@ def test_a_server_that_is_not_there_is_one_line_within_seconds() -> None:
     assert f"http://127.0.0.1:{port} does not answer" in one_line_error(f"http://127.0.0.1:{port}")
 
 
-def test_a_server_that_says_nothing_is_one_line_within_seconds(silent_server: str) -> None:
+def test_a_server_that_says_nothing_is_one_line_within_seconds(
+    silent_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_store, "CHECK_SECONDS", 1)
     assert f"{silent_server} does not answer" in one_line_error(silent_server)
 
 
@@ -474,18 +490,3 @@ def test_names_and_values_fit_mlflow() -> None:
     assert entity_key("error (%)/../ä") == "error ___/_/_"
     flat = dict(flatten({"a": {"b": None, "c": [1, 2], "d": True}, "e": {}}))
     assert flat == {"a.b": "null", "a.c": "[1, 2]", "a.d": "true"}
-
-
-def test_the_default_store_is_in_the_working_directory_and_telemetry_is_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    import os
-
-    monkeypatch.chdir(tmp_path)
-    tracker = Tracker(None, "raysearch", "demo", {"a": 1})
-    (tmp_path / "summary.json").write_text("{}")
-    tracker.finish(None, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} >= {"mlflow.db", "mlruns"}
-    assert tracker.location()["command"] == "mlflow ui"
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    assert capfd.readouterr().out == ""

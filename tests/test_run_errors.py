@@ -167,11 +167,13 @@ def test_interrupted_before_anything_was_computed(
 DIVERGED = "the loss is not finite"
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_a_search_that_diverges_ends_a_run_and_so_does_its_continuation(
     cli: CommandLine, ask: Ask
 ) -> None:
-    ended = ask(cli, *SMALL, "search.lr=1e30", "seeds=2", "name=mine", "device=cpu")
-    for again in (ended, ask(cli, "--resume", "mine")):
+    one = ["--num-cpus", "1"]
+    ended = ask(cli, *SMALL, *one, "search.lr=1e30", "seeds=2", "name=mine", "device=cpu")
+    for again in (ended, ask(cli, "--resume", "mine", *one)):
         assert again.returncode == 2
         assert f"error: no search of dada found a policy: search: {DIVERGED}" in again.stderr
         assert again.stderr.count("\n") == 1

@@ -702,8 +702,9 @@ def test_no_secret_is_in_what_a_run_writes_or_says(cli: CommandLine) -> None:
         "name=mine",
         "evaluation.policies=[none]",
         "evaluation.seeds=1",
-        "evaluation.epochs=2",
+        "evaluation.epochs=1",
         "data.limit=100",
+        *("--num-cpus", "1"),
     )
     assert result.returncode == 0, result.stderr
     assert SECRET not in result.stdout + result.stderr

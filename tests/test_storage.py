@@ -15,6 +15,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from _fake_engine import Recorded
 from conftest import SMALL
 
 from raysearch.cli._main import main
@@ -45,6 +46,12 @@ def memory() -> Iterator[Any]:
     yield files
     files.store.clear()
     files.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def _recorded(undrawn: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine has recorded answers: nothing is trained."""
+    Recorded.in_place(monkeypatch)
 
 
 @pytest.fixture
@@ -108,6 +115,7 @@ def test_a_check_leaves_nothing(tmp_path: Path, memory: Any) -> None:
     assert not memory.find("/")
 
 
+@pytest.mark.usefixtures("_recorded")
 def test_a_whole_run(folder: Path, memory: Any, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*RUN, "storage=memory://results"]) == 0
     assert "results copied to memory://results/mine" in capfd.readouterr().out
@@ -166,6 +174,7 @@ def test_another_ctrl_c_ends_the_copying_after_an_error(
     assert shown.err.startswith("unexpected error: RuntimeError: no report today")
 
 
+@pytest.mark.usefixtures("_recorded")
 def test_storage_that_goes_away_loses_nothing(
     folder: Path, memory: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

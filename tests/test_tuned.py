@@ -15,8 +15,8 @@ from _settings import method_settings
 from conftest import dark_and_light, through_a_file
 from optuna.trial import TrialState
 
+from benchmarks._local import answer_to
 from raysearch import methods
-from raysearch.engine._local import answer_to
 from raysearch.engine._optuna import OptunaStudies, OptunaStudy, give_up, pruner_of
 from raysearch.errors import RaysearchError, SearchFailedError
 from raysearch.methods import Choice, Groups, Pruning, Range, Tried
@@ -77,8 +77,8 @@ def value(params: Mapping[str, Any]) -> float:
 
 
 class TestStudy:
-    def study(self, seed: int = 0) -> OptunaStudy:
-        return OptunaStudies()("s", SPACE, seed, "tpe", 4)
+    def study(self, seed: int = 0, folder: Path | None = None) -> OptunaStudy:
+        return OptunaStudies(folder)("s", SPACE, seed, "tpe", 4)
 
     def told(self, study: OptunaStudy, rounds: int, count: int = 3) -> OptunaStudy:
         for _ in range(rounds):
@@ -123,8 +123,7 @@ class TestStudy:
         assert again.propose(2) == study.propose(2)
 
     def test_the_record_opens_in_optuna(self, tmp_path: Path) -> None:
-        study = self.study()
-        study.keep_record(tmp_path)
+        study = self.study(folder=tmp_path)
         self.told(study, 2)
         study.tell([Tried({"x": 0.9, "kind": "b"}, None, {2: 7.0})])
         storage = f"sqlite:///{tmp_path}/optuna.db"
@@ -136,13 +135,11 @@ class TestStudy:
         assert set(optuna.importance.get_param_importances(found)) == {"x", "kind"}
 
     def test_a_continued_run_mends_the_record(self, tmp_path: Path) -> None:
-        whole = self.study()
-        whole.keep_record(tmp_path)
+        whole = self.study(folder=tmp_path)
         self.told(whole, 1)
         state = whole.state_dict()
         self.told(whole, 1)  # of which the run's own state knew nothing when it was killed
-        again = self.study()
-        again.keep_record(tmp_path)
+        again = self.study(folder=tmp_path)
         again.load_state_dict(state)
         storage = f"sqlite:///{tmp_path}/optuna.db"
         assert len(optuna.load_study(study_name="s", storage=storage).trials) == 3
@@ -412,13 +409,6 @@ class TestFastAutoAugment:
         for ids in (["0001-01", "0001-02", "0001-03"], [f"0002-{i:02d}" for i in range(1, 7)]):
             with pytest.raises(SearchFailedError, match="trials of a round failed"):
                 carry_out(search_of("fast_autoaugment"), failing(self.tried, *ids))
-
-    def test_a_network_that_is_gone_is_one_line(self, setup: Setup) -> None:
-        search, build = search_of("fast_autoaugment"), build_of("fast_autoaugment", setup)
-        carry_out(search, build=build, most=3)
-        proposal = search.ask()
-        with pytest.raises(RaysearchError, match="what 0001-01 has left is gone"):
-            answer_to(proposal, build, {})
 
 
 @pytest.mark.parametrize("name", METHODS)
