@@ -32,7 +32,7 @@ def digest(content: Payload) -> int:
                 content = file.read()
         except OSError:
             content = os.fsencode(content)
-    plain = np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content
+    plain = content.tobytes() if isinstance(content, np.ndarray) else content
     hashed = hashlib.blake2b(plain, digest_size=8)
     return int.from_bytes(hashed.digest(), "little", signed=True)
 

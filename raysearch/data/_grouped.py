@@ -83,7 +83,7 @@ def _spared(present: Mask, side: Index, number: int, any_group: bool) -> Mask:
     """Groups of a side that leave it every class that it has; or any of its groups."""
     own = side == number
     if any_group:
-        return own
+        return np.asarray(own)
     alone = present[own].sum(0) == 1
     spared: Mask = own & ~present[:, alone].any(1)
     return spared

@@ -47,8 +47,9 @@ class _File:
             return cls(path, before, series, int(match["index"]))
         if match := _NUMBERED.fullmatch(stem):
             before = match["before"]
-            series = (path.parent, before.lower(), None, match["rest"])
-            return cls(path, before if part_words(before) else stem, series, int(match["index"]))
+            name = before if part_words(before) else stem
+            alike = (path.parent, before.lower(), None, match["rest"])
+            return cls(path, name, alike, int(match["index"]))
         return cls(path, stem, (path.parent, stem.lower(), None, ""))
 
     @property
