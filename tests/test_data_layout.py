@@ -125,7 +125,7 @@ def test_a_class_that_is_called_like_a_part(tmp_path: Path, name: str) -> None:
     fill(tmp_path, {name: 5, "bus": 5, "car": 5})
     data = load(tmp_path)
     assert sorted(data.classes) == sorted([name, "bus", "car"])
-    assert f"{name!r} is read as a class" in said(data)
+    assert "1 folder named as a part is read as a class, with images and no folders" in said(data)
 
 
 def test_a_class_or_images_to_test_on(tmp_path: Path) -> None:
@@ -274,3 +274,15 @@ def test_label_files_and_images_in_two_forms_of_unicode(tmp_path: Path) -> None:
     rows = [f"{composed}/{i:03}.png,{(composed, decomposed, 'x')[i % 3]}" for i in range(9)]
     (tmp_path / "labels.csv").write_text("\n".join(["image,labels", *rows]), encoding="utf-8")
     assert load(tmp_path, test_fraction=0.2).classes == (composed, "x")
+
+
+def test_a_part_that_is_empty_is_said(tmp_path: Path) -> None:
+    fill(tmp_path, {"ant": 5, "bee": 5})
+    (tmp_path / "val").mkdir()
+    assert "1 folder without an image is passed over: val" in said(load(tmp_path))
+
+
+def test_train_without_class_folders(tmp_path: Path) -> None:
+    fill(tmp_path / "val", TWO)
+    write(tmp_path / "train" / "1.png")
+    assert "'train' holds images and no class folders, unlike 'val'" in refusal(tmp_path)

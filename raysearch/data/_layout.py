@@ -18,6 +18,7 @@ EXPECTED = (
 )
 NOT_READ = "file{s} or folder{s} beside what is read {are} not read"
 UNLABELLED = "folder{s} named as a part {are} not read, for want of class folders in {them}"
+AS_CLASS = "folder{s} named as a part {are} read as a class, with images and no folders in {them}"
 EMPTY = "folder{s} without an image {are} passed over"
 Classes = dict[str, list[str]]  # by name, in NFC: the folders that a class has
 _DOCUMENTS = (
@@ -66,7 +67,8 @@ def find_layout(root: Path, tree: Tree, notices: Notices) -> dict[str, Classes]:
         _say_where(opened, root, notices)
     if home != str(root):
         notices.say(f"what is read lies in {tree.relative(home)}")
-    _say_beside(home, read, tree, notices)
+    unlabelled = [os.path.join(home, name) for names in named.parts.values() for name in names]
+    _say_beside(home, [*read, *unlabelled], tree, notices)
     return {part: found[part] for part in PARTS if part in found}
 
 
@@ -81,10 +83,11 @@ def _tell_apart(
             if level.folders or level.images:
                 kind = nested if level.folders else flat
                 kind.parts.setdefault(part, []).append(name)
+            else:
+                notices.add(EMPTY, name)
     if "train" in nested.parts:
         _check_no_class(home, nested, named.others, tree)
-        unlabelled = [name for names in flat.parts.values() for name in names]
-        notices.add(UNLABELLED, unlabelled)
+        notices.add(UNLABELLED, [name for names in flat.parts.values() for name in names])
         return _paths(home, nested), []
     if not nested.parts:
         return {}, [*named.others, *_flat_classes(home, flat, named.others, notices)]
@@ -93,6 +96,11 @@ def _tell_apart(
     if not flat.parts and inside and inside <= {nfc(name) for name in named.others}:
         return parts, named.others
     shown = " and ".join(repr(name) for names in nested.parts.values() for name in names)
+    if "train" in flat.parts:
+        raise RaysearchError(
+            f"{home}: {flat.parts['train'][0]!r} holds images and no class folders, unlike {shown} "
+            f"({EXPECTED})"
+        )
     raise RaysearchError(
         f"{home} has no folder 'train' beside {shown}, named as a part and with folders in it; if "
         f"that is a class, put all classes into DIR/train ({EXPECTED})"
@@ -131,7 +139,7 @@ def _flat_classes(home: str, flat: NamedParts, others: list[str], notices: Notic
             "put all classes into DIR/train if it is one, or move it elsewhere"
         )
     if names and len(names) + len(others) > 1:
-        notices.say(f"{shown} is read as a class: it holds images and no class folders")
+        notices.add(AS_CLASS, names)
     return names
 
 
@@ -200,9 +208,10 @@ def _names(folders: list[str]) -> list[str]:
 
 
 def _say_where(opened: dict[str, str], root: Path, notices: Notices) -> None:
-    where = {part: os.path.relpath(path, root) for part, path in opened.items()}
+    where = {part: os.path.relpath(opened[part], root) for part in PARTS if part in opened}
     if any(part != path for part, path in where.items()):
-        notices.say("; ".join(f"{part} is read from {path}" for part, path in where.items()))
+        where = {part: "the folders beside" if at == "." else at for part, at in where.items()}
+        notices.say("; ".join(f"{part} is read from {at}" for part, at in where.items()))
 
 
 def _say_beside(home: str, read: list[str], tree: Tree, notices: Notices) -> None:

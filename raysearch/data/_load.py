@@ -80,6 +80,9 @@ def load_dataset(
         _check_classes(splits, listing.classes)
     pixels, places = some_pixels(splits["train"])
     look_at_pixels(splits, parts, pixels, places, notices)
+    if chosen.groups is not None and "test" not in listing.parts:
+        lacking = _lacking(splits["test"].targets.numpy(), listing.classes)
+        notices.add("class{es} {are} not in test, for want of groups", map(repr, lacking))
     in_memory = isinstance(listing.parts["train"].source, ArraySource)
     if chosen.groups is None and not in_memory and len(listing.parts) < 3:
         _say_groups(listing, root, notices)
@@ -189,9 +192,9 @@ def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
     """Train, test and (where given) val, of the sizes that the settings ask for."""
     parts = dict(listing.parts)
     classes, seed = listing.classes, settings.split_seed
-    absent = _absent(parts["train"].targets, classes)
-    if absent is not None:
-        raise RaysearchError(f"class {absent!r} has no images in train")
+    absent = _lacking(parts["train"].targets, classes)
+    if absent:
+        raise RaysearchError(f"class {absent[0]!r} has no images in train")
     in_train = 1 if "val" in parts else 2  # one to train on, and one for the search to hold out
     if "test" not in parts:
         pool = parts["train"]
@@ -220,12 +223,12 @@ def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
     return {name: parts[name] for name in ("train", "val", "test") if name in parts}
 
 
-def _absent(targets: Targets, classes: tuple[str, ...]) -> str | None:
-    """The first class without an image."""
+def _lacking(targets: Targets, classes: tuple[str, ...]) -> list[str]:
+    """The classes without an image."""
     present = (
         targets.any(axis=0) if targets.ndim == 2 else np.isin(np.arange(len(classes)), targets)
     )
-    return None if present.all() else classes[int(present.argmin())]
+    return [name for name, there in zip(classes, present, strict=True) if not there]
 
 
 def _limited(
@@ -257,9 +260,9 @@ def _check_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
         if len(split) == 0:
             raise RaysearchError(f"{name} has no readable image")
     targets = splits["train"].targets.numpy()
-    absent = _absent(targets, classes)
-    if absent is not None:
-        raise RaysearchError(f"class {absent!r} has no readable image in train")
+    absent = _lacking(targets, classes)
+    if absent:
+        raise RaysearchError(f"class {absent[0]!r} has no readable image in train")
     check_counts(targets, 1 if "val" in splits else 2, classes)
 
 

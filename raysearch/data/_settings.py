@@ -59,7 +59,7 @@ class DataSettings:
     on_error: Literal["error", "skip"] = "error"
     links: Literal["inside", "anywhere"] = "inside"
     duplicates: Literal["warn", "error", "drop"] = "warn"
-    groups: str | None = None
+    groups: Word | None = None
     image_column: Word | None = None
     label_column: Word = "label"
     predefined: Mapping[str, Any] | None = None  # the basic augmentation; read by the training
