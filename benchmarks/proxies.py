@@ -181,7 +181,7 @@ def checkpoint(job: tuple[Plan, int, bool]) -> bytes:
     search = {**plan.full, "epochs": plan.groups.search["epochs"]}
     training = done(SharedTraining(plan.setup(seed), search, policy, {}))
     buffer = io.BytesIO()  # as tensors it would go through shared memory, one file a tensor
-    torch.save(training.checkpoint(), buffer)
+    torch.save(training.answer().file, buffer)
     return buffer.getvalue()
 
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from raysearch.data import Split, grouped_folds, strata
 from raysearch.data._split import Index
+=======
+from raysearch.data import Split
+>>>>>>> main
 from raysearch.errors import NonFiniteLossError, RaysearchError
-from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import cost, validated
-from raysearch.protocol import Answer, Metrics, Proposal, Values, Work
-from raysearch.training import Setup, Training, derive_seed, evaluate, validation_cost
+from raysearch.methods._validated import ValidatedTraining, cost, snapshot
+from raysearch.protocol import Answer, Metrics, Values
+from raysearch.training import Setup, evaluate, validation_cost
 
 if TYPE_CHECKING:
     from raysearch.methods.fast_autoaugment import FastAutoAugmentSettings
 
 
+<<<<<<< HEAD
 class Matcher:
     """Makes the folds' trainings, and tries of policies; keeps the networks that these need.
 
@@ -94,41 +97,39 @@ class FoldTraining:
             metrics["epoch_equivalents"] += self._cost
         self._metrics = metrics
         return dict(metrics)
+=======
+class FoldTraining(ValidatedTraining):
+    """The training of a fold's network on the others, validated on the fold at the end, as work."""
+>>>>>>> main
 
     def answer(self) -> Answer:
         """The metrics of the last epoch; the network is the file."""
-        return Answer(
-            dict(self._metrics), file={"model": snapshot(self.training.model.state_dict())}
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The training's, and the last metrics."""
-        return {"training": self.training.state_dict(), "metrics": dict(self._metrics)}
-
-    def load_state_dict(self, state: Values) -> None:
-        """Continue from `state_dict`."""
-        self.training.load_state_dict(state["training"])
-        self._metrics = dict(state["metrics"])
+        return Answer(self.metrics, file={"model": snapshot(self.training.model.state_dict())})
 
 
 class Try:
     """A policy tried on held-out images, which it augments: work of one step.
 
     Args:
-        matcher: the setup, and the settings.
+        setup: data, network, device and seed.
+        settings: the method's.
         model: the network; does not change.
         held_out: the images.
-        cost: of a pass over them, in epoch-equivalents.
         values: the proposal's: `params` of the policy, and a `seed`.
     """
 
     epochs = 1
 
     def __init__(
-        self, matcher: Matcher, model: nn.Module, held_out: Split, cost: float, values: Values
+        self,
+        setup: Setup,
+        settings: FastAutoAugmentSettings,
+        model: nn.Module,
+        held_out: Split,
+        values: Values,
     ) -> None:
-        self._matcher, self._model, self._held_out = matcher, model, held_out
-        self._cost, self._values = cost, values
+        self._setup, self._settings = setup, settings
+        self.model, self._held_out, self._values = model, held_out, values
         self._metrics: Metrics = {}
 
     @property
@@ -138,22 +139,23 @@ class Try:
 
     def step(self) -> Metrics:
         """All draws; the means of their `val_loss` and other figures, and the cost."""
-        settings, setup = self._matcher.settings, self._matcher.setup
+        settings, setup = self._settings, self._setup
         policy = settings.policy([self._values["params"]])
         generator = torch.Generator().manual_seed(self._values["seed"])
         found = [
-            evaluate(self._model, setup, self._held_out, before=lambda x: policy(x, generator))
+            evaluate(self.model, setup, self._held_out, before=lambda x: policy(x, generator))
             for _ in range(settings.draws)
         ]
         means = {f"val_{key}": sum(one[key] for one in found) / len(found) for key in found[0]}
         if not math.isfinite(means["val_loss"]):
             raise NonFiniteLossError("validation", 1, 1)
-        self._metrics = {**means, "epoch_equivalents": len(found) * self._cost}
+        each = validation_cost(setup.search_images(), len(self._held_out))
+        self._metrics = {**means, "epoch_equivalents": len(found) * each}
         return dict(self._metrics)
 
     def answer(self) -> Answer:
         """What the step returned, and `cost`, which is minimised."""
-        by, metric = self._matcher.settings.objective, self._matcher.setup.task.metric
+        by, metric = self._settings.objective, self._setup.task.metric
         return Answer({**self._metrics, "cost": cost(by, self._metrics, metric)})
 
     def state_dict(self) -> dict[str, Any]:
