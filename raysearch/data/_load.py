@@ -225,9 +225,8 @@ def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
 
 def _lacking(targets: Targets, classes: tuple[str, ...]) -> list[str]:
     """The classes without an image."""
-    present = (
-        targets.any(axis=0) if targets.ndim == 2 else np.isin(np.arange(len(classes)), targets)
-    )
+    has = targets.any(axis=0) if targets.ndim == 2 else np.isin(np.arange(len(classes)), targets)
+    present = np.asarray(has).tolist()
     return [name for name, there in zip(classes, present, strict=True) if not there]
 
 

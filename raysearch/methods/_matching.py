@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
-from raysearch.data import Split, grouped_folds, strata
+from raysearch.data import Split, grouped_folds
 from raysearch.data._split import Index
-=======
-from raysearch.data import Split
->>>>>>> main
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._validated import ValidatedTraining, cost, snapshot
 from raysearch.protocol import Answer, Metrics, Values
@@ -23,84 +19,8 @@ if TYPE_CHECKING:
     from raysearch.methods.fast_autoaugment import FastAutoAugmentSettings
 
 
-<<<<<<< HEAD
-class Matcher:
-    """Makes the folds' trainings, and tries of policies; keeps the networks that these need.
-
-    Args:
-        setup: data, network, device and seed.
-        settings: the method's.
-        search: the fields of `SGDSettings` for the networks.
-    """
-
-    def __init__(self, setup: Setup, settings: FastAutoAugmentSettings, search: Values) -> None:
-        self.setup, self.settings, self._search = setup, settings, search
-        self._all = setup.dataset.train  # all of it, where the data have no validation split
-        self._unit = setup.search_splits()[0]
-        seed = derive_seed(setup.seed, "folds")
-        self._folds = stratified_folds(
-            strata(setup.task.stratum(self._all.targets)),
-            self.settings.folds,
-            seed,
-            self._all.groups,
-        )
-        self._networks: dict[str, nn.Module] = {}
-
-    def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> Work:
-        """A training without a fold, or a try of a policy on it."""
-        fold = proposal.values["fold"]
-        held_out = self._held_out(fold)
-        cost = validation_cost(self._unit, held_out)
-        if "params" not in proposal.values:
-            others = [own for i, own in enumerate(self._folds) if i != fold]
-            split = self._all.subset(torch.cat(others).sort().values)
-            training = Training(self.setup, self._search, None, False, split=split)
-            return FoldTraining(training, held_out, cost)
-        [network] = proposal.needs
-        if network not in self._networks:
-            model = self.setup.build_model()
-            model.load_state_dict(files[network]["model"])
-            self._networks[network] = model
-        return Try(self, self._networks[network], held_out, cost, proposal.values)
-
-    def _held_out(self, fold: int) -> Split:
-        """What policies are tried on with the network that does not know it."""
-        val = self.setup.dataset.val
-        return self._all.subset(self._folds[fold]) if val is None else val
-
-
-class FoldTraining:
-    """The training of a fold's network, validated on the fold at the end, as work.
-
-    Args:
-        training: on the other folds, without augmentation.
-        held_out: the fold.
-        cost: of a pass over it, in epoch-equivalents.
-    """
-
-    def __init__(self, training: Training, held_out: Split, cost: float) -> None:
-        self.training, self._held_out, self._cost = training, held_out, cost
-        self.loop = training.loop
-        self.epochs = training.epochs
-        self._metrics: Metrics = {}
-
-    @property
-    def epoch(self) -> int:
-        """How many epochs are done."""
-        return self.training.epoch
-
-    def step(self) -> Metrics:
-        """One epoch; validated after the last."""
-        training, metrics = self.training, self.training.step()
-        if training.epoch == training.epochs:
-            metrics |= validated(training.model, training.setup, self._held_out, self.epoch)
-            metrics["epoch_equivalents"] += self._cost
-        self._metrics = metrics
-        return dict(metrics)
-=======
 class FoldTraining(ValidatedTraining):
     """The training of a fold's network on the others, validated on the fold at the end, as work."""
->>>>>>> main
 
     def answer(self) -> Answer:
         """The metrics of the last epoch; the network is the file."""
