@@ -90,7 +90,7 @@ def test_own_arrays_and_a_network_of_ones_own(recorded: Recorded) -> None:
     result = search(images(), model=small, quiet=True, **QUICK)
     assert result.summary["images"]["train"] + result.summary["images"]["test"] == 40
     build = recorded.entries[0].build
-    assert build.setting.model is small
+    assert build.setup.keywords["model"] is small
     assert result.summary["configuration"]["model"]["name"] == "small"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.cli._compare import own_settings
+from raysearch.cli._compare import Given, own_settings
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._experiment import (
@@ -68,8 +68,8 @@ def test_wrong_settings(methods: list[str], overrides: list[str], said: str) -> 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("methods=none", r"methods=none: expected a list, for example methods=\[a,b\]"),
-        ("experiment=[a]", "expected a name"),
+        ("methods=none", "methods='none': expected a list"),
+        ("experiment=[a]", "expected a word"),
     ],
 )
 def test_wrong_settings_of_a_comparison(line: str, said: str) -> None:
@@ -79,7 +79,7 @@ def test_wrong_settings_of_a_comparison(line: str, said: str) -> None:
 
 def test_settings_of_a_comparison() -> None:
     given, rest = own_settings(["methods=[a,b]", "experiment=7", "seeds=2"])
-    assert given == {"methods": ["a", "b"], "experiment": "7"}
+    assert given == Given(methods=("a", "b"), experiment="7")
     assert rest == ["seeds=2"]
 
 

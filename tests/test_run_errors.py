@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["evaluation.policies=[missing.json]"], "missing.json: No such file"),
         (["data=folder", "data.root=missing"], "missing"),
         (["data.limit=5"], "data.limit=5"),
-        (["--num-gpu", "1"], "unknown option --num-gpu: did you mean --num-gpus"),
+        (["--num-gpu", "1"], "unknown option --num-gpu: did you mean '--num-gpus'"),
         (["--num-gpus", "many"], "expected a whole number"),
         (["--num-gpus", "99"], "--num-gpus 99: this machine has"),
         (["device=cuda", "--num-gpus", "0"], "device=cuda needs a GPU"),

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from raysearch.errors import RaysearchError
-from raysearch.experiment import search
+from raysearch.experiment._api import search
 
 SHORT = [
     "tracking=none",

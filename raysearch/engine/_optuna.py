@@ -39,15 +39,17 @@ class OptunaStudies:
 
     Args:
         folder: where their record is kept, see `OptunaStudy`; None is nowhere.
+        prefix: of the studies' names there.
     """
 
     folder: Path | None = None
+    prefix: str = ""
 
     def __call__(
         self, name: str, space: Space, seed: int, sampler: str, startup: int
     ) -> OptunaStudy:
         """A study without trials."""
-        return OptunaStudy(name, space, seed, sampler, startup, self.folder)
+        return OptunaStudy(self.prefix + name, space, seed, sampler, startup, self.folder)
 
 
 class OptunaStudy:

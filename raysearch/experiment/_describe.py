@@ -67,8 +67,6 @@ def cautions(plan: Plan) -> list[str]:
 def _trials(group: Group, several: bool) -> list[str]:
     whose = f"{group.method}: " if several else ""
     trials = f"{whose}{group.stage}: {group.described}, {_holding(group)}"
-    if group.equivalents is None or group.seconds is None:
-        return [trials, "  cost: not known before it runs"]
     each = " each" if group.count > 1 else ""
     whole = f", {group.equivalents * group.count:.1f} in all" if each else ""
     return [
@@ -79,19 +77,12 @@ def _trials(group: Group, several: bool) -> list[str]:
 
 
 def _cost(forecast: Forecast) -> list[str]:
-    lines = []
-    total = forecast.equivalents
-    if total is not None:
-        lines.append(
-            f"{total:.0f} epoch-equivalents (one: a plain training epoch on the search's train "
-            "split)"
-        )
+    how = "time: depends on the GPUs or the cluster, which were not asked"
     if forecast.seconds is not None:
-        how = "from counted arithmetic and a few steps timed just now"
-        lines.append(f"{forecast.about}, {how}")
-    else:
-        lines.append("time: depends on the GPUs or the cluster, which were not asked")
-    return lines
+        about = duration(forecast.seconds)
+        how = f"about {about}, from counted arithmetic and a few steps timed just now"
+    unit = "(one: a plain training epoch on the search's train split)"
+    return [f"{forecast.equivalents:.0f} epoch-equivalents {unit}", how]
 
 
 def _holding(group: Group) -> str:

@@ -31,7 +31,9 @@ def draw_first(plan: Plan, folder: Path) -> list[Path]:
     several = len(plan.parts) > 1
     images = samples(plan.dataset.train, plan.task)
     for name, part in plan.parts.items():
-        policy = part.known if part.known is not None else part.uniform
+        policy = part.known
+        if policy is None and part.seeds:
+            policy = part.method.uniform(part.configuration.values["method"])
         path = folder / (f"pictures/{name}-augmented.png" if several else "augmented.png")
         if policy is None or path.exists():
             continue

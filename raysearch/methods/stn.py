@@ -30,6 +30,7 @@ class Stn(JointMethod):
     @classmethod
     def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
         """All images, and not only those that a search with validation trains on."""
+        JointSettings.of(groups.method)  # a mistake in them is said before the search begins
         counts = setup.dataset.counts
         return (counts["train"] + counts["val"]) / setup.search_images()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, near
 from raysearch.models._resnet import CifarResNet18
 from raysearch.models._small_cnn import SmallCNN
 from raysearch.models._torchvision import build_torchvision, torchvision_names
@@ -75,11 +74,8 @@ def _named(name: str, classes: int, channels: int, size: tuple[int, int]) -> nn.
         return builder(classes, channels, size)
     if name in torchvision_names():
         return build_torchvision(name, classes=classes, channels=channels, size=size)
-    near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
-    hint = f" did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise RaysearchError(
-        f"unknown model {name!r}:{hint} (known: {', '.join(OWN)} and every torchvision classifier)"
-    )
+    known = f"{', '.join(OWN)} and every torchvision classifier"
+    raise RaysearchError(f"unknown model {name!r}{near(name, names())} (known: {known})")
 
 
 def _own(builder: Builder, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
