@@ -166,8 +166,9 @@ def test_the_range_is_that_of_train_and_the_same_in_memory_and_as_a_stream(tmp_p
     assert "val" in said
     stream = load(tmp_path, memory_limit_mb=0, workers=2)
     assert isinstance(stream.test, StreamSplit)
-    assert stream.test.decoder.range == (data_range := stream.train.decoder.range)  # type: ignore[attr-defined]
-    assert str(data_range) == "0 to 1023"
+    assert isinstance(stream.train, StreamSplit)
+    assert stream.test.decoder == stream.train.decoder
+    assert str(stream.test.decoder.conversion.range) == "0 to 1023"
     batch = next(stream.test.batches(8, device=torch.device("cpu"), generator=None))
     np.testing.assert_array_equal(batch.images.numpy(), data.test.images.numpy())
 

@@ -140,7 +140,7 @@ def test_without_a_network_one_line_says_what_to_do(
 
 def test_a_download_arrives_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    part = Part(ArraySource("made up", pixels), np.arange(40) % 4)
+    part = Part(ArraySource.of("made up", pixels), np.arange(40) % 4)
     listing = Listing(("a", "b", "c", "d"), {"train": part, "test": part})
 
     def fake(name: str, root: Path, *, download: bool = False) -> Listing:

@@ -263,7 +263,7 @@ def test_wrong_shapes_are_refused() -> None:
 
 def test_array_source_streams_as_well() -> None:
     images = pixels().transpose(0, 2, 3, 1)
-    split = StreamSplit(ArraySource("made up", images), labels(), Decoder(3, (6, 5)), 1)
+    split = StreamSplit(ArraySource.of("made up", images), labels(), Decoder(3, (6, 5)), 1)
     assert same(read(split, seed=1), read(tensor_split(), seed=1))
 
 

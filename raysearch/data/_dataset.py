@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raysearch.data._format import Stored
-from raysearch.data._own import own_splits
 from raysearch.data._split import Split
-from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import stratified_split
 
 
@@ -90,22 +88,11 @@ class Dataset:
         Raises:
             RaysearchError: something is of another kind or shape; it is named in one line.
         """
-        own = own_splits(train, test, val, classes, size, test_fraction, split_seed, groups)
-        mean, std = mean_and_std(some_pixels(own.train)[0])
-        channels, height, width = own.train.images.shape[1:]
-        return cls(
-            name=name,
-            classes=own.classes,
-            train=own.train,
-            val=own.val,
-            test=own.test,
-            channels=channels,
-            size=(height, width),
-            mean=mean,
-            std=std,
-            notes=own.notes,
-            given=own.given,
-        )
+        from raysearch.data._own import own_dataset  # which makes a Dataset
+
+        given = {"train": train, "val": val, "test": test}
+        given = {part: data for part, data in given.items() if data is not None}
+        return own_dataset(given, classes, name, size, test_fraction, split_seed, groups)
 
     @property
     def kind(self) -> Literal["single", "multi"]:

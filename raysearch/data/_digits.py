@@ -13,5 +13,5 @@ def list_digits() -> Listing:
 
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    part = Part(ArraySource("digits", pixels), digits.target.astype(np.int64))
+    part = Part(ArraySource.of("digits", pixels), digits.target.astype(np.int64))
     return Listing(tuple(str(name) for name in digits.target_names), {"train": part})

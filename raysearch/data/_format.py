@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raysearch.data._image import DecodeError, Header, Payload, read_header
-from raysearch.data._source import ArraySource, Part, Source
+from raysearch.data._source import ArraySource, Part, Source, unreadable
 from raysearch.data._split import Index
-from raysearch.data._stream import unreadable
 from raysearch.errors import RaysearchError
 
 LARGEST_KEPT = 256  # pixels of the longer side, up to which images of one size stay as they are
@@ -89,8 +88,8 @@ def read_shapes(parts: Mapping[str, Part], *, skip: bool) -> Shapes:
     shorter: list[int] = []
     for name, part in parts.items():
         source = part.source
-        in_memory = isinstance(source, ArraySource)
-        indices = np.arange(1) if in_memory else source.sample(_PROBED)
+        alike = isinstance(source, ArraySource) and isinstance(source.images, np.ndarray)
+        indices = np.arange(1) if alike else source.sample(_PROBED)
         for index, payload in _fetched(source, indices):
             try:
                 header = read_header(payload)
@@ -98,7 +97,7 @@ def read_shapes(parts: Mapping[str, Part], *, skip: bool) -> Shapes:
                 if skip:
                     continue
                 raise unreadable(source, index, str(error)) from error
-            _note(found, name, index, header, source.name(index), len(part) if in_memory else 1)
+            _note(found, name, index, header, source.name(index), len(part) if alike else 1)
             shorter.append(min(header.height, header.width))
     if not found.sizes:
         raise RaysearchError("none of the images can be read")

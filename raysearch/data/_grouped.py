@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from raysearch.data._split import Index, Targets
+from raysearch.data._split import Index, Mask, Targets
 from raysearch.errors import RaysearchError
-
-Mask = npt.NDArray[np.bool_]
 
 
 def grouped_folds(targets: Targets, groups: Index, count: int, seed: int) -> Index:

@@ -12,12 +12,13 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from raysearch.files import check_regular
 
 Pixels = npt.NDArray[np.uint8]
-Payload = bytes | str | Pixels  # an encoded image, the path of one, or pixels [H, W, C]
+# An encoded image, the path of one, pixels [H, W, C], or what Pillow has opened.
+Payload = bytes | str | Pixels | Image.Image
 
 DEEP_GREY = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})  # more than 8 bits
 _GREY = frozenset({"1", "L", "LA", "La"}) | DEEP_GREY
@@ -92,6 +93,8 @@ def open_image(payload: Payload | None) -> Image.Image:
         raise DecodeError("there is no image (null)")
     if isinstance(payload, np.ndarray):
         return Image.fromarray(payload[..., 0] if payload.shape[-1] == 1 else payload)
+    if isinstance(payload, Image.Image):
+        return ImageOps.exif_transpose(payload)
     if isinstance(payload, str):
         check_regular(payload)
     try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from raysearch.data._notices import Notices
+from raysearch.data._parquet import ParquetSource
+from raysearch.data._source import Listing
 
 _STEM = r"^(.*?)[_. -]+[^_. -]*\d[^_. -]*\.[^.]*$"  # all before the last word, which has a number
 _FOLDER = r"([^/]+)/[^/]+$"
@@ -24,14 +27,27 @@ _NEAR = 3.0  # grey levels, root mean square
 _CONTRAST = 12.0  # standard deviation in grey levels, below which pictures tell nothing
 
 
-def say_likely_groups(names: Sequence[str], classes: int, notices: Notices) -> None:
+def say_likely_groups(listing: Listing, root: Path, notices: Notices) -> None:
     """Point out names that share a stem, as `patient12_slice3.png`, or folders within a class's.
 
+    Of Parquet files also columns that by their names say what images belong together.
+
     Args:
-        names: paths of images that are going to be split, below the data set's folder.
-        classes: how many there are; stems that tell no more than the class are no groups.
+        listing: the images; those of train are going to be split.
+        root: the data set's folder.
         notices: where to say it.
     """
+    source = listing.parts["train"].source
+    _say_likely_names(source.relative_paths(root), len(listing.classes), notices)
+    for column in source.columns if isinstance(source, ParquetSource) else ():
+        if _COLUMN.fullmatch(column):
+            notices.say(
+                f"the column {column!r} may tell groups: data.groups={column} keeps them whole"
+            )
+
+
+def _say_likely_names(names: Sequence[str], classes: int, notices: Notices) -> None:
+    """Stems and folders that tell no more than the class are no groups."""
     matched = [re.match(_STEM, name.rsplit("/", 1)[-1]) for name in names]
     stems = Counter(match[1] for match in matched if match and match[1])
     folders = Counter(name.rsplit("/", 1)[0] for name in names if "/" in name)
@@ -47,15 +63,6 @@ def say_likely_groups(names: Sequence[str], classes: int, notices: Notices) -> N
                 f"a random split has one on both sides; data.groups='{pattern}' keeps them whole"
             )
             return
-
-
-def say_likely_columns(columns: Sequence[str], notices: Notices) -> None:
-    """Point out columns of Parquet files that by their names say what images belong together."""
-    for column in columns:
-        if _COLUMN.fullmatch(column):
-            notices.say(
-                f"the column {column!r} may tell groups: data.groups={column} keeps them whole"
-            )
 
 
 def say_near_equal(

@@ -17,26 +17,21 @@ from raysearch.data._auto import choose_size
 from raysearch.data._dataset import Dataset
 from raysearch.data._decode import Decoder
 from raysearch.data._digits import list_digits
+from raysearch.data._duplicates import ReadSplit
 from raysearch.data._folder import list_folder
 from raysearch.data._format import Shapes, natural_size, read_shapes
 from raysearch.data._groups import groups_file, with_groups
 from raysearch.data._image import ignored_warnings
-from raysearch.data._likely_groups import (
-    say_likely_columns,
-    say_likely_groups,
-    say_near_equal,
-)
-from raysearch.data._look import look_at_pixels
+from raysearch.data._likely_groups import say_likely_groups, say_near_equal
 from raysearch.data._measure import choose_conversion
 from raysearch.data._names import say_alike
 from raysearch.data._notices import SKIPPED, Notices
-from raysearch.data._parquet import ParquetSource
 from raysearch.data._parquet_list import list_parquet
+from raysearch.data._pixels import mean_and_std, say_constant, some_pixels
 from raysearch.data._read import Progress, read_splits
 from raysearch.data._settings import AUTO, DataSettings
 from raysearch.data._source import ArraySource, Listing, Part
-from raysearch.data._split import Split, Targets
-from raysearch.data._statistics import mean_and_std, some_pixels
+from raysearch.data._split import Targets
 from raysearch.data._stratify import check_counts, stratified_split
 from raysearch.data._torchvision import list_torchvision
 from raysearch.errors import RaysearchError
@@ -62,89 +57,100 @@ def load_dataset(
             image that cannot be read, a class that is empty or too small, a label out of range.
     """
     chosen = DataSettings.of(settings)
-    where = f"data={chosen.name}" + (f" data.root={chosen.root}" if chosen.root else "")
     notices = Notices()
-    listing = _list(chosen, notices)
-    listing = _without_unused(listing, notices)
+    listing = _without_unused(_list(chosen, notices), notices)
     say_alike(listing.classes, notices)
-    root = chosen.folder() if chosen.root else Path()
     if chosen.groups is not None:
+        root = chosen.folder() if chosen.root else Path()
         listing = with_groups(listing, chosen.groups, root, notices)
-    with _prefixed(where):
-        parts = _divide(listing, chosen)
-    with ignored_warnings():
-        shapes = read_shapes(parts, skip=chosen.on_error == "skip")
-        decoder = _decoder(parts, shapes, chosen, device, notices)
-        splits = read_splits(parts, decoder, chosen, progress, notices)
-    with _prefixed(where):
-        _check_classes(splits, listing.classes)
-    pixels, places = some_pixels(splits["train"])
-    look_at_pixels(splits, parts, pixels, places, notices)
-    if chosen.groups is not None and "test" not in listing.parts:
-        lacking = _lacking(splits["test"].targets.numpy(), listing.classes)
-        notices.add("class{es} {are} not in test, for want of groups", map(repr, lacking))
-    in_memory = isinstance(listing.parts["train"].source, ArraySource)
-    if chosen.groups is None and not in_memory and len(listing.parts) < 3:
-        _say_groups(listing, root, notices)
-        name = parts["train"].source.name
-        say_near_equal(pixels, lambda i: name(int(places[i])), notices)
-    _say_seen_once(splits, listing.classes, notices)
-    for note in notices.lines:
+    dataset = make_dataset(listing, chosen, notices, progress, device)
+    for note in dataset.notes:
         log.warning("%s", note)
+    return dataset
+
+
+def make_dataset(
+    listing: Listing,
+    settings: DataSettings,
+    notices: Notices,
+    progress: Progress | None = None,
+    device: str = "cpu",
+) -> Dataset:
+    """Divide, decode and check what has been found.
+
+    Args:
+        listing: the images of each given part, and their labels.
+        settings: the data's.
+        notices: what has been said; gains the rest.
+        progress: as in `load_dataset`.
+        device: likewise.
+
+    Raises:
+        RaysearchError: as `load_dataset`.
+    """
+    where = f"data={settings.name}" + (f" data.root={settings.root}" if settings.root else "")
+    classes, in_memory = listing.classes, isinstance(listing.parts["train"].source, ArraySource)
+    with _prefixed(where):
+        parts = _divide(listing, settings)
+    with ignored_warnings():
+        shapes = read_shapes(parts, skip=settings.on_error == "skip")
+        conversion = choose_conversion(parts, shapes, settings.black_and_white, notices)
+        size = _choose_size(parts, shapes, settings, device, notices)
+        decoder = Decoder(1 if shapes.grey else 3, size, conversion)
+        read = read_splits(parts, decoder, settings, progress, notices)
+    with _prefixed(where):
+        _check_classes(read, classes)
+    train = read["train"].split
+    pixels, positions = some_pixels(train)
+    if not in_memory:
+        say_constant(read, pixels, positions, notices)
+    if settings.groups is not None and "test" not in listing.parts:
+        lacking = _lacking(read["test"].split.targets.numpy(), classes)
+        notices.add("class{es} {are} not in test, for want of groups", map(repr, lacking))
+    if settings.groups is None and not in_memory and len(listing.parts) < 3:
+        say_likely_groups(listing, settings.folder(), notices)
+        say_near_equal(pixels, lambda i: read["train"].name(int(positions[i])), notices)
+    if train.target_shape and "val" not in read:
+        once = (train.targets.sum(0) == 1).nonzero()[:, 0].tolist()
+        what = "class{es} with one image in train, which a search does not validate on"
+        notices.add(what, [repr(classes[label]) for label in once])
     mean, std = mean_and_std(pixels)
+    black_and_white = conversion.range
     return Dataset(
-        name=chosen.name,
-        classes=listing.classes,
-        train=splits["train"],
-        val=splits.get("val"),
-        test=splits["test"],
+        name=settings.name,
+        classes=classes,
+        train=train,
+        val=read["val"].split if "val" in read else None,
+        test=read["test"].split,
         channels=decoder.channels,
-        size=decoder.size,
+        size=size,
         mean=mean,
         std=std,
         skipped=notices.count(SKIPPED),
         notes=notices.lines,
         given=tuple(listing.parts),
         stored=shapes.stored,
-        range=None if decoder.range is None else (decoder.range.low, decoder.range.high),
+        range=None if black_and_white is None else (black_and_white.low, black_and_white.high),
     )
 
 
-def _say_groups(listing: Listing, root: Path, notices: Notices) -> None:
-    """Point out what may belong together among the images that are split."""
-    source = listing.parts["train"].source
-    say_likely_groups(source.relative_paths(root), len(listing.classes), notices)
-    if isinstance(source, ParquetSource):
-        say_likely_columns(source.columns, notices)
-
-
-def _say_seen_once(splits: dict[str, Split], classes: tuple[str, ...], notices: Notices) -> None:
-    """Name the multi-label classes that a search has no image of to validate on."""
-    targets = splits["train"].targets
-    if targets.ndim == 1 or "val" in splits:
-        return
-    once = (targets.sum(0) == 1).nonzero()[:, 0].tolist()
-    what = "class{es} with one image in train, which a search does not validate on"
-    notices.add(what, [repr(classes[label]) for label in once])
-
-
-def _decoder(
+def _choose_size(
     parts: dict[str, Part], shapes: Shapes, settings: DataSettings, device: str, notices: Notices
-) -> Decoder:
-    """What decodes the images: to one channel where all are grey, to the wanted or chosen size."""
-    made = choose_conversion(parts, shapes, settings.black_and_white, notices)
-    size, reason = settings.height_width, ""
-    if size is None and settings.size == AUTO:
+) -> tuple[int, int]:
+    """Height and width, as wanted or as they suit the images and the machine."""
+    if settings.height_width is not None:
+        return settings.height_width
+    if settings.size == AUTO:
         images = sum(len(part) for part in parts.values())
         size, reason = choose_size(shapes, images, device, _cores())
-    elif size is None:
+    else:
         size, reason = natural_size(shapes)
     if reason:
         notices.say(
             f"{reason}: they are resized and centre-cropped to {size[0]}x{size[1]}; data.size= "
             "chooses another size"
         )
-    return Decoder(1 if shapes.grey else 3, size, made.range, made.alpha, made.stretched)
+    return size
 
 
 def _cores() -> int:
@@ -253,16 +259,16 @@ def _limited(
     return part.subset(chosen.numpy())
 
 
-def _check_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
+def _check_classes(read: dict[str, ReadSplit], classes: tuple[str, ...]) -> None:
     """Whether train still has every class, after images were skipped, and the others an image."""
-    for name, split in splits.items():
-        if len(split) == 0:
+    for name, part in read.items():
+        if len(part.split) == 0:
             raise RaysearchError(f"{name} has no readable image")
-    targets = splits["train"].targets.numpy()
+    targets = read["train"].split.targets.numpy()
     absent = _lacking(targets, classes)
     if absent:
         raise RaysearchError(f"class {absent[0]!r} has no readable image in train")
-    check_counts(targets, 1 if "val" in splits else 2, classes)
+    check_counts(targets, 1 if "val" in read else 2, classes)
 
 
 @contextmanager

@@ -5,18 +5,17 @@ All of it is decided on the training images, once, and holds for the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from raysearch.data._alpha import OVER_WHITE, WHITE, Alpha, Look, choose_alpha
-from raysearch.data._decode import eight_bits
+from raysearch.data._alpha import WHITE, Alpha, Look, choose_alpha
+from raysearch.data._decode import Conversion
 from raysearch.data._format import Shapes
 from raysearch.data._image import DecodeError, Payload, explained, open_image, refuse_bomb
 from raysearch.data._notices import Notices
@@ -28,21 +27,6 @@ Found = Mapping[str, Sequence[tuple[str, T]]]  # by part, an image's name and wh
 _DECIDING = 2_000  # images of train that are measured
 _CHECKED = 500  # images of each other part, for what is said of them
 _CHUNK = 64  # images in memory at a time
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """How a data set's images become 8 bits of grey or colour.
-
-    Attributes:
-        range: of deep images, what becomes black and white.
-        alpha: what becomes of transparency.
-        stretched: whether `range` is for images of 8 bits, as no others were found.
-    """
-
-    range: Range | None = None
-    alpha: Alpha = OVER_WHITE
-    stretched: bool = False
 
 
 def choose_conversion(
@@ -61,21 +45,28 @@ def choose_conversion(
     """
     for what, names in shapes.said.items():
         notices.add(f"of {shapes.count:,} images {what}", names)
-    kept = None if given is None else Range(*given)
-    stretched = given is not None and not shapes.deep
+    made = Conversion(
+        Range(*given) if given else None, stretched=not (given is None or shapes.deep)
+    )
     if shapes.deep:
-        seen = _measured(parts, shapes.deep, _values, is_settled if given is None else None)
-        if given is None and any(seen.values()):
-            kept = choose_range(each for _, each in deciding(seen))
-        if kept is not None and any(seen.values()):
+        seen = _measured(
+            parts,
+            shapes.deep,
+            lambda image, again: Seen.of(deep_values(image, again)[0]),
+            is_settled if given is None else None,
+        )
+        if any(seen.values()):
+            kept = made.range or choose_range(each for _, each in _deciding(seen))
+            made = replace(made, range=kept)
             deep = sum(len(places) for places in shapes.deep.values())
-            say_range(seen, deep, shapes.count, kept, notices)
-    alpha = OVER_WHITE
+            _say_range(seen, deep, shapes.count, kept, notices)
     if shapes.alpha:
-        looks = _measured(parts, shapes.alpha, partial(_look, kept=kept))
-        alpha = choose_alpha(look for _, look in deciding(looks))
-        say_alpha(looks, alpha, notices)
-    return Conversion(kept, alpha, stretched)
+        looks = _measured(
+            parts, shapes.alpha, lambda image, again: Look.of(made.eight_bits(image, again))
+        )
+        made = replace(made, alpha=choose_alpha(look for _, look in _deciding(looks)))
+        _say_alpha(looks, made.alpha, notices)
+    return made
 
 
 def _measured(
@@ -104,7 +95,8 @@ def _measured(
             some = np.array(all_places)[:: max(1, -(-len(all_places) // most))]
             source = parts[part].source
             found[part] = []
-            for chunk in _chunks(some):
+            for start in range(0, len(some), _CHUNK):
+                chunk = some[start : start + _CHUNK]
                 for index, each in zip(chunk, pool.map(measure, source.fetch(chunk)), strict=True):
                     if each is not None:
                         found[part].append((source.name(int(index)), each))
@@ -113,25 +105,12 @@ def _measured(
     return found
 
 
-def _chunks(indices: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(indices), _CHUNK):
-        yield indices[start : start + _CHUNK]
-
-
-def deciding(found: Found[T]) -> Sequence[tuple[str, T]]:
+def _deciding(found: Found[T]) -> Sequence[tuple[str, T]]:
     """Those of train, or of the others where train has none."""
     return found.get("train") or [each for part in found.values() for each in part]
 
 
-def _values(image: Image.Image, again: Opens) -> Seen:
-    return Seen.of(deep_values(image, again)[0])
-
-
-def _look(image: Image.Image, again: Opens, kept: Range | None) -> Look:
-    return Look.of(eight_bits(image, again, kept))
-
-
-def say_range(found: Found[Seen], deep: int, total: int, kept: Range, notices: Notices) -> None:
+def _say_range(found: Found[Seen], deep: int, total: int, kept: Range, notices: Notices) -> None:
     """Say what is known of images of more than 8 bits, and what their range costs.
 
     Args:
@@ -162,7 +141,7 @@ def say_range(found: Found[Seen], deep: int, total: int, kept: Range, notices: N
     notices.add(f"of {len(images):,} images with pixels that are no numbers, read as black", broken)
 
 
-def say_alpha(found: Found[Look], alpha: Alpha, notices: Notices) -> None:
+def _say_alpha(found: Found[Look], alpha: Alpha, notices: Notices) -> None:
     """Say what becomes of images with transparency."""
     images = [each for part in found.values() for each in part]
     laid = [name for name, look in images if alpha.lays(look)]

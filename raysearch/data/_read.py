@@ -4,41 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from raysearch.data._decode import Decoder
-from raysearch.data._duplicates import Fingerprints, settle_duplicates
-from raysearch.data._fingerprint import content_digests, digest
+from raysearch.data._duplicates import (
+    ReadSplit,
+    pixel_digests,
+    settle_duplicates,
+    stored_digests,
+)
 from raysearch.data._image import DecodeError, Payload
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._settings import DataSettings
-from raysearch.data._source import Part
-from raysearch.data._split import Index, Split, TensorSplit
-from raysearch.data._stream import StreamSplit, unreadable
+from raysearch.data._source import Part, unreadable
+from raysearch.data._split import Index, Mask, Split, TensorSplit
+from raysearch.data._stream import StreamSplit
 
 Progress = Callable[[int, int], None]
 _CHUNK = 128  # images that a thread decodes at a time
-
-
-@dataclass(frozen=True)
-class _Base:
-    """A split of all images of a base.
-
-    Attributes:
-        part: where they come from.
-        split: the images; of such as cannot be read, the pixels are zero.
-        good: which can be read, bool [N].
-        digests: fingerprints, see `digest`; None: not taken.
-    """
-
-    part: Part
-    split: Split
-    good: npt.NDArray[np.bool_]
-    digests: Index | None = None
 
 
 def read_splits(
@@ -47,7 +32,7 @@ def read_splits(
     settings: DataSettings,
     progress: Progress | None,
     notices: Notices,
-) -> dict[str, Split]:
+) -> dict[str, ReadSplit]:
     """The splits, without images that are duplicates, where `settings` say so.
 
     Decoded images are compared as they are; of streams, the files' or rows' bytes. Train and val
@@ -69,55 +54,50 @@ def read_splits(
     streamed = size > settings.memory_limit_mb << 20
     skip = settings.on_error == "skip"
     count = _Counter(progress, images)
-    train, val, test = parts["train"], parts.get("val"), parts["test"]
-    bases: list[_Base] = []
-    for part in (train if val is None else train.join(val), test):
+    train, test = parts["train"], parts["test"]
+    bases = [train.join(parts["val"]) if "val" in parts else train, test]
+    splits: list[Split] = []
+    readable: list[Index] = []
+    for part in bases:
         if streamed:
-            base = _stream(part, decoder, settings.workers, skip, count)
+            split, good = _stream(part, decoder, settings.workers, skip, count)
         else:
-            base = _decode(part, decoder, skip, count)
-        unread = np.flatnonzero(~base.good)
-        notices.add(SKIPPED, [part.source.name(int(index)) for index in unread])
-        bases.append(base)
-    digests = [base.digests for base in bases if base.digests is not None]
-    if not digests:
+            split, good = _decode(part, decoder, skip, count)
+        notices.add(SKIPPED, [part.source.name(int(place)) for place in np.flatnonzero(~good)])
+        splits.append(split)
+        readable.append(np.flatnonzero(good))
+    if streamed:
         told = (lambda _: None) if skip else count
-        digests = content_digests([base.part.source for base in bases], told)
-    used = [np.flatnonzero(base.good) for base in bases]
-    cut = int(np.searchsorted(used[0], len(train)))
-    rows = {"train": (0, used[0][:cut]), "val": (0, used[0][cut:]), "test": (1, used[1])}
-    if val is None:
-        del rows["val"]
-    prints = {
-        name: _prints(bases[number].part, digests[number], places)
-        for name, (number, places) in rows.items()
+        digests = stored_digests([part.source for part in bases], told)
+    else:
+        digests = [pixel_digests(split) for split in splits]
+    cut = int(np.searchsorted(readable[0], len(train)))
+    rows = {
+        "train": (0, readable[0][:cut]),
+        "val": (0, readable[0][cut:]),
+        "test": (1, readable[1]),
     }
-    keep = settle_duplicates(prints, settings.duplicates, notices)
-    return {
-        name: bases[number].split.subset(torch.from_numpy(places[keep[name]]))
-        for name, (number, places) in rows.items()
-    }
+    read: dict[str, ReadSplit] = {}
+    for name, (base, places) in rows.items():
+        if name in parts:
+            split = splits[base].subset(torch.from_numpy(places))
+            read[name] = ReadSplit(split, bases[base].source, places, digests[base][places])
+    return settle_duplicates(read, settings.duplicates, notices)
 
 
-def _prints(part: Part, digests: Index, places: Index) -> Fingerprints:
-    """Those of a base's images at some places."""
-    return Fingerprints(
-        digests[places], part.targets[places], lambda i: part.source.name(int(places[i]))
-    )
+def _decode(part: Part, decoder: Decoder, skip: bool, count: _Counter) -> tuple[Split, Mask]:
+    """All images in memory, and which could be read; of others the pixels are zero.
 
-
-def _decode(part: Part, decoder: Decoder, skip: bool, count: _Counter) -> _Base:
-    """All images in memory, decoded by threads (Pillow decodes and resizes without the GIL)."""
+    Threads decode: Pillow decodes and resizes without the GIL.
+    """
     pixels = np.zeros((len(part), decoder.channels, *decoder.size), np.uint8)
     good = np.ones(len(part), dtype=bool)
-    digests = np.zeros(len(part), dtype=np.int64)
 
     def decode(job: tuple[Index, list[Payload | None]]) -> tuple[int, str]:
         failure = (-1, "")
         for index, payload in zip(*job, strict=True):
             try:
                 pixels[index] = decoder(payload)
-                digests[index] = digest(pixels[index])
             except DecodeError as error:
                 good[index] = False
                 failure = (int(index), str(error))
@@ -138,12 +118,12 @@ def _decode(part: Part, decoder: Decoder, skip: bool, count: _Counter) -> _Base:
                     pool.shutdown(cancel_futures=True)
                     raise unreadable(part.source, index, reason)
                 count(len(job[0]))
-    return _Base(part, TensorSplit(pixels, part.targets, part.groups), good, digests)
+    return TensorSplit(pixels, part.targets, part.groups), good
 
 
 def _stream(
     part: Part, decoder: Decoder, workers: int | None, skip: bool, count: _Counter
-) -> _Base:
+) -> tuple[Split, Mask]:
     """A stream; to skip images that cannot be read, all are decoded once."""
     split = StreamSplit(part.source, part.targets, decoder, workers, part.groups)
     good = np.ones(len(part), dtype=bool)
@@ -151,7 +131,7 @@ def _stream(
         for batch in split.decode(_CHUNK, device=torch.device("cpu")):
             good[list(batch.failures)] = False
             count(len(batch.indices))
-    return _Base(part, split, good)
+    return split, good
 
 
 class _Counter:

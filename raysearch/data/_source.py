@@ -108,27 +108,35 @@ class ArraySource(Source):
     """Images that are in memory already.
 
     Args:
-        title: the data set's name, for messages.
-        pixels: uint8 [N, H, W, C].
+        images: uint8 [N, H, W, C], or a list of images.
+        names: what each is called in messages.
     """
 
-    title: str
-    pixels: Pixels
+    images: Pixels | list[Payload]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, title: str, images: Pixels | list[Payload]) -> ArraySource:
+        """Images that are called by a title and a number."""
+        return cls(images, tuple(f"{title}, image {number}" for number in range(len(images))))
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.names)
 
     def name(self, index: int) -> str:
-        return f"{self.title}, image {index}"
+        return self.names[index]
 
     def fetch(self, indices: Index) -> list[Payload | None]:
-        return list(self.pixels[indices])
+        return [self.images[index] for index in indices]
 
     def subset(self, indices: Index) -> ArraySource:
-        return ArraySource(self.title, self.pixels[indices])
+        names = tuple(self.names[index] for index in indices)
+        if isinstance(self.images, np.ndarray):
+            return ArraySource(self.images[indices], names)
+        return ArraySource([self.images[index] for index in indices], names)
 
     def join(self, other: ArraySource) -> ArraySource:
-        return ArraySource(self.title, np.concatenate((self.pixels, other.pixels)))
+        return ArraySource([*self.images, *other.images], self.names + other.names)
 
 
 @dataclass(frozen=True)
@@ -189,3 +197,9 @@ def check_class_names(names: Sequence[str], where: object) -> None:
             raise RaysearchError(
                 f"{where}: the class name {name!r} holds {wrong[0]!r}, which is no text: rename it"
             )
+
+
+def unreadable(source: Source, index: int, reason: str) -> RaysearchError:
+    """The error for an image that cannot be read, by name."""
+    help_ = "" if isinstance(source, ArraySource) else " (data.on_error=skip passes over it)"
+    return RaysearchError(f"{source.name(index)}: {reason}{help_}")

@@ -17,6 +17,7 @@ from raysearch.errors import RaysearchError
 
 Pixels = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Targets = npt.NDArray[
     Any
 ]  # class indices, int64 [N], or which classes an image has, float32 [N, K]

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from raysearch.data._decode import Decoder
 from raysearch.data._image import DecodeError, Payload
-from raysearch.data._source import Source
+from raysearch.data._source import Source, unreadable
 from raysearch.data._split import (
     Batch,
     Index,
@@ -170,8 +170,3 @@ def _start_worker(_: int) -> None:
 
 def _only(batch: list[Any]) -> Any:
     return batch[0]
-
-
-def unreadable(source: Source, index: int, reason: str) -> RaysearchError:
-    """The error for an image that cannot be read, by name."""
-    return RaysearchError(f"{source.name(index)}: {reason} (data.on_error=skip passes over it)")

@@ -66,7 +66,7 @@ def _open(name: str, root: Path, *, download: bool = False) -> Listing:
             data = kind(str(root), train=part == "train", download=download)
             classes = tuple(data.classes)
             pixels, labels = data.data, data.targets
-        source = ArraySource(f"{name} {part}", np.ascontiguousarray(pixels))
+        source = ArraySource.of(f"{name} {part}", np.ascontiguousarray(pixels))
         parts[part] = Part(source, np.asarray(labels, dtype=np.int64))
     return Listing(classes, parts)
 
