@@ -155,7 +155,7 @@ class ParquetSource(Source):
             RaysearchError: a file cannot be read.
         """
         values: list[Any] = []
-        starts = []
+        starts: list[int] = []
         for file in self.files:
             with open_parquet(Path(file)) as reader, reading(Path(file)):
                 names = {nfc(name): name for name in reader.schema_arrow.names}
@@ -170,6 +170,12 @@ class ParquetSource(Source):
                     found = pc.struct_field(table.column(name), field)
                 else:
                     found = reader.read(columns=[name], use_threads=False).column(name)
+                rows = self.groups[np.equal(self.groups[:, 0], len(starts)), 4].sum()
+                if len(found) != rows:
+                    raise RaysearchError(
+                        f"{file} is not a readable Parquet file: its footer counts {rows} rows, "
+                        f"its column {name!r} has {len(found)}"
+                    )
                 starts.append(len(values))
                 values += found.to_pylist()
         file, _, before, _, _ = self.groups[self.group].T

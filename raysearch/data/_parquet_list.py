@@ -14,9 +14,9 @@ from raysearch.data._names import nfc
 from raysearch.data._notices import Notices
 from raysearch.data._parquet import ParquetSource
 from raysearch.data._parquet_files import find_parts
-from raysearch.data._parquet_labels import Labels, is_list, read_labels
 from raysearch.data._parquet_rows import open_parquet, reading
 from raysearch.data._source import Listing, Part, check_class_names
+from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
 
 _UNLABELLED = "row{{s}} of {} {{are}} set aside, unlabelled: the label is -1"
@@ -51,39 +51,83 @@ def list_parquet(
     """
     parts: dict[str, Part] = {}
     classes: tuple[str, ...] = ()
-    multi = with_names = False
+    of_train = with_names = False
     for part, files in find_parts(root, notices, apart).items():
-        source, labels, named = _list_part(root, files, image_column, label_column)
+        source, multi, named = _open_part(root, files, image_column, label_column)
+        rows, values = _labels(source, label_column, multi)
         if part == "train":
-            classes = tuple(dict.fromkeys(named or _numbered(source, labels)))
+            classes = tuple(dict.fromkeys(named or _numbered(source, rows, values)))
             check_class_names(classes, files[0])
-            multi, with_names = labels.multi, named is not None
-        if labels.multi != multi:
+            of_train, with_names = multi, named is not None
+        if multi != of_train:
             raise _layout(files[0], f"its column {label_column!r} is of another type than train's")
         names = named if named is not None and with_names else classes
         strange = next((name for name in names if name not in classes), None)
         if strange is not None:
             raise _layout(files[0], f"train has no class {strange!r}")
-        labelled = labels.labelled() if named else np.arange(labels.count)
-        notices.add(_UNLABELLED.format(part), count=labels.count - len(labelled))
-        if len(labelled) == 0 and part == "train":
-            raise RaysearchError(f"{files[0]}: no image has a label")
-        if len(labelled):
+        if named and not multi:
+            labelled = np.flatnonzero(values != -1)  # which is how the Hub says that there is none
+            notices.add(_UNLABELLED.format(part), count=len(values) - len(labelled))
+            source, values = source.subset(labelled), values[labelled]
+            rows = np.arange(len(values))
+        if len(source):
             number = np.array([classes.index(name) for name in names])
-            targets = labels.targets(source, number, len(classes), labelled)
-            parts[part] = Part(source.subset(labelled), targets)
+            parts[part] = Part(source, _targets(source, rows, values, number, len(classes), multi))
+        elif part == "train":
+            raise RaysearchError(f"{files[0]}: no image has a label")
     return Listing(classes, parts)
 
 
-def _numbered(source: ParquetSource, found: Labels) -> tuple[str, ...]:
+def _labels(source: ParquetSource, column: str, multi: bool) -> tuple[Index, Index]:
+    """All labels, int64 [V], and for each the image that has it, ascending.
+
+    Raises:
+        RaysearchError: one is null, or beyond 64 bits.
+    """
+    labels = source.column_values(column) or []
+    if None in labels:
+        raise RaysearchError(f"{source.name(labels.index(None))}: the label is null")
+    rows = np.arange(len(labels))
+    if multi:
+        rows = np.repeat(rows, [len(each) for each in labels])
+        labels = [label for each in labels for label in each]
+    if None in labels:
+        raise RaysearchError(f"{source.name(int(rows[labels.index(None)]))}: a label is null")
+    try:
+        return rows, np.array(labels, dtype=np.int64)
+    except OverflowError as error:
+        raise RaysearchError(f"{source.files[0]}: a label is beyond 64 bits") from error
+
+
+def _targets(
+    source: ParquetSource, rows: Index, values: Index, number: Index, classes: int, multi: bool
+) -> Targets:
+    """Class indices, or 0 and 1 for each class; `number` is the class of each label.
+
+    Raises:
+        RaysearchError: a label is no class; its row is named.
+    """
+    wrong = np.flatnonzero((values < 0) | (values >= len(number)))
+    if len(wrong):
+        raise RaysearchError(
+            f"{source.name(int(rows[wrong[0]]))}: the label {values[wrong[0]]} is out of range, "
+            f"the {len(number)} classes have labels 0 to {len(number) - 1}"
+        )
+    if not multi:
+        return number[values]
+    targets = np.zeros((len(source), classes), np.float32)
+    targets[rows, number[values]] = 1
+    return targets
+
+
+def _numbered(source: ParquetSource, rows: Index, labels: Index) -> tuple[str, ...]:
     """Class names where the file has none: the labels, which must be 0, 1, ... without a gap."""
-    labels = found.values
     present = np.unique(labels)
     if len(present) == 0:
         raise RaysearchError(f"{source.files[0]}: no image has a label")
     if present[0] != 0 or present[-1] != len(present) - 1:
         wrong = present[present != np.arange(len(present))][0]
-        row = int(found.rows[labels == wrong][0])
+        row = int(rows[labels == wrong][0])
         raise RaysearchError(
             f"{source.name(row)}: the label {wrong} is out of range; without class names (in the "
             "schema's huggingface metadata) the labels must be 0, 1, 2, ... without a gap"
@@ -91,47 +135,45 @@ def _numbered(source: ParquetSource, found: Labels) -> tuple[str, ...]:
     return tuple(str(label) for label in present)
 
 
-def _list_part(
+def _open_part(
     root: Path, files: list[Path], image_column: str | None, label_column: str
-) -> tuple[ParquetSource, Labels, tuple[str, ...] | None]:
+) -> tuple[ParquetSource, bool, tuple[str, ...] | None]:
+    """The rows of some files, whether a row's label is a list, and the class names they tell."""
     groups: list[tuple[int, int, int, int, int]] = []
-    counts: list[int] = []
-    labels: list[Labels] = []
-    column, names = "", None
+    column, multi, names = "", False, None
     for number, path in enumerate(files):
         with open_parquet(path) as reader, reading(path):
             _check_footer(path, reader.metadata)
-            found, label = _columns(path, reader.schema_arrow, image_column, label_column)
+            found, label, is_list = _columns(path, reader.schema_arrow, image_column, label_column)
             if number and found != column:
                 raise _layout(path, f"its image column is {found!r}, {files[0].name}'s {column!r}")
-            column = found
+            if number and is_list != multi:
+                raise _layout(
+                    path, f"its column {label!r} is of another type than {files[0].name}'s"
+                )
+            column, multi = found, is_list
             own = _class_names(path, reader.schema_arrow, label)
             if names is not None and own is not None and own != names:
                 raise _layout(path, f"its class names are not those of {files[0].name}")
             names = names or own
             before = 0
             for index in range(reader.num_row_groups):
-                rows = reader.metadata.row_group(index).num_rows
-                size = reader.metadata.row_group(index).total_byte_size
-                groups.append((number, index, before, size, rows))
-                counts.append(rows)
-                before += rows
-            labels.append(read_labels(path, reader, label, before))
-            if labels[number].multi != labels[0].multi:
-                raise _layout(
-                    path, f"its column {label_column!r} is of another type than {files[0].name}'s"
-                )
-    if sum(counts) == 0:
+                group = reader.metadata.row_group(index)
+                groups.append((number, index, before, group.total_byte_size, group.num_rows))
+                before += group.num_rows
+    table = np.array(groups, dtype=np.int64).reshape(-1, 5)
+    counts = table[:, 4]
+    if counts.sum() == 0:
         raise RaysearchError(f"{files[0]} has no rows")
     source = ParquetSource(
         str(root),
         tuple(str(path) for path in files),
         column,
-        np.array(groups, dtype=np.int64),
+        table,
         np.repeat(np.arange(len(counts)), counts),
         np.concatenate([np.arange(count) for count in counts]),
     )
-    return source, Labels.join(labels), names
+    return source, multi, names
 
 
 def _check_footer(path: Path, footer: pq.FileMetaData) -> None:
@@ -154,8 +196,8 @@ def _check_footer(path: Path, footer: pq.FileMetaData) -> None:
 
 def _columns(
     path: Path, schema: pa.Schema, given_image: str | None, given_label: str
-) -> tuple[str, str]:
-    """The names of the image column and of the labels', once they are of the expected types."""
+) -> tuple[str, str, bool]:
+    """The image column, the label column, both of the expected types; whether labels are lists."""
     names = {nfc(name): name for name in schema.names}
     candidates = [given_image] if given_image is not None else ["image", "img"]
     column = next((names[nfc(name)] for name in candidates if nfc(name) in names), None)
@@ -170,9 +212,10 @@ def _columns(
     if data is None or not (pa.types.is_binary(data) or pa.types.is_large_binary(data)):
         raise _layout(path, f"its column {column!r} is {kind}")
     kind = schema.field(label).type
-    if not pa.types.is_integer(kind.value_type if is_list(kind) else kind):
-        raise _layout(path, f"its column {label!r} is {schema.field(label).type}")
-    return column, label
+    is_list = bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+    if not pa.types.is_integer(kind.value_type if is_list else kind):
+        raise _layout(path, f"its column {label!r} is {kind}")
+    return column, label, is_list
 
 
 def _layout(path: Path, found: str) -> RaysearchError:
