@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from raysearch.data._image import DecodeError, Header, Payload, read_header
-from raysearch.data._source import ArraySource, Part, Source, unreadable
-from raysearch.data._split import Index
+from raysearch.data._image import DecodeError, Header, read_header
+from raysearch.data._source import ArraySource, Part, unreadable
 from raysearch.errors import RaysearchError
 
 LARGEST_KEPT = 256  # pixels of the longer side, up to which images of one size stay as they are
@@ -90,7 +89,7 @@ def read_shapes(parts: Mapping[str, Part], *, skip: bool) -> Shapes:
         source = part.source
         alike = isinstance(source, ArraySource) and isinstance(source.images, np.ndarray)
         indices = np.arange(1) if alike else source.sample(_PROBED)
-        for index, payload in _fetched(source, indices):
+        for index, payload in source.read(indices):
             try:
                 header = read_header(payload)
             except DecodeError as error:
@@ -103,13 +102,6 @@ def read_shapes(parts: Mapping[str, Part], *, skip: bool) -> Shapes:
         raise RaysearchError("none of the images can be read")
     found.shorter = int(np.median(shorter))
     return found
-
-
-def _fetched(source: Source, indices: Index) -> Iterator[tuple[int, Payload | None]]:
-    """The images at `indices`, of which only so many are in memory at once as may be."""
-    some = source.subset(indices)
-    for window in some.windows(None):
-        yield from zip(indices[window].tolist(), some.fetch(window), strict=True)
 
 
 def _note(found: Shapes, part: str, index: int, header: Header, name: str, images: int) -> None:

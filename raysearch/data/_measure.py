@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -95,11 +96,12 @@ def _measured(
             some = np.array(all_places)[:: max(1, -(-len(all_places) // most))]
             source = parts[part].source
             found[part] = []
-            for start in range(0, len(some), _CHUNK):
-                chunk = some[start : start + _CHUNK]
-                for index, each in zip(chunk, pool.map(measure, source.fetch(chunk)), strict=True):
+            images = source.read(some)
+            while chunk := list(islice(images, _CHUNK)):
+                measured = pool.map(measure, [payload for _, payload in chunk])
+                for (index, _), each in zip(chunk, measured, strict=True):
                     if each is not None:
-                        found[part].append((source.name(int(index)), each))
+                        found[part].append((source.name(index), each))
                 if is_enough is not None and is_enough(each for _, each in found[part]):
                     break
     return found

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from raysearch.data._image import Payload
 from raysearch.data._names import nfc
-from raysearch.data._parquet_rows import RowReader, open_parquet, reading
 from raysearch.data._source import Source
 from raysearch.data._split import Index
 from raysearch.errors import RaysearchError
+from raysearch.files import check_regular
 
 WINDOW_BYTES = 1 << 29
-_BATCH_BYTES = (
-    1 << 25
-)  # of a row group in memory at a time, while the rows that are wanted are read
+_BATCH_BYTES = 1 << 25  # of a row group in memory at a time, while its rows are read
+_BUFFER_BYTES = 1 << 22  # of a file, so that no row group has to be in memory as a whole
 _GROUP_SAMPLE = 16
 
 
@@ -51,7 +53,6 @@ class ParquetSource(Source):
     groups: Index
     group: Index
     row: Index
-    _rows: RowReader = field(default_factory=RowReader, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.group)
@@ -106,16 +107,10 @@ class ParquetSource(Source):
             file, number, _, size, count = (int(value) for value in self.groups[group])
             path, places = Path(self.files[file]), np.flatnonzero(wanted == group)
             at_once = max(1, _BATCH_BYTES * count // max(size, 1))
-            with reading(path):
-                rows = self._rows.read(
-                    path, number, self.column, self.row[indices[places]], at_once
-                )
-                for place, value in rows:
+            rows = self.row[indices[places]]
+            with open_parquet(path) as reader, reading(path):
+                for place, value in _values(reader, number, self.column, rows, at_once):
                     payloads[places[place]] = self._payload(value)
-            if size <= WINDOW_BYTES:
-                self._rows.forget_group()
-        if not self._rows.within_group:
-            self._rows.close()
         return payloads
 
     def _payload(self, value: dict[str, Any] | None) -> Payload | None:
@@ -211,3 +206,51 @@ def _shuffled(indices: Index, generator: torch.Generator | None) -> Index:
         return indices
     shuffled: Index = indices[torch.randperm(len(indices), generator=generator).numpy()]
     return shuffled
+
+
+def _values(
+    reader: pq.ParquetFile, number: int, column: str, rows: Index, at_once: int
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Values of some rows of a row group, each with its place among `rows`.
+
+    They come in the group's order, of which `at_once` rows are in memory at a time.
+
+    Raises:
+        ValueError: the group has fewer rows.
+    """
+    order = np.argsort(rows, kind="stable")
+    ascending, start = rows[order], 0
+    for batch in reader.iter_batches(
+        at_once, row_groups=[number], columns=[column], use_threads=False
+    ):
+        end = start + len(batch)
+        here = order[slice(*np.searchsorted(ascending, (start, end)))]
+        values = batch.column(0).take(pa.array(rows[here] - start))
+        yield from zip(here.tolist(), values.to_pylist(), strict=True)
+        if end > ascending[-1]:
+            return
+        start = end
+    raise ValueError(f"it has {start} rows in row group {number}, not {ascending[-1] + 1}")
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """The file, its footer read.
+
+    Raises:
+        RaysearchError: it is no Parquet file, is damaged, or cannot be read.
+    """
+    with reading(path):
+        check_regular(path)
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Says which Parquet file it is that cannot be read."""
+    try:
+        yield
+    except RaysearchError:
+        raise
+    except Exception as error:  # Arrow raises nearly anything on broken files
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise RaysearchError(f"{path} is not a readable Parquet file: {reason}") from error

@@ -35,6 +35,12 @@ class Source(ABC):
     def fetch(self, indices: Index) -> list[Payload | None]:
         """The undecoded images at `indices`; None where there is none (a null in a table)."""
 
+    def read(self, indices: Index) -> Iterator[tuple[int, Payload | None]]:
+        """Those at `indices`, each with its index; only some are in memory at a time."""
+        some = self.subset(indices)
+        for window in some.windows(None):
+            yield from zip(indices[window].tolist(), some.fetch(window), strict=True)
+
     @abstractmethod
     def subset(self, indices: Index) -> Self:
         """The references at `indices`, in that order."""
