@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raysearch.data._label_file import read_csv
 from raysearch.data._names import nfc
 from raysearch.data._notices import Notices
 from raysearch.data._parquet import ParquetSource
@@ -110,13 +110,8 @@ def _matched(pattern: re.Pattern[str], name: str) -> str | None:
 
 def _of_file(paths: Mapping[str, Sequence[str]], root: Path, file: Path) -> dict[str, Keys]:
     """The groups that a CSV file has: the path below the root, below the file, or the name."""
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as opened:
-            rows = [[nfc(cell.strip()) for cell in row] for row in csv.reader(opened) if row]
-    except OSError as error:
-        raise RaysearchError(f"data.groups={file}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise RaysearchError(f"data.groups={file} is no CSV file in UTF-8: {error}") from error
+    read = read_csv(file, f"data.groups={file}").values()
+    rows = [[nfc(cell) for cell in row] for row in read]
     wrong = next((row for row in rows if len(row) != 2), None)
     if wrong is not None:
         raise RaysearchError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from raysearch.data._debris import is_debris
 from raysearch.data._layout import NOT_READ
@@ -18,6 +18,7 @@ from raysearch.data._names import OnDisk, nfc
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._part_names import PARTS, name_parts, part_words
 from raysearch.data._source import FileSource, Listing, Part, check_class_names
+from raysearch.data._split import Targets
 from raysearch.data._tree import extensions
 from raysearch.errors import RaysearchError
 
@@ -32,22 +33,82 @@ class _Table:
     Attributes:
         path: the file's.
         header: its first line; the first column holds the images' paths.
-        lines: number of each row's line, for messages.
-        rows: the others, each as long as the header.
+        rows: the others, each as long as the header, by the numbers of their lines.
     """
 
     path: Path
     header: list[str]
-    lines: list[int]
-    rows: list[list[str]]
+    rows: dict[int, list[str]]
+
+    @classmethod
+    def read(cls, path: Path) -> _Table:
+        """The table, once it has a header and rows of its length."""
+        lines = read_csv(path, path)
+        header = [nfc(cell) for cell in lines.pop(min(lines, default=0), [])]
+        if len(header) < 2 or not all(header[1:]):
+            raise RaysearchError(f"{path} has another layout: {_FORMS}")
+        if os.path.isfile(path.parent / header[0]):
+            raise RaysearchError(f"{path} has no header, its first line names an image: {_FORMS}")
+        twice = [name for name in header[1:] if header.count(name) > 1]
+        if twice:
+            raise RaysearchError(f"{path}: there are two columns {twice[0]!r}")
+        if not lines:
+            raise RaysearchError(f"{path} names no images")
+        table = cls(path, header, lines)
+        for line, row in lines.items():
+            if len(row) != len(header):
+                raise table.wrong(line, f"it has {len(row)} columns, the header {len(header)}")
+        return table
 
     @property
     def named(self) -> bool:
         """Whether one column holds names of classes, and not a column for each class 0 or 1."""
         return len(self.header) == 2
 
-    def line(self, row: int) -> str:
-        return f"{self.path}, line {self.lines[row]}"
+    def labels(self) -> list[set[str]]:
+        """The classes of each row."""
+        found: list[set[str]] = []
+        for line, (_, *cells) in self.rows.items():
+            if self.named:
+                own = {nfc(name.strip()) for name in cells[0].split("|")} if cells[0] else set()
+                if "" in own:
+                    raise self.wrong(line, f"a name in {cells[0][:100]!r} is empty")
+            else:
+                by_class = dict(zip(self.header[1:], cells, strict=True))
+                odd = next((name for name, cell in by_class.items() if cell not in ("0", "1")), "")
+                if odd:
+                    cell = by_class[odd][:100]
+                    raise self.wrong(line, f"{cell!r} in column {odd!r} is not 0 or 1")
+                own = {name for name, cell in by_class.items() if cell == "1"}
+            found.append(own)
+        return found
+
+    def wrong(self, line: int, what: str) -> RaysearchError:
+        """The error of a line."""
+        return RaysearchError(f"{self.path}, line {line}: {what}")
+
+
+def read_csv(path: Path, where: object) -> dict[int, list[str]]:
+    """The lines of a CSV file that are not empty, by their numbers.
+
+    Raises:
+        RaysearchError: it cannot be read; `where` is how it is called.
+    """
+    with readable(where), open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        rows = ((reader.line_num, row) for row in reader)
+        return {line: [cell.strip() for cell in row] for line, row in rows if row}
+
+
+@contextmanager
+def readable(where: object) -> Iterator[None]:
+    """Says which file or folder it is that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise RaysearchError(f"{where}: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise RaysearchError(f"{where} is no CSV file in UTF-8: {error}") from error
 
 
 def find_label_files(root: Path) -> dict[str, Path]:
@@ -78,7 +139,7 @@ def find_label_files(root: Path) -> dict[str, Path]:
 
 def _own(folder: Path) -> Path | None:
     """The file `labels.csv` in a folder, in any case."""
-    with _readable(folder):
+    with readable(folder):
         return next((p for p in sorted(folder.iterdir()) if p.name.lower() == NAME), None)
 
 
@@ -107,136 +168,59 @@ def list_labelled(
         RaysearchError: a file is of another form, names an image that is not there (unless `skip`)
             or twice, or val or test has a class that train has not.
     """
-    tables = {part: _read(path) for part, path in files.items()}
+    tables = {part: _Table.read(files[part]) for part in PARTS if part in files}
     train = tables["train"]
     for table in tables.values():
         if table.header[1:] != train.header[1:]:
             raise RaysearchError(f"{table.path}: its columns differ from those of {train.path}")
-    if train.named:
-        names = {part: _all_names(table) for part, table in tables.items()}
-        classes = tuple(sorted({name for row in names["train"] for name in row}))
-    else:
-        names, classes = {}, tuple(train.header[1:])
+    labels = {part: table.labels() for part, table in tables.items()}
+    classes = tuple(sorted(set().union(*labels["train"])) if train.named else train.header[1:])
     if len(classes) < 2:
         raise RaysearchError(f"{train.path} has {len(classes)} classes; at least two are needed")
     check_class_names(classes, train.path)
     home = os.path.realpath(root) if links == "inside" else None
     parts: dict[str, Part] = {}
-    for part, table in sorted(tables.items(), key=lambda one: PARTS.index(one[0])):
-        has = _from_names(table, names[part], classes) if names else _from_columns(table)
+    for part, table in tables.items():
+        has = _targets(table, labels[part], classes)
         parts[part] = _part(table, has, home, skip, notices)
-    if names and all(len(row) == 1 for rows in names.values() for row in rows):
+    if train.named and all(len(own) == 1 for rows in labels.values() for own in rows):
         parts = {name: Part(part.source, part.targets.argmax(1)) for name, part in parts.items()}
     _say_not_named(root, parts.values(), notices)
     notices.say(f"the labels are those of {', '.join(str(path) for path in files.values())}")
     return Listing(classes, parts)
 
 
-def _read(path: Path) -> _Table:
-    with _readable(path), open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        header = [nfc(cell.strip()) for cell in next(reader, [])]
-        table = _Table(path, header, [], [])
-        for row in reader:
-            if row:
-                table.lines.append(reader.line_num)
-                table.rows.append([cell.strip() for cell in row])
-    if len(header) < 2 or not all(header[1:]):
-        raise RaysearchError(f"{path} has another layout: {_FORMS}")
-    if os.path.isfile(path.parent / header[0]):
-        raise RaysearchError(f"{path} has no header, its first line names an image: {_FORMS}")
-    twice = [name for name in header[1:] if header.count(name) > 1]
-    if twice:
-        raise RaysearchError(f"{path}: there are two columns {twice[0]!r}")
-    if not table.rows:
-        raise RaysearchError(f"{path} names no images")
-    for number, row in enumerate(table.rows):
-        if len(row) != len(header):
-            raise RaysearchError(
-                f"{table.line(number)}: it has {len(row)} columns, the header {len(header)}"
-            )
-    return table
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Says which file it is that cannot be read."""
-    try:
-        yield
-    except OSError as error:
-        raise RaysearchError(f"{path}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise RaysearchError(f"{path} is no CSV file in UTF-8: {error}") from error
-
-
-def _all_names(table: _Table) -> list[list[str]]:
-    """The names of each row, without repetition."""
-    found: list[list[str]] = []
-    for row, (_, text) in enumerate(table.rows):
-        names = [nfc(name.strip()) for name in text.split("|")] if text else []
-        if "" in names:
-            raise RaysearchError(f"{table.line(row)}: a name in {text[:100]!r} is empty")
-        found.append(sorted(set(names)))
-    return found
-
-
-def _from_names(
-    table: _Table, names: list[list[str]], classes: tuple[str, ...]
-) -> npt.NDArray[np.float32]:
-    index = {name: number for number, name in enumerate(classes)}
-    has = np.zeros((len(names), len(classes)), np.float32)
-    for row, own in enumerate(names):
-        for name in own:
-            if name not in index:
-                raise RaysearchError(
-                    f"{table.line(row)}: there is no class {name[:100]!r} in train"
-                )
-            has[row, index[name]] = 1
+def _targets(table: _Table, labels: list[set[str]], classes: tuple[str, ...]) -> Targets:
+    number = {name: place for place, name in enumerate(classes)}
+    has = np.zeros((len(labels), len(classes)), np.float32)
+    for row, (line, own) in enumerate(zip(table.rows, labels, strict=True)):
+        for name in sorted(own):
+            if name not in number:
+                raise table.wrong(line, f"there is no class {name[:100]!r} in train")
+            has[row, number[name]] = 1
     return has
 
 
-def _from_columns(table: _Table) -> npt.NDArray[np.float32]:
-    cells = np.array([row[1:] for row in table.rows])
-    wrong = np.argwhere((cells != "0") & (cells != "1"))
-    if len(wrong):
-        row, column = wrong[0].tolist()
-        raise RaysearchError(
-            f"{table.line(row)}: {str(cells[row, column])[:100]!r} in column "
-            f"{table.header[column + 1]!r} is not 0 or 1"
-        )
-    has: npt.NDArray[np.float32] = (cells == "1").astype(np.float32)
-    return has
-
-
-def _part(
-    table: _Table, has: npt.NDArray[np.float32], home: str | None, skip: bool, notices: Notices
-) -> Part:
+def _part(table: _Table, has: Targets, home: str | None, skip: bool, notices: Notices) -> Part:
     """The images of a table; `home` is the folder that they must lie in, None any."""
-    folder = str(table.path.parent)
-    paths: list[str] = []
+    lines: dict[str, int] = {}  # by the image's path
     good = np.ones(len(has), dtype=bool)
-    seen: dict[str, int] = {}
     on_disk = OnDisk()
-    for row, (name, *_) in enumerate(table.rows):
-        path = on_disk.find(os.path.normpath(os.path.join(folder, name)))
-        if path in seen:
-            raise RaysearchError(
-                f"{table.line(row)}: {name[:200]!r} stands in line {table.lines[seen[path]]}, too"
-            )
-        seen[path] = row
-        wrong = _fault(path, home)
-        if wrong and not skip:
-            raise RaysearchError(
-                f"{table.line(row)}: {name[:200]!r} {wrong} (data.on_error=skip passes over it)"
-            )
-        good[row] = not wrong
-        if wrong:
-            notices.add(SKIPPED, f"{name[:200]} {wrong}")
-        else:
-            paths.append(path)
-    if not paths:
+    for place, (line, (name, *_)) in enumerate(table.rows.items()):
+        path = on_disk.find(os.path.normpath(os.path.join(table.path.parent, name)))
+        if path in lines:
+            raise table.wrong(line, f"{name[:200]!r} stands in line {lines[path]}, too")
+        lines[path] = line
+        fault = _fault(path, home)
+        if fault and not skip:
+            hint = "(data.on_error=skip passes over it)"
+            raise table.wrong(line, f"{name[:200]!r} {fault} {hint}")
+        good[place] = not fault
+        if fault:
+            notices.add(SKIPPED, f"{name[:200]} {fault}")
+    if not good.any():
         raise RaysearchError(f"{table.path}: none of its images is there")
-    return Part(FileSource.of(paths), has[good])
+    return Part(FileSource.of([*itertools.compress(lines, good)]), has[good])
 
 
 def _say_not_named(root: Path, parts: Iterable[Part], notices: Notices) -> None:
