@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from raysearch.data import load_dataset
-from raysearch.data._auto import choose_size
-from raysearch.data._format import Shapes
+from raysearch.data._shapes import Shapes, choose_size
 
 
 def shapes(*sizes: tuple[int, int], shorter: int | None = None) -> Shapes:

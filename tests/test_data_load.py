@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from raysearch.data import NAMES, TensorSplit, load_dataset
-from raysearch.data import _torchvision as torchvision_module
+from raysearch.data import _public as public_module
 from raysearch.data._settings import DataSettings
 from raysearch.data._source import ArraySource, Listing, Part
 from raysearch.errors import RaysearchError
@@ -149,7 +149,7 @@ def test_a_download_arrives_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (root / "files").mkdir(exist_ok=True)
         return listing
 
-    monkeypatch.setattr(torchvision_module, "_open", fake)
+    monkeypatch.setattr(public_module, "_open", fake)
     for _ in range(2):  # from the network, then from the folder
         data = load_dataset({"name": "cifar10", "root": str(tmp_path), "limit": 20})
         assert [path.name for path in tmp_path.iterdir()] == ["files"]

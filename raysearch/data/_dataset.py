@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raysearch.data._format import Stored
+from raysearch.data._shapes import Stored
 from raysearch.data._split import Split
 from raysearch.data._stratify import stratified_split
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from raysearch.data._label_file import find_label_files, list_labelled
 from raysearch.data._layout import EMPTY, EXPECTED, Classes, find_layout
+from raysearch.data._names import check_class_names
 from raysearch.data._notices import SKIPPED, Notices
-from raysearch.data._source import FileSource, Listing, Part, check_class_names
+from raysearch.data._source import FileSource, Listing, Part
 from raysearch.data._tree import Tree
 from raysearch.errors import RaysearchError
 

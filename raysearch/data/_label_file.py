@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from raysearch.data._debris import is_debris
 from raysearch.data._layout import NOT_READ
-from raysearch.data._names import OnDisk, nfc
+from raysearch.data._names import OnDisk, check_class_names, nfc
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._part_names import PARTS, name_parts, part_words
-from raysearch.data._source import FileSource, Listing, Part, check_class_names
+from raysearch.data._source import FileSource, Listing, Part
 from raysearch.data._split import Targets
-from raysearch.data._tree import extensions
+from raysearch.data._tree import extensions, is_debris
 from raysearch.errors import RaysearchError
 
 NAME = "labels.csv"

@@ -13,27 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from raysearch.data._auto import choose_size
 from raysearch.data._dataset import Dataset
 from raysearch.data._decode import Decoder
-from raysearch.data._digits import list_digits
 from raysearch.data._duplicates import ReadSplit
 from raysearch.data._folder import list_folder
-from raysearch.data._format import Shapes, natural_size, read_shapes
-from raysearch.data._groups import groups_file, with_groups
+from raysearch.data._groups import groups_file, say_likely_groups, say_near_equal, with_groups
 from raysearch.data._image import ignored_warnings
-from raysearch.data._likely_groups import say_likely_groups, say_near_equal
 from raysearch.data._measure import choose_conversion
 from raysearch.data._names import say_alike
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._parquet_list import list_parquet
 from raysearch.data._pixels import mean_and_std, say_constant, some_pixels
+from raysearch.data._public import list_digits, list_torchvision
 from raysearch.data._read import Progress, read_splits
 from raysearch.data._settings import AUTO, DataSettings
+from raysearch.data._shapes import Shapes, choose_size, natural_size, read_shapes
 from raysearch.data._source import ArraySource, Listing, Part
 from raysearch.data._split import Targets
 from raysearch.data._stratify import check_counts, stratified_split
-from raysearch.data._torchvision import list_torchvision
 from raysearch.errors import RaysearchError
 
 log = logging.getLogger("raysearch.data")
@@ -174,16 +171,13 @@ def _list(settings: DataSettings, notices: Notices) -> Listing:
 
 def _without_unused(listing: Listing, notices: Notices) -> Listing:
     """The listing without classes that are named and that no image has."""
-    targets = [part.targets for part in listing.parts.values()]
-    if targets[0].ndim == 2:
-        used = np.any([own.any(0) for own in targets], axis=0)
-    else:
-        used = np.isin(np.arange(len(listing.classes)), np.concatenate(targets))
-    if used.all() or used.sum() < 2:
+    targets = np.concatenate([part.targets for part in listing.parts.values()])
+    unused = _lacking(targets, listing.classes)
+    classes = tuple(name for name in listing.classes if name not in unused)
+    if not unused or len(classes) < 2:
         return listing
-    classes = tuple(name for name, one in zip(listing.classes, used, strict=True) if one)
-    unused = [name for name in listing.classes if name not in classes]
     notices.add("class{es} that no image has {are} left out", [repr(name) for name in unused])
+    used = np.isin(listing.classes, classes)
     number = np.cumsum(used) - 1
     parts = {
         name: replace(

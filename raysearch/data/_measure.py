@@ -17,9 +17,9 @@ from PIL import Image
 
 from raysearch.data._alpha import WHITE, Alpha, Look, choose_alpha
 from raysearch.data._decode import Conversion
-from raysearch.data._format import Shapes
 from raysearch.data._image import DecodeError, Payload, explained, open_image, refuse_bomb
 from raysearch.data._notices import Notices
+from raysearch.data._shapes import Shapes
 from raysearch.data._source import Part
 from raysearch.data._values import Opens, Range, Seen, choose_range, deep_values, is_settled
 

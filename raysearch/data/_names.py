@@ -1,12 +1,15 @@
-"""Names that look alike: Unicode's forms, and upper and lower case."""
+"""Names of classes and files: Unicode's forms, upper and lower case, and what is no text."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from raysearch.data._notices import Notices
+from raysearch.errors import RaysearchError
+
+LONGEST_NAME = 255  # characters of a class name: what file systems allow
 
 
 def nfc(name: str) -> str:
@@ -46,3 +49,25 @@ def say_alike(classes: Iterable[str], notices: Notices) -> None:
         if len(names) > 1:
             shown = " and ".join(repr(name) for name in names)
             notices.say(f"the classes {shown} are read as different ones: only case or spaces tell")
+
+
+def check_class_names(names: Sequence[str], where: object) -> None:
+    """Class names go to files, to MLflow and onto a terminal, so that they must be text.
+
+    They are never part of a path, so that `../x` is a name like others.
+
+    Raises:
+        RaysearchError: one holds a control character or is not valid Unicode, or is too long;
+            `where` is where they stand.
+    """
+    for name in names:
+        if len(name) > LONGEST_NAME:
+            raise RaysearchError(
+                f"{where}: the class name {name[:40]!r}... has {len(name)} characters, more than "
+                f"{LONGEST_NAME}"
+            )
+        wrong = [c for c in name if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+        if wrong:
+            raise RaysearchError(
+                f"{where}: the class name {name!r} holds {wrong[0]!r}, which is no text: rename it"
+            )

@@ -14,9 +14,10 @@ from torch import Tensor
 from raysearch.data._dataset import Dataset
 from raysearch.data._image import DecodeError, Payload, Pixels, read_header
 from raysearch.data._load import make_dataset
+from raysearch.data._names import check_class_names
 from raysearch.data._notices import Notices
 from raysearch.data._settings import DataSettings
-from raysearch.data._source import ArraySource, Listing, Part, check_class_names
+from raysearch.data._source import ArraySource, Listing, Part
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
 

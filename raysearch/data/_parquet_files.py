@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysearch.data._debris import PASSED_OVER, is_debris
 from raysearch.data._layout import NOT_READ, is_document
 from raysearch.data._notices import Notices
 from raysearch.data._part_names import PARTS, NamedParts, name_parts, part_words
-from raysearch.data._tree import extensions
+from raysearch.data._tree import PASSED_OVER, extensions, is_debris
 from raysearch.errors import RaysearchError
 
 _ENDINGS = (".parquet", ".parq", ".pq")

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysearch.data._names import nfc
+from raysearch.data._names import check_class_names, nfc
 from raysearch.data._notices import Notices
 from raysearch.data._parquet import ParquetSource, open_parquet, reading
 from raysearch.data._parquet_files import find_parts
-from raysearch.data._source import Listing, Part, check_class_names
+from raysearch.data._source import Listing, Part
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ import torch
 from raysearch.data._image import Payload, Pixels
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
-
-LONGEST_NAME = 255  # characters of a class name: what file systems allow
 
 
 class Source(ABC):
@@ -181,28 +178,6 @@ class Listing:
 
     classes: tuple[str, ...]
     parts: dict[str, Part]
-
-
-def check_class_names(names: Sequence[str], where: object) -> None:
-    """Class names go to files, to MLflow and onto a terminal, so that they must be text.
-
-    They are never part of a path, so that `../x` is a name like others.
-
-    Raises:
-        RaysearchError: one holds a control character or is not valid Unicode, or is too long;
-            `where` is where they stand.
-    """
-    for name in names:
-        if len(name) > LONGEST_NAME:
-            raise RaysearchError(
-                f"{where}: the class name {name[:40]!r}... has {len(name)} characters, more than "
-                f"{LONGEST_NAME}"
-            )
-        wrong = [c for c in name if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
-        if wrong:
-            raise RaysearchError(
-                f"{where}: the class name {name!r} holds {wrong[0]!r}, which is no text: rename it"
-            )
 
 
 def unreadable(source: Source, index: int, reason: str) -> RaysearchError:

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and SVHN through torchvision, downloaded where there is a network."""
+"""Public data sets: digits come with scikit-learn, CIFAR and SVHN through torchvision."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ from raysearch.data._source import ArraySource, Listing, Part
 from raysearch.errors import RaysearchError
 
 _TIMEOUT = 5.0  # seconds without an answer from the network
+
+
+def list_digits() -> Listing:
+    """scikit-learn's handwritten digits: 1,797 grey images of 8x8 pixels; one part, train.
+
+    Their 17 levels, 0 to 16, are spread over 0 to 255.
+    """
+    from sklearn.datasets import load_digits  # slow to import, and needed by nothing else
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    part = Part(ArraySource.of("digits", pixels), digits.target.astype(np.int64))
+    return Listing(tuple(str(name) for name in digits.target_names), {"train": part})
 
 
 def list_torchvision(name: str, root: Path) -> Listing:
