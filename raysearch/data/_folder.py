@@ -10,33 +10,24 @@ from raysearch.data._label_file import find_label_files, list_labelled
 from raysearch.data._layout import EMPTY, EXPECTED, Classes, find_layout
 from raysearch.data._names import check_class_names
 from raysearch.data._notices import SKIPPED, Notices
+from raysearch.data._settings import DataSettings
 from raysearch.data._source import FileSource, Listing, Part
 from raysearch.data._tree import Tree
 from raysearch.errors import RaysearchError
 
 
-def list_folder(
-    root: Path,
-    notices: Notices,
-    *,
-    skip: bool,
-    links: str = "inside",
-    apart: Path | None = None,
-) -> Listing:
-    """The images below `root`, by class.
+def list_folder(settings: DataSettings, notices: Notices) -> Listing:
+    """The images below `data.root`, by class.
 
     Where a file holds the labels (see `find_label_files`), the folders do not matter. Else
     `find_layout` says which folders are parts and which are classes, whose images lie in them at
     any depth. Classes are in alphabetical order of their names in Unicode's form NFC. Debris of
-    systems and programs is passed over, see `is_debris`; links see `Tree`.
+    systems and programs is passed over, see `is_debris`; of links see `Tree`.
 
     Args:
-        root: the data set's folder.
+        settings: of the data: its folder, whether to pass over files that by their name are no
+            images or that are links out of the folder, and whether to follow such links.
         notices: gains what was read as which part, and what was set aside.
-        skip: pass over files that by their name are no images or that are links out of `root`,
-            and count them.
-        links: "inside", or "anywhere" to follow links out of `root`, too.
-        apart: a file in `root` that is read elsewhere.
 
     Raises:
         RaysearchError: a folder is missing or a link out of `root`, there are fewer than two
@@ -44,12 +35,11 @@ def list_folder(
             that train has not, what is a part is not clear, or (unless `skip`) a file is no image
             by its name or a link out of `root`.
     """
-    if not root.is_dir():
-        raise RaysearchError(f"data.root={root}: there is no such folder")
-    tree = Tree(root, notices, links, apart)
+    root = settings.folder()
+    tree = Tree(root, notices, settings.links, settings.groups_file)
     files = _label_files(root, tree)
     if files:
-        return list_labelled(files, root, notices, skip=skip, links=links)
+        return list_labelled(files, settings, notices)
     found = find_layout(root, tree, notices)
     classes = tuple(found["train"])
     if len(classes) < 2:
@@ -58,7 +48,7 @@ def list_folder(
     check_class_names(classes, root)
     parts: dict[str, Part] = {}
     for part, folders in found.items():
-        listed = _list_part(part, folders, classes, tree, skip, notices)
+        listed = _list_part(part, folders, classes, tree, settings.skip, notices)
         if listed is not None:
             parts[part] = listed
     return Listing(classes, parts)

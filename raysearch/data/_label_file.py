@@ -16,6 +16,7 @@ from raysearch.data._layout import NOT_READ
 from raysearch.data._names import OnDisk, check_class_names, nfc
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._part_names import PARTS, name_parts, part_words
+from raysearch.data._settings import DataSettings
 from raysearch.data._source import FileSource, Listing, Part
 from raysearch.data._split import Targets
 from raysearch.data._tree import extensions, is_debris
@@ -142,9 +143,7 @@ def _own(folder: Path) -> Path | None:
         return next((p for p in sorted(folder.iterdir()) if p.name.lower() == NAME), None)
 
 
-def list_labelled(
-    files: dict[str, Path], root: Path, notices: Notices, *, skip: bool, links: str
-) -> Listing:
+def list_labelled(files: dict[str, Path], settings: DataSettings, notices: Notices) -> Listing:
     """The images that label files name.
 
     A label file is UTF-8 with commas. Its first line is a header, its first column the image's path
@@ -158,10 +157,9 @@ def list_labelled(
 
     Args:
         files: of each part its label file; of train always.
-        root: the data set's folder.
+        settings: of the data: its folder, whether to pass over images that are not there or lie
+            outside it (`skip`), and whether those outside are taken (`links`).
         notices: gains what was set aside.
-        skip: pass over images that are not there or lie outside `root`, and count them.
-        links: "inside", or "anywhere" for images outside `root`, too.
 
     Raises:
         RaysearchError: a file is of another form, names an image that is not there (unless `skip`)
@@ -177,11 +175,12 @@ def list_labelled(
     if len(classes) < 2:
         raise RaysearchError(f"{train.path} has {len(classes)} classes; at least two are needed")
     check_class_names(classes, train.path)
-    home = os.path.realpath(root) if links == "inside" else None
+    root = settings.folder()
+    home = os.path.realpath(root) if settings.links == "inside" else None
     parts: dict[str, Part] = {}
     for part, table in tables.items():
         has = _targets(table, labels[part], classes)
-        parts[part] = _part(table, has, home, skip, notices)
+        parts[part] = _part(table, has, home, settings.skip, notices)
     if train.named and all(len(own) == 1 for rows in labels.values() for own in rows):
         parts = {name: Part(part.source, part.targets.argmax(1)) for name, part in parts.items()}
     _say_not_named(root, parts.values(), notices)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,20 @@ from raysearch.data._dataset import Dataset
 from raysearch.data._decode import Decoder
 from raysearch.data._duplicates import ReadSplit
 from raysearch.data._folder import list_folder
-from raysearch.data._groups import groups_file, say_likely_groups, say_near_equal, with_groups
+from raysearch.data._groups import say_likely_groups, say_near_equal, with_groups
 from raysearch.data._image import ignored_warnings
 from raysearch.data._measure import choose_conversion
 from raysearch.data._names import say_alike
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._parquet_list import list_parquet
+from raysearch.data._part_names import PARTS
 from raysearch.data._pixels import mean_and_std, say_constant, some_pixels
 from raysearch.data._public import list_digits, list_torchvision
 from raysearch.data._read import Progress, read_splits
 from raysearch.data._settings import AUTO, DataSettings
 from raysearch.data._shapes import Shapes, choose_size, natural_size, read_shapes
 from raysearch.data._source import ArraySource, Listing, Part
-from raysearch.data._split import Targets
+from raysearch.data._split import Index, Targets
 from raysearch.data._stratify import check_counts, stratified_split
 from raysearch.errors import RaysearchError
 
@@ -58,8 +58,7 @@ def load_dataset(
     listing = _without_unused(_list(chosen, notices), notices)
     say_alike(listing.classes, notices)
     if chosen.groups is not None:
-        root = chosen.folder() if chosen.root else Path()
-        listing = with_groups(listing, chosen.groups, root, notices)
+        listing = with_groups(listing, chosen, notices)
     dataset = make_dataset(listing, chosen, notices, progress, device)
     for note in dataset.notes:
         log.warning("%s", note)
@@ -90,7 +89,7 @@ def make_dataset(
     with _prefixed(where):
         parts = _divide(listing, settings)
     with ignored_warnings():
-        shapes = read_shapes(parts, skip=settings.on_error == "skip")
+        shapes = read_shapes(parts, skip=settings.skip)
         conversion = choose_conversion(parts, shapes, settings.black_and_white, notices)
         size = _choose_size(parts, shapes, settings, device, notices)
         decoder = Decoder(1 if shapes.grey else 3, size, conversion)
@@ -161,12 +160,9 @@ def _list(settings: DataSettings, notices: Notices) -> Listing:
     root = settings.folder()
     if settings.name not in ("folder", "parquet"):
         return list_torchvision(settings.name, root)
-    apart = groups_file(settings.groups, root)
-    if settings.name == "parquet":
-        columns = settings.image_column, settings.label_column
-        return list_parquet(root, notices, *columns, apart)
-    skip = settings.on_error == "skip"
-    return list_folder(root, notices, skip=skip, links=settings.links, apart=apart)
+    if not root.is_dir():
+        raise RaysearchError(f"data.root={root}: there is no such folder")
+    return (list_folder if settings.name == "folder" else list_parquet)(settings, notices)
 
 
 def _without_unused(listing: Listing, notices: Notices) -> Listing:
@@ -190,37 +186,51 @@ def _without_unused(listing: Listing, notices: Notices) -> Listing:
 
 def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
     """Train, test and (where given) val, of the sizes that the settings ask for."""
-    parts = dict(listing.parts)
-    classes, seed = listing.classes, settings.split_seed
+    parts, classes = dict(listing.parts), listing.classes
     absent = _lacking(parts["train"].targets, classes)
     if absent:
         raise RaysearchError(f"class {absent[0]!r} has no images in train")
     in_train = 1 if "val" in parts else 2  # one to train on, and one for the search to hold out
+
+    def divided(
+        part: Part, share: int | float, least: tuple[int, int], groups: Index | None = None
+    ) -> list[Part]:
+        sides = stratified_split(
+            torch.from_numpy(part.targets),
+            share,
+            settings.split_seed,
+            classes=classes,
+            least=least,
+            groups=groups,
+        )
+        return [part.subset(side.numpy()) for side in sides]
+
     if "test" not in parts:
         pool = parts["train"]
-        share: int | float = settings.test_fraction or _TEST_FRACTION
+        share: int | float = _TEST_FRACTION
         what = "test, a share of all images"
-        if settings.test_fraction is None and settings.limit is not None:
+        if settings.test_fraction is not None:
+            share = settings.test_fraction
+        elif settings.limit is not None:
             share = len(pool) - settings.limit
             what = f"test, what data.limit={settings.limit} leaves"
         with _prefixed(what):
-            rest, test = stratified_split(
-                torch.from_numpy(pool.targets),
-                share,
-                seed,
-                classes=classes,
-                least=(in_train, 1),
-                groups=pool.groups,
-            )
-        parts["train"], parts["test"] = pool.subset(rest.numpy()), pool.subset(test.numpy())
+            parts["train"], parts["test"] = divided(pool, share, (in_train, 1), pool.groups)
     check_counts(parts["train"].targets, in_train, classes)
     if settings.val_limit is not None and "val" not in parts:
         raise RaysearchError("data.val_limit is given, but the data have no val split of their own")
-    limits = {"train": settings.limit, "val": settings.val_limit, "test": settings.test_limit}
-    for name, limit in limits.items():
-        if limit is not None and name in parts:
-            parts[name] = _limited(parts[name], name, limit, in_train, settings, classes)
-    return {name: parts[name] for name in ("train", "val", "test") if name in parts}
+    limits = {"": settings.limit, "val_": settings.val_limit, "test_": settings.test_limit}
+    for prefix, limit in limits.items():
+        name = prefix.rstrip("_") or "train"
+        if limit is None or name not in parts:
+            continue
+        if limit > len(parts[name]):
+            found = f"{name} has {len(parts[name])} images"
+            raise RaysearchError(f"data.{prefix}limit={limit}, but {found}")
+        with _prefixed(f"data.{prefix}limit"):
+            least = in_train if name == "train" else 1
+            _, parts[name] = divided(parts[name], limit, (0, least))
+    return {name: parts[name] for name in PARTS if name in parts}
 
 
 def _lacking(targets: Targets, classes: tuple[str, ...]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from raysearch.data._layout import NOT_READ, is_document
 from raysearch.data._notices import Notices
 from raysearch.data._part_names import PARTS, NamedParts, name_parts, part_words
+from raysearch.data._settings import DataSettings
 from raysearch.data._tree import PASSED_OVER, extensions, is_debris
 from raysearch.errors import RaysearchError
 
@@ -57,7 +58,7 @@ class _File:
         return self.series[2]
 
 
-def find_parts(root: Path, notices: Notices, apart: Path | None = None) -> dict[str, list[Path]]:
+def find_parts(settings: DataSettings, notices: Notices) -> dict[str, list[Path]]:
     """The files of train, val and test, at any depth below a folder.
 
     A part is named by its files, `train.parquet` or its shards `train-*.parquet`, or by a folder
@@ -65,16 +66,14 @@ def find_parts(root: Path, notices: Notices, apart: Path | None = None) -> dict[
     is read as it is, with its folders `data` or `default`.
 
     Args:
-        root: the data set's folder.
+        settings: of the data: its folder, and a file in it that is read elsewhere.
         notices: gains what was read as which part, and what was not read.
-        apart: a file in `root` that is read elsewhere.
 
     Raises:
         RaysearchError: the folder is missing or has no training file, or several; a part has
             several files that are not the shards of one export, or an export is not complete.
     """
-    if not root.is_dir():
-        raise RaysearchError(f"data.root={root}: there is no such folder")
+    root = settings.folder()
     files = [_File.of(path) for path in _parquet_files(root, notices)]
     places: dict[Path, dict[str, list[_File]]] = {}  # where parts lie, and by what name
     for file in files:
@@ -101,7 +100,8 @@ def find_parts(root: Path, notices: Notices, apart: Path | None = None) -> dict[
     }
     _say_what_is_read(root, parts, notices)
     read = {path for paths in parts.values() for path in paths}
-    _say_beside(place, files, read | ({apart} if apart else set()), root, notices)
+    apart = {settings.groups_file} if settings.groups_file else set()
+    _say_beside(place, files, read | apart, root, notices)
     return {part: parts[part] for part in PARTS if part in parts}
 
 

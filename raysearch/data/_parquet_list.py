@@ -14,6 +14,7 @@ from raysearch.data._names import check_class_names, nfc
 from raysearch.data._notices import Notices
 from raysearch.data._parquet import ParquetSource, open_parquet, reading
 from raysearch.data._parquet_files import find_parts
+from raysearch.data._settings import DataSettings
 from raysearch.data._source import Listing, Part
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
@@ -25,24 +26,15 @@ _EXPECTED = (
 )
 
 
-def list_parquet(
-    root: Path,
-    notices: Notices,
-    image_column: str | None,
-    label_column: str,
-    apart: Path | None = None,
-) -> Listing:
+def list_parquet(settings: DataSettings, notices: Notices) -> Listing:
     """The parts of a data set in Parquet files, and its class names.
 
     Class names come from the `huggingface` metadata of the training file; without them the labels
     0, 1, ... are the names. A label that is a list holds the classes that an image has, any number.
 
     Args:
-        root: folder of `train.parquet` and so on, see `find_parts`.
+        settings: of the data: its folder, see `find_parts`, and the names of its columns.
         notices: gains what was set aside.
-        image_column: name of the image column; None for `image`, or else `img`.
-        label_column: name of the label column.
-        apart: a file in `root` that is read elsewhere.
 
     Raises:
         RaysearchError: a file cannot be read, has another layout or no rows, or a label is null or
@@ -51,15 +43,17 @@ def list_parquet(
     parts: dict[str, Part] = {}
     classes: tuple[str, ...] = ()
     of_train = with_names = False
-    for part, files in find_parts(root, notices, apart).items():
-        source, multi, named = _open_part(root, files, image_column, label_column)
-        rows, values = _labels(source, label_column, multi)
+    for part, files in find_parts(settings, notices).items():
+        source, multi, named = _open_part(files, settings)
+        rows, values = _labels(source, settings.label_column, multi)
         if part == "train":
             classes = tuple(dict.fromkeys(named or _numbered(source, rows, values)))
             check_class_names(classes, files[0])
             of_train, with_names = multi, named is not None
         if multi != of_train:
-            raise _layout(files[0], f"its column {label_column!r} is of another type than train's")
+            raise _layout(
+                files[0], f"its column {settings.label_column!r} is of another type than train's"
+            )
         names = named if named is not None and with_names else classes
         strange = next((name for name in names if name not in classes), None)
         if strange is not None:
@@ -135,7 +129,7 @@ def _numbered(source: ParquetSource, rows: Index, labels: Index) -> tuple[str, .
 
 
 def _open_part(
-    root: Path, files: list[Path], image_column: str | None, label_column: str
+    files: list[Path], settings: DataSettings
 ) -> tuple[ParquetSource, bool, tuple[str, ...] | None]:
     """The rows of some files, whether a row's label is a list, and the class names they tell."""
     groups: list[tuple[int, int, int, int, int]] = []
@@ -143,7 +137,7 @@ def _open_part(
     for number, path in enumerate(files):
         with open_parquet(path) as reader, reading(path):
             _check_footer(path, reader.metadata)
-            found, label, is_list = _columns(path, reader.schema_arrow, image_column, label_column)
+            found, label, is_list = _columns(path, reader.schema_arrow, settings)
             if number and found != column:
                 raise _layout(path, f"its image column is {found!r}, {files[0].name}'s {column!r}")
             if number and is_list != multi:
@@ -165,7 +159,7 @@ def _open_part(
     if counts.sum() == 0:
         raise RaysearchError(f"{files[0]} has no rows")
     source = ParquetSource(
-        str(root),
+        str(settings.folder()),
         tuple(str(path) for path in files),
         column,
         table,
@@ -193,14 +187,13 @@ def _check_footer(path: Path, footer: pq.FileMetaData) -> None:
         )
 
 
-def _columns(
-    path: Path, schema: pa.Schema, given_image: str | None, given_label: str
-) -> tuple[str, str, bool]:
+def _columns(path: Path, schema: pa.Schema, settings: DataSettings) -> tuple[str, str, bool]:
     """The image column, the label column, both of the expected types; whether labels are lists."""
     names = {nfc(name): name for name in schema.names}
-    candidates = [given_image] if given_image is not None else ["image", "img"]
+    given = settings.image_column
+    candidates = [given] if given is not None else ["image", "img"]
     column = next((names[nfc(name)] for name in candidates if nfc(name) in names), None)
-    label = names.get(nfc(given_label))
+    label = names.get(nfc(settings.label_column))
     if column is None or label is None:
         wanted = "data.image_column" if column is None else "data.label_column"
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "no columns"

@@ -88,6 +88,18 @@ class DataSettings:
         """The values that become black and white, where they were given."""
         return None if self.range == AUTO else self.range
 
+    @property
+    def skip(self) -> bool:
+        """Whether images that cannot be read are passed over."""
+        return self.on_error == "skip"
+
+    @property
+    def groups_file(self) -> Path | None:
+        """The CSV file that `groups` names, if it names one."""
+        if self.groups is None or not self.groups.lower().endswith(".csv"):
+            return None
+        return self.folder() / Path(self.groups).expanduser()
+
     def folder(self) -> Path:
         """`data.root` as an absolute path: a stream is also read where the directory differs.
 
