@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -165,17 +166,14 @@ def stored_digests(sources: Sequence[Source], count: Callable[[int], None]) -> l
         for source, some in zip(sources, wanted, strict=True):
             # What is not read is like no other: its number is its own, and negative.
             digests = -1 - np.arange(len(source)) - (len(found) << 40)
-            for window in source.windows(None):
-                count(int((~some[window]).sum()))
-                read = window[some[window]]
-                payloads = source.fetch(read)
-                for start in range(0, len(read), _CHUNK):
-                    chunk = read[start : start + _CHUNK]
-                    own = payloads[start : start + _CHUNK]
-                    there = np.array([payload is not None for payload in own])
-                    images = [payload for payload in own if payload is not None]
-                    digests[chunk[there]] = list(pool.map(digest, images))
-                    count(len(chunk))
+            count(int((~some).sum()))
+            images = source.read(np.flatnonzero(some))
+            while chunk := list(islice(images, _CHUNK)):
+                there = [(index, image) for index, image in chunk if image is not None]
+                hashed = pool.map(digest, [image for _, image in there])
+                for (index, _), own in zip(there, hashed, strict=True):
+                    digests[index] = own
+                count(len(chunk))
             found.append(digests)
     return found
 

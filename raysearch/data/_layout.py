@@ -48,7 +48,7 @@ def find_layout(root: Path, tree: Tree, notices: Notices) -> dict[str, Classes]:
     Raises:
         RaysearchError: it is none of these, or may be several.
     """
-    home = chain(str(root), tree)[-1]
+    home = _home(str(root), tree)
     named = name_parts(_names(tree.look(home).folders), home)
     folders, classes = _tell_apart(home, named, tree, notices)
     if not folders:
@@ -67,7 +67,7 @@ def find_layout(root: Path, tree: Tree, notices: Notices) -> dict[str, Classes]:
         _say_where(opened, root, notices)
     if home != str(root):
         notices.say(f"what is read lies in {tree.relative(home)}")
-    unlabelled = [os.path.join(home, name) for names in named.parts.values() for name in names]
+    unlabelled = [os.path.join(home, name) for name in named.names]
     _say_beside(home, [*read, *unlabelled], tree, notices)
     return {part: found[part] for part in PARTS if part in found}
 
@@ -87,7 +87,7 @@ def _tell_apart(
                 notices.add(EMPTY, name)
     if "train" in nested.parts:
         _check_no_class(home, nested, named.others, tree)
-        notices.add(UNLABELLED, [name for names in flat.parts.values() for name in names])
+        notices.add(UNLABELLED, flat.names)
         return _paths(home, nested), []
     if not nested.parts:
         return {}, [*named.others, *_flat_classes(home, flat, named.others, notices)]
@@ -95,7 +95,7 @@ def _tell_apart(
     inside = {name for path in parts.values() for name in _classes(tree.look(path).folders)}
     if not flat.parts and inside and inside <= {nfc(name) for name in named.others}:
         return parts, named.others
-    shown = " and ".join(repr(name) for names in nested.parts.values() for name in names)
+    shown = " and ".join(map(repr, nested.names))
     if "train" in flat.parts:
         raise RaysearchError(
             f"{home}: {flat.parts['train'][0]!r} holds images and no class folders, unlike {shown} "
@@ -126,8 +126,7 @@ def _flat_classes(home: str, flat: NamedParts, others: list[str], notices: Notic
     Raises:
         RaysearchError: they may be parts.
     """
-    names = [name for names in flat.parts.values() for name in names]
-    shown = " and ".join(repr(name) for name in names)
+    names, shown = flat.names, " and ".join(map(repr, flat.names))
     if len(flat.parts) > 1:
         raise RaysearchError(
             f"{home}: {shown} are named as parts, but hold images and no class folders: put each "
@@ -169,17 +168,16 @@ def _by_class(home: str, names: list[str], tree: Tree) -> dict[str, Classes]:
     return found or {"train": classes}
 
 
-def chain(folder: str, tree: Tree) -> list[str]:
-    """The folder, and what is found by going into the only one that it holds, again and again."""
-    found = [folder]
+def _home(folder: str, tree: Tree) -> str:
+    """The folder, or what is found by going into the only one that it holds, again and again."""
     level = tree.look(folder)
-    while len(level.folders) == 1 and not level.images:
-        [only] = level.folders
-        level = tree.look(only)
-        if part_words(os.path.basename(only)) or level.images or not level.folders:
-            break
-        found.append(only)
-    return found
+    if len(level.folders) != 1 or level.images:
+        return folder
+    [only] = level.folders
+    inner = tree.look(only)
+    if part_words(os.path.basename(only)) or inner.images or not inner.folders:
+        return folder
+    return _home(only, tree)
 
 
 def _opened_part(folder: str, tree: Tree) -> str:

@@ -41,6 +41,11 @@ class NamedParts:
     parts: dict[str, list[str]] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
 
+    @property
+    def names(self) -> list[str]:
+        """All names that mean a part."""
+        return [name for names in self.parts.values() for name in names]
+
     def one_each(self, where: object) -> dict[str, str]:
         """The name of each part.
 

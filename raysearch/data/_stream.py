@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +29,7 @@ from raysearch.errors import RaysearchError
 _MOST_WORKERS = 8
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A batch as a worker returns it: pixels uint8 [B, C, H, W]; why which images failed."""
 
     indices: Index
@@ -107,8 +105,7 @@ class StreamSplit(Split):
             generator=torch.Generator(),  # so that the global one is left as it is
         )
         try:
-            for indices, pixels, failures in loader:
-                yield Decoded(indices, pixels, failures)
+            yield from loader
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -150,9 +147,7 @@ class _Worker(TorchDataset[Any]):
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
 
-    def __getitems__(
-        self, items: list[tuple[int, Payload | None]]
-    ) -> list[tuple[Index, Tensor, dict[int, str]]]:
+    def __getitems__(self, items: list[tuple[int, Payload | None]]) -> list[Decoded]:
         pixels = np.zeros((len(items), self.decoder.channels, *self.decoder.size), np.uint8)
         failures: dict[int, str] = {}
         for place, (index, payload) in enumerate(items):
@@ -161,7 +156,7 @@ class _Worker(TorchDataset[Any]):
             except DecodeError as error:
                 failures[index] = str(error)
         indices = np.array([index for index, _ in items], dtype=np.int64)
-        return [(indices, torch.from_numpy(pixels), failures)]
+        return [Decoded(indices, torch.from_numpy(pixels), failures)]
 
 
 def _start_worker(_: int) -> None:
