@@ -17,7 +17,7 @@ from raysearch.data._load import make_dataset
 from raysearch.data._names import check_class_names
 from raysearch.data._notices import Notices
 from raysearch.data._settings import DataSettings
-from raysearch.data._source import ArraySource, Listing, Part
+from raysearch.data._source import ArraySource, Listing, Part, check_labels
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
 
@@ -44,9 +44,12 @@ def own_dataset(
         if own.shape[1:] != targets["train"].shape[1:]:
             raise RaysearchError(f"{part}: its labels are of another kind than those of train")
     names = _class_names(classes, given["train"], targets["train"])
-    for part, own in targets.items():
-        _check_labels(part, own, len(names))
     parts = {part: Part(ArraySource.of(part, images[part]), targets[part]) for part in images}
+    for part, own in targets.items():
+        if own.ndim == 1:
+            check_labels(own, len(names), parts[part].source, np.arange(len(own)))
+        elif len(wrong := np.flatnonzero(((own != 0) & (own != 1)).any(1))):
+            raise RaysearchError(f"{part}, image {wrong[0]}: its label is not only of 0 and 1")
     if groups is not None:
         ids = _group_ids(groups, len(parts["train"]))
         parts["train"] = replace(parts["train"], groups=ids)
@@ -112,21 +115,6 @@ def _class_names(given: Sequence[str] | None, train: object, targets: Targets) -
             f"train: its labels are of {targets.shape[1]} classes, but {len(names)} are named"
         )
     return names
-
-
-def _check_labels(part: str, targets: Targets, classes: int) -> None:
-    """Whether all labels are classes."""
-    if targets.ndim == 2:
-        wrong = np.flatnonzero(((targets != 0) & (targets != 1)).any(1))
-        if len(wrong):
-            raise RaysearchError(f"{part}, image {wrong[0]}: its label is not only of 0 and 1")
-        return
-    wrong = np.flatnonzero((targets < 0) | (targets >= classes))
-    if len(wrong):
-        raise RaysearchError(
-            f"{part}, image {wrong[0]}: the label {targets[wrong[0]]} is out of range, the "
-            f"{classes} classes have labels 0 to {classes - 1}"
-        )
 
 
 def _pairs(part: Any, name: str) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from raysearch.data._notices import Notices
 from raysearch.data._parquet import ParquetSource, open_parquet, reading
 from raysearch.data._parquet_files import find_parts
 from raysearch.data._settings import DataSettings
-from raysearch.data._source import Listing, Part
+from raysearch.data._source import Listing, Part, check_labels
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
 
@@ -65,7 +65,12 @@ def list_parquet(settings: DataSettings, notices: Notices) -> Listing:
             rows = np.arange(len(values))
         if len(source):
             number = np.array([classes.index(name) for name in names])
-            parts[part] = Part(source, _targets(source, rows, values, number, len(classes), multi))
+            check_labels(values, len(number), source, rows)
+            targets: Targets = number[values]
+            if multi:
+                targets = np.zeros((len(source), len(classes)), np.float32)
+                targets[rows, number[values]] = 1
+            parts[part] = Part(source, targets)
         elif part == "train":
             raise RaysearchError(f"{files[0]}: no image has a label")
     return Listing(classes, parts)
@@ -90,27 +95,6 @@ def _labels(source: ParquetSource, column: str, multi: bool) -> tuple[Index, Ind
         return rows, np.array(labels, dtype=np.int64)
     except OverflowError as error:
         raise RaysearchError(f"{source.files[0]}: a label is beyond 64 bits") from error
-
-
-def _targets(
-    source: ParquetSource, rows: Index, values: Index, number: Index, classes: int, multi: bool
-) -> Targets:
-    """Class indices, or 0 and 1 for each class; `number` is the class of each label.
-
-    Raises:
-        RaysearchError: a label is no class; its row is named.
-    """
-    wrong = np.flatnonzero((values < 0) | (values >= len(number)))
-    if len(wrong):
-        raise RaysearchError(
-            f"{source.name(int(rows[wrong[0]]))}: the label {values[wrong[0]]} is out of range, "
-            f"the {len(number)} classes have labels 0 to {len(number) - 1}"
-        )
-    if not multi:
-        return number[values]
-    targets = np.zeros((len(source), classes), np.float32)
-    targets[rows, number[values]] = 1
-    return targets
 
 
 def _numbered(source: ParquetSource, rows: Index, labels: Index) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from raysearch.data._image import Payload, Pixels
-from raysearch.data._split import Index, Targets
+from raysearch.data._split import Index, Targets, joined_groups
 from raysearch.errors import RaysearchError
 
 
@@ -166,9 +166,7 @@ class Part:
     def join(self, other: Part) -> Part:
         """These references, then those of `other`."""
         targets = np.concatenate((self.targets, other.targets))
-        groups = None
-        if self.groups is not None and other.groups is not None:
-            groups = np.concatenate((self.groups, other.groups))
+        groups = joined_groups(self.groups, other.groups)
         return Part(self.source.join(other.source), targets, groups)
 
 
@@ -184,3 +182,23 @@ def unreadable(source: Source, index: int, reason: str) -> RaysearchError:
     """The error for an image that cannot be read, by name."""
     help_ = "" if isinstance(source, ArraySource) else " (data.on_error=skip passes over it)"
     return RaysearchError(f"{source.name(index)}: {reason}{help_}")
+
+
+def check_labels(labels: Index, classes: int, source: Source, rows: Index) -> None:
+    """Whether all labels are classes.
+
+    Args:
+        labels: int64 [N].
+        classes: how many there are.
+        source: the images.
+        rows: which of them has the label, int64 [N].
+
+    Raises:
+        RaysearchError: one is none; its image is named.
+    """
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes)).tolist()
+    if wrong:
+        raise RaysearchError(
+            f"{source.name(int(rows[wrong[0]]))}: the label {labels[wrong[0]]} is out of range, the {classes} "
+            f"classes have labels 0 to {classes - 1}"
+        )

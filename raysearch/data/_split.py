@@ -155,12 +155,9 @@ class Split(ABC):
         return len(self._indices)
 
 
-def joined_groups(one: Split, other: Split) -> Index | None:
-    """The groups of two splits, one after the other; None where one's are not told."""
-    if one.groups is None or other.groups is None:
-        return None
-    groups: Index = np.concatenate((one.groups, other.groups))
-    return groups
+def joined_groups(one: Index | None, other: Index | None) -> Index | None:
+    """The groups of some images, then those of others; None where one's are not told."""
+    return None if one is None or other is None else np.concatenate((one, other))
 
 
 class Base:
@@ -246,7 +243,7 @@ class TensorSplit(Split):
         return TensorSplit(
             torch.cat((self.images, other.images)),
             torch.cat((self.targets, other.targets)),
-            joined_groups(self, other),
+            joined_groups(self.groups, other.groups),
         )
 
 

@@ -137,7 +137,7 @@ class StreamSplit(Split):
 
     def _merge(self, other: StreamSplit) -> StreamSplit:
         targets = np.concatenate((self._rows(self._targets), other._rows(other._targets)))
-        source, groups = self.source.join(other.source), joined_groups(self, other)
+        source, groups = self.source.join(other.source), joined_groups(self.groups, other.groups)
         return StreamSplit(source, targets, self.decoder, self.workers, groups)
 
 
