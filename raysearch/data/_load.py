@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from raysearch.data._stratify import check_counts, stratified_split
 from raysearch.data._stream import StreamSplit, unreadable
 from raysearch.data._torchvision import list_torchvision
 from raysearch.errors import RaysearchError
+from raysearch.machine import usable_cpus
 
 log = logging.getLogger("raysearch.data")
 
@@ -106,7 +106,7 @@ def _decoder(
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:
         images = sum(len(part) for part in parts.values())
-        size, reason = choose_size(shapes, images, device, _cores())
+        size, reason = choose_size(shapes, images, device, usable_cpus())
     elif size is None:
         size, reason = natural_size(shapes)
     notes = [
@@ -114,11 +114,6 @@ def _decoder(
         "another size"
     ]
     return Decoder(1 if shapes.grey else 3, size), notes if reason else []
-
-
-def _cores() -> int:
-    """How many of the machine's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _list(settings: DataSettings) -> Listing:

@@ -15,7 +15,9 @@ from typing import Any
 
 import raysearch
 from raysearch.engine._entries import Place, Share
+from raysearch.engine._machine import check_memory, ray_folder
 from raysearch.errors import RaysearchError
+from raysearch.machine import bypass_proxies, usable_cpus
 
 # Set before Ray is imported or started; what the user has set stays.
 ENVIRONMENT = {
@@ -29,6 +31,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is not used to continue a run
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` it packs the working directory
 }
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the driver of a submitted job
 STORE_BYTES = 256 * 2**20  # of Ray's object store, beside what is known to go there
@@ -77,7 +80,7 @@ def local_capacity(wish: Wish) -> Capacity:
     Raises:
         RaysearchError: GPUs are asked for that are not there, or more CPUs than Ray can count.
     """
-    cpus = wish.cpus if wish.cpus is not None else _cores()
+    cpus = wish.cpus if wish.cpus is not None else usable_cpus()
     if wish.device == "cpu" or wish.gpus == 0:
         _refuse_cuda_without_gpus(wish)
         return Capacity(cpus, wish.gpus or 0, "cpu")
@@ -105,10 +108,6 @@ def _refuse_cuda_without_gpus(wish: Wish) -> None:
 
 def _count(gpus: float) -> str:
     return {0: "no GPU", 1: "1 GPU"}.get(int(gpus), f"{gpus:g} GPUs")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cuda_devices() -> int:
@@ -144,12 +143,14 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
             # Logical GPUs at most: the real ones are hidden, and Ray sees as many as it needs.
             visible = ",".join(str(gpu) for gpu in range(int(capacity.gpus)))
             restored.enter_context(_environment("CUDA_VISIBLE_DEVICES", visible))
+        check_memory(STORE_BYTES + store_bytes)
         options |= {
             "address": "local",  # not one that `ray start` has left a note of on this machine
             "num_cpus": capacity.cpus,
             "num_gpus": capacity.gpus,
             "include_dashboard": False,
             "object_store_memory": STORE_BYTES + store_bytes,
+            "_temp_dir": ray_folder(),
         }
     else:
         options |= {"address": wish.address}
@@ -215,6 +216,7 @@ def _prepare_environment(own_cluster: bool) -> None:
     """What Ray's processes inherit: its settings, and where this package is imported from."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    bypass_proxies()
     here = str(Path(raysearch.__file__).resolve().parents[1])
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     if here not in paths:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysearch import results
+from raysearch import machine, results
 from raysearch.engine import Interrupted, Wish, local_capacity
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import Configuration
@@ -55,6 +55,7 @@ def prepare(
     Raises:
         RaysearchError: it cannot be done, or not be compared with the others.
     """
+    machine.adapt()
     capacity = None if wish.address else local_capacity(wish)
     name = experiment.settings.name or "this"
     for other in others:
@@ -62,6 +63,8 @@ def prepare(
     plan = make_plan(
         experiment, capacity, kept=kept, dataset=dataset, network=network, progress=progress
     )
+    if capacity is not None and wish.cpus is None and (limit := machine.cpu_limit()):
+        plan = replace(plan, notes=(*plan.notes, limit))
     for other in others:
         if other.images is not None and dict(other.images) != plan.dataset.counts:
             raise RaysearchError(
