@@ -163,7 +163,8 @@ def bypass_proxies() -> None:
 
 def mend_temporary_folder() -> None:
     """Where TMPDIR cannot be used, or is too long for sockets in it, use another folder."""
-    if (given := os.environ.get("TMPDIR")) is None or can_hold_files(Path(given), LONGEST_TEMPORARY):
+    given = os.environ.get("TMPDIR")
+    if given is None or can_hold_files(Path(given), LONGEST_TEMPORARY):
         return
     del os.environ["TMPDIR"]
     tempfile.tempdir = None

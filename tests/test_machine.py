@@ -103,7 +103,11 @@ def quota_of(monkeypatch: pytest.MonkeyPatch, folder: Path, quota: str) -> None:
     ("quota", "cpus", "why"),
     [
         ("250000 100000", 2, "2 of the machine's 64 CPUs are used: the container's CPU quota is 2"),
-        ("10000 100000", 1, "1 of the machine's 64 CPUs are used: the container's CPU quota is 0.1"),
+        (
+            "10000 100000",
+            1,
+            "1 of the machine's 64 CPUs are used: the container's CPU quota is 0.1",
+        ),
         ("max 100000", 48, "48 of the machine's 64 CPUs are used: the process is bound to these"),
         ("5000000 100000", 48, "48 of the machine's 64 CPUs are used: the process is bound"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -50,10 +51,8 @@ def _usable(folder: Path) -> bool:
         return False
     finally:
         if made and folder.is_dir():
-            try:
+            with contextlib.suppress(OSError):  # another process has begun to use it
                 folder.rmdir()
-            except OSError:  # another process has begun to use it
-                pass
 
 
 def check_memory(store_bytes: int) -> None:

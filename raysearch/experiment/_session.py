@@ -24,6 +24,7 @@ from raysearch.experiment._forecast import Forecast, forecast
 from raysearch.experiment._plan import Plan, Told, make_plan
 from raysearch.experiment._run import Done, carry_out
 from raysearch.experiment._storage import check_storage
+from raysearch.experiment._tracking import chosen
 from raysearch.experiment._work import Model
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ def prepare(
     plan = make_plan(
         experiment, capacity, kept=kept, dataset=dataset, network=network, progress=progress
     )
-    if capacity is not None and wish.cpus is None and (limit := machine.cpu_limit()):
-        plan = replace(plan, notes=(*plan.notes, limit))
+    limit = machine.cpu_limit() if capacity is not None and wish.cpus is None else None
+    tracking = experiment.settings.tracking
+    place = chosen(tracking.uri, tracking.experiment) if tracking.enabled else None
+    plan = replace(plan, notes=(*plan.notes, *(note for note in (limit, place) if note)))
     for other in others:
         if other.images is not None and dict(other.images) != plan.dataset.counts:
             raise RaysearchError(

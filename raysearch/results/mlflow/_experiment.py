@@ -14,7 +14,8 @@ from raysearch.errors import RaysearchError
 from raysearch.results._frame import Measured
 from raysearch.results._write import HISTORY, NEEDED, PICTURES, SUMMARY, TRIALS, read
 from raysearch.results.mlflow._fields import main_row, row_figures
-from raysearch.results.mlflow._store import Store, absolute, attach, reason
+from raysearch.results.mlflow._reasons import reason
+from raysearch.results.mlflow._store import Store, absolute, attach
 
 COMPARISON_TAG = "raysearch.comparison"
 JOINED_TAG = "raysearch.joined"
