@@ -25,6 +25,7 @@ CHECK_SECONDS = 12  # a server that takes longer for two small requests counts a
 OPEN_SECONDS = 60.0  # creating the tables of a new data base on a slow disk takes a while
 REQUEST_SECONDS = 10
 SEARCHED_RUNS = 50_000  # the most that MLflow gives at once
+TRAINING = "workflowType=machine_learning"  # in an address: MLflow's pages for model training
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"  # not language models
 BY_ID = "id:"  # before an experiment's id, where its name could be
 TRIES, PAUSE = 5, 1.0  # of opening a data base that others make or use at the same time; seconds
@@ -68,12 +69,12 @@ class Store:
     def view(self, run_id: str) -> str:
         """What shows a run: a page of the server, or the command that starts the UI."""
         if self.is_server:
-            return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}"
+            return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}?{TRAINING}"
         return self._command()
 
     def view_of_experiment(self, key: str) -> str:
         """What shows the experiment in a view that is kept with it."""
-        page = f"/#/experiments/{self.experiment_id}/runs?viewStateShareKey={key}"
+        page = f"/#/experiments/{self.experiment_id}/runs?viewStateShareKey={key}&{TRAINING}"
         return self.uri + page if self.is_server else f"{self._command()}, then {UI}{page}"
 
     def _command(self) -> str:
