@@ -120,22 +120,23 @@ def limit_threads() -> None:
 def provide_account() -> None:
     """Where the process's user id has no account, give libraries a user's name and a home.
 
-    PyTorch, Ray and MLflow ask for them when they are imported, and end with a KeyError.
+    PyTorch, Ray and MLflow ask for them when they are imported, and end with a KeyError. Where the
+    home cannot be written, Matplotlib has another folder; it would warn.
     """
     try:
         import pwd
-
-        pwd.getpwuid(os.getuid())
-        return
     except ImportError:  # Windows
         return
-    except KeyError:
-        pass
     name = f"user-{os.getuid()}"
-    if not any(os.environ.get(variable) for variable in USER_VARIABLES):
-        os.environ["USER"] = name
-    if not os.environ.get("HOME"):
-        os.environ["HOME"] = _private_folder(f"raysearch-{name}")
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        if not any(os.environ.get(variable) for variable in USER_VARIABLES):
+            os.environ["USER"] = name
+        if not os.environ.get("HOME"):
+            os.environ["HOME"] = _private_folder(f"raysearch-{name}")
+    if not os.access(os.path.expanduser("~"), os.W_OK) and "MPLCONFIGDIR" not in os.environ:
+        os.environ["MPLCONFIGDIR"] = _private_folder(f"raysearch-{name}")
 
 
 def _private_folder(name: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,13 @@ from conftest import ROOT
 
 from raysearch import machine
 from raysearch.engine import Wish, local_capacity
+from raysearch.engine._files import Progress, ProposalFolder
 from raysearch.engine._machine import check_memory, ray_folder
 from raysearch.errors import RaysearchError
+from raysearch.experiment._experiment import compose_run
+from raysearch.experiment._folder import check_free, create, resume
+from raysearch.experiment._quiet import quiet
+from raysearch.protocol import Answer
 
 GIB = 2**30
 
@@ -287,3 +295,130 @@ def test_ray_does_not_pack_the_working_directory_under_uv() -> None:
 
     assert hasattr(ray_constants, name := "RAY_ENABLE_UV_RUN_RUNTIME_ENV")
     assert ENVIRONMENT[name] == "0"
+
+
+CODES = [errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ENOLCK]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_file_system_without_locks_and_modes_has_runs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    for module, name in ((fcntl, "flock"), (os, "chmod"), (os, "fsync"), (os, "link")):
+        monkeypatch.setattr(module, name, refuse)
+    experiment = compose_run([f"runs_dir={tmp_path}/runs", "name=bare"])
+    folder = create(experiment)
+    folder.save(status="running")
+    proposal = ProposalFolder(folder.trials / "search" / "1-0")
+    proposal.write_answer(Answer({"epoch_equivalents": 1.0}), Progress(1))
+    assert proposal.answered
+    folder.release()
+    resume("bare", f"{tmp_path}/runs").discard()
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    folder = create(compose_run([f"runs_dir={tmp_path}/runs", "name=one"]))
+    with pytest.raises(RaysearchError, match="one is still going on in another process"):
+        resume("one", f"{tmp_path}/runs")
+    folder.release()
+    resume("one", f"{tmp_path}/runs").release()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.ENOSPC, errno.ENOSYS])
+def test_a_failed_start_leaves_nothing_that_makes_the_next_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    experiment = compose_run([f"runs_dir={tmp_path}/some/runs", "name=next"])
+    for place in ("raysearch.experiment._folder.write_whole", "raysearch.experiment._folder._lock"):
+        with monkeypatch.context() as broken:
+            broken.setattr(place, refuse)
+            with pytest.raises(RaysearchError, match="cannot be written"):
+                create(experiment)
+        assert list(tmp_path.iterdir()) == []
+    check_free(experiment)
+    create(experiment).discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_has_only_a_lock_is_free(tmp_path: Path) -> None:
+    experiment = compose_run([f"runs_dir={tmp_path}", "name=killed"])
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".lock").touch()
+    check_free(experiment)
+    create(experiment).discard()
+
+
+ELSEWHERE = """
+import importlib, os, pkgutil, signal, sys
+import ray, ray.tune, mlflow, torch, torchvision, kornia, optuna, hydra, pandas, matplotlib.pyplot
+import mlflow.store.tracking.sqlalchemy_store, rich.console, sklearn, scipy.stats, jinja2
+for name in ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog"):
+    sys.modules[name] = None
+for module, names in ((os, ("sched_getaffinity", "getuid", "geteuid", "fork", "setsid", "link")),
+                      (signal, ("SIGUSR1", "SIGHUP", "SIGKILL", "SIGQUIT", "pthread_sigmask"))):
+    for name in names:
+        delattr(module, name)
+sys.platform = sys.argv[1]
+import raysearch
+for found in pkgutil.walk_packages(raysearch.__path__, "raysearch."):
+    importlib.import_module(found.name)
+from pathlib import Path
+from raysearch import machine
+from raysearch.engine import Wish, local_capacity
+from raysearch.engine._machine import ray_folder
+from raysearch.experiment._experiment import compose_run
+from raysearch.experiment._folder import create, resume
+from raysearch.experiment._signals import stop_on_signal
+from raysearch.training import keep_freed_memory
+with stop_on_signal():
+    machine.adapt()
+    keep_freed_memory()
+    assert local_capacity(Wish("cpu")).cpus == os.cpu_count()
+    assert Path(ray_folder()).name == "ray"
+    create(compose_run(["name=here"])).release()
+    resume("here", "runs").discard()
+from raysearch.errors import RaysearchError
+for name in ("nul", "COM1.x", "ends."):
+    try:
+        compose_run([f"name={name}"])
+        print("taken")
+    except RaysearchError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("platform", "said"), [("darwin", "taken"), ("win32", "Windows has no folder of this name")]
+)
+def test_what_linux_alone_has_is_not_needed(tmp_path: Path, platform: str, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, platform],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert all(said in line for line in lines)
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+
+
+def test_the_log_has_no_warnings_that_are_for_developers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with quiet(tmp_path / "log"):
+        for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+            warnings.warn(f"a {category.__name__}", category, stacklevel=1)
+        warnings.warn("worth a look", UserWarning, stacklevel=1)
+    log = (tmp_path / "log").read_text()
+    assert "worth a look" in log
+    assert not {"DeprecationWarning", "FutureWarning"} & set(log.replace(":", " ").split())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray._private import ray_constants
+from ray._private import authentication, ray_constants
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
@@ -19,6 +20,8 @@ def on_loopback() -> Iterator[None]:
     its servers listen on every interface, and `ray.init` replaces a loopback address that it is
     given by the machine's public one.
     """
+    # It warns that it wants the token that it has been given.
+    logging.getLogger(authentication.__name__).setLevel(logging.ERROR)
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:

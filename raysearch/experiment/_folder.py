@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
-import fcntl
 import json
 import os
 import secrets
@@ -20,7 +18,7 @@ from raysearch import __version__
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._experiment import Experiment, read_experiment
-from raysearch.files import remove_unfinished, write_whole
+from raysearch.files import lock, remove_unfinished, write_whole
 
 if TYPE_CHECKING:
     from raysearch.data import Dataset
@@ -163,12 +161,9 @@ class Folder:
 
     def discard(self) -> None:
         """Remove the folder of what could not begin, and the folders made for it."""
+        self.release()  # NFS and Windows do not let go of an open file
         shutil.rmtree(self.path, ignore_errors=True)
-        for parent in self._made:
-            try:
-                parent.rmdir()
-            except OSError:
-                break
+        _remove_empty(self._made)
 
     def release(self) -> None:
         """Let another process have the folder; again, it does nothing."""
@@ -189,10 +184,12 @@ def create(experiment: Experiment) -> Folder:
     stem = f"{settings.method.name}-{settings.data.name}"
     name = settings.name or _free_name(runs, stem, shared=settings.storage is not None)
     path, named = runs / name, experiment.changed(name=name)
+    begun = False
     try:
         runs.mkdir(parents=True, exist_ok=True)
         if not _only_locked(path):
             path.mkdir()
+        begun = True
         folder = Folder(path, named, {"version": __version__, "seconds": {}})
         folder._made = made
         folder.configure(named)
@@ -203,8 +200,9 @@ def create(experiment: Experiment) -> Folder:
         check_free(named)
         raise RaysearchError(f"runs_dir={runs} is not a folder") from error
     except OSError as error:
-        if path.exists() and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if begun:
             shutil.rmtree(path, ignore_errors=True)
+        _remove_empty(made)
         raise RaysearchError(f"runs_dir={runs} cannot be written: {error.strerror}") from error
     return folder
 
@@ -250,7 +248,7 @@ def check_free(experiment: Experiment) -> None:
         RaysearchError: it is.
     """
     path = experiment.path
-    if path is not None and path.exists():
+    if path is not None and path.exists() and not _only_locked(path):
         raise RaysearchError(
             f"{path} exists already: choose another name, or continue that run with --resume {path}"
         )
@@ -296,12 +294,19 @@ def _lock(folder: Path) -> int:
         RaysearchError: another process has it.
     """
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock(descriptor):
         os.close(descriptor)
-        raise RaysearchError(f"{folder.name} is still going on in another process") from None
+        raise RaysearchError(f"{folder.name} is still going on in another process")
     return descriptor
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that were made for another, the innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            break
 
 
 def _only_locked(path: Path) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raysearch.errors import RaysearchError
+from raysearch.files import lock
 
 LOCK_SECONDS = 5.0  # that another program may lock a data base
 TURN_SECONDS = 50.0  # that runs wait for each other, as one makes the data base
@@ -131,22 +132,14 @@ def _give_name(name: str, path: Path) -> None:
 def _in_turn(folder: Path) -> Iterator[None]:
     """One run at a time, where the system and the folder's file system can lock."""
     try:
-        import fcntl
-
         descriptor = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows
+    except OSError:  # Windows
         yield
         return
     try:
         until = time.monotonic() + TURN_SECONDS
-        while time.monotonic() < until:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_TURN_PAUSE)
-            except OSError:  # NFS locks no folders, others nothing
-                break
+        while not lock(descriptor) and time.monotonic() < until:
+            time.sleep(_TURN_PAUSE)
         yield
     finally:
         os.close(descriptor)
