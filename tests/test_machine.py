@@ -18,6 +18,7 @@ from raysearch import machine
 from raysearch.engine import Wish, local_capacity
 from raysearch.engine._files import Progress, ProposalFolder
 from raysearch.engine._machine import check_memory, ray_folder
+from raysearch.engine._ray import UV_HOOK, no_uv_hook
 from raysearch.errors import RaysearchError
 from raysearch.experiment._experiment import compose_run
 from raysearch.experiment._folder import check_free, create, resume
@@ -288,13 +289,23 @@ def test_a_temporary_folder_that_cannot_be_used_is_replaced(
     assert os.environ["TMPDIR"] == "/var/tmp"
 
 
-def test_ray_does_not_pack_the_working_directory_under_uv() -> None:
-    from ray._private import ray_constants
+@pytest.mark.parametrize("wanted", [False, True])
+def test_ray_does_not_pack_the_working_directory_under_uv(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    from ray._private import worker
+    from ray._private.runtime_env import uv_runtime_env_hook
 
-    from raysearch.engine._cluster import ENVIRONMENT
-
-    assert hasattr(ray_constants, name := "RAY_ENABLE_UV_RUN_RUNTIME_ENV")
-    assert ENVIRONMENT[name] == "0"
+    monkeypatch.setattr(uv_runtime_env_hook, "_get_uv_run_cmdline", lambda: ["uv", "run", "python"])
+    packed = {"working_dir": "/home/ann", "py_executable": "uv run"}
+    monkeypatch.setattr(uv_runtime_env_hook, "hook", lambda _: packed)
+    monkeypatch.delenv(UV_HOOK, raising=False)
+    if wanted:
+        monkeypatch.setenv(UV_HOOK, "1")
+    with no_uv_hook():
+        found = worker._maybe_modify_runtime_env(None, False)
+    assert found == (packed if wanted else None)
+    assert worker._maybe_modify_runtime_env(None, False) == packed
 
 
 CODES = [errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ENOLCK]

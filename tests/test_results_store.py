@@ -267,9 +267,9 @@ def test_any_number_of_runs_may_begin_in_a_new_folder_at_the_same_moment(tmp_pat
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data base with MLflow's tables, which need seconds."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    with _database.made(path):
-        assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
-        assert path.stat().st_mode & 0o777 == 0o644
+    _database.make_database(path)
+    assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
+    assert path.stat().st_mode & 0o777 == 0o644
     return path
 
 
@@ -324,8 +324,8 @@ def test_a_data_base_that_another_run_has_made_meanwhile_is_used(
         raise FileExistsError(target)
 
     monkeypatch.setattr(os, "link", late)
-    with _database.made(path):
-        assert path.stat().st_mtime == 1
+    _database.make_database(path)
+    assert path.stat().st_mtime == 1
     assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
 
 

@@ -31,7 +31,6 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is not used to continue a run
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` it packs the working directory
 }
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the driver of a submitted job
 STORE_BYTES = 256 * 2**20  # of Ray's object store, beside what is known to go there
@@ -133,9 +132,10 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
     _prepare_environment(own_cluster=wish.address is None)
     import ray
 
-    from raysearch.engine._ray import on_loopback
+    from raysearch.engine._ray import no_uv_hook, on_loopback
 
     restored = ExitStack()
+    restored.enter_context(no_uv_hook())
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if wish.address is None:
         capacity = local_capacity(wish)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from ray._private import authentication, ray_constants
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+
+UV_HOOK = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"  # a variable, and a constant of Ray's
 
 
 @contextmanager
@@ -28,6 +31,24 @@ def on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def no_uv_hook() -> Iterator[None]:
+    """Under `uv run` processes start in this environment, and nothing is packed for them.
+
+    Ray would pack the working directory, data and all, to make the environment anew; it asks for
+    the variable when it is imported. What the user has set stays.
+    """
+    if UV_HOOK in os.environ:
+        yield
+        return
+    before = getattr(ray_constants, UV_HOOK)
+    setattr(ray_constants, UV_HOOK, False)
+    try:
+        yield
+    finally:
+        setattr(ray_constants, UV_HOOK, before)
 
 
 def controller_of(given: Any) -> TuneController:

@@ -78,9 +78,8 @@ def _check_version(path: Path, version: str) -> None:
     )
 
 
-@contextlib.contextmanager
-def made(path: Path) -> Iterator[None]:
-    """The data base is there; while it may be used for the first time, no other run does.
+def make_database(path: Path) -> None:
+    """Make the data base where there is none.
 
     It is made under another name and then given its own, so that a run which is killed leaves none
     that is half made, and of several that make it at once all go on with the same.
@@ -88,10 +87,11 @@ def made(path: Path) -> Iterator[None]:
     Raises:
         OSError: the folder cannot be written.
     """
+    if path.exists():
+        return
     with _in_turn(path.parent):
         if not path.exists():
             _make(path)
-        yield
 
 
 def _make(path: Path) -> None:
@@ -113,7 +113,8 @@ def _fill(uri: str, artifacts: Path) -> None:
     """Make MLflow's tables in an empty data base."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore(uri, artifacts.as_uri()).engine.dispose()
+    store = SqlAlchemyStore(uri, artifacts.as_uri())  # type: ignore[no-untyped-call]
+    store.engine.dispose()
 
 
 def _give_name(name: str, path: Path) -> None:

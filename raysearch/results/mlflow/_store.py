@@ -7,14 +7,13 @@ import os
 import shlex
 import threading
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
 from raysearch.machine import bypass_proxies
-from raysearch.results.mlflow._database import check_database, made
+from raysearch.results.mlflow._database import check_database, make_database
 from raysearch.results.mlflow._reasons import refusal
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -103,8 +102,9 @@ class Store:
 
         def work() -> None:
             try:
-                with made(self.database) if self.database is not None else nullcontext():
-                    self._connect()
+                if self.database is not None:
+                    make_database(self.database)
+                self._connect()
                 done.append(None)
             except Exception as error:
                 done.append(error)
@@ -139,10 +139,9 @@ class Store:
     def _find_experiment(self) -> str:
         """The experiment's id."""
         if self.experiment.startswith(BY_ID):
-            experiment = self.client.get_experiment(self.experiment.removeprefix(BY_ID))
-            self.experiment = experiment.name
-        else:
-            experiment = self.client.get_experiment_by_name(self.experiment)
+            known = self.client.get_experiment(self.experiment.removeprefix(BY_ID))
+            self.experiment = known.name
+        experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None and not self._create:
             raise RaysearchError(f"it has no experiment {self.experiment!r}")
         if experiment is None:
