@@ -530,8 +530,8 @@ def test_what_only_looks_like_a_parquet_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.parquet")
     assert "a pipe or a device" in refusal(load, "parquet", tmp_path)
     (tmp_path / "train.parquet").unlink()
-    (tmp_path / "train.parquet").mkdir()
-    assert "Is a directory" in refusal(load, "parquet", tmp_path)
+    (tmp_path / "train.parquet").mkdir()  # as Dask and Spark write one, but with nothing in it
+    assert "found no Parquet file" in refusal(load, "parquet", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -657,7 +657,7 @@ def test_a_run_whose_configuration_has_a_password_is_not_continued(
         assert main(["--resume", "old"]) == 2
         assert capfd.readouterr().err.count("\n") == 1
     kept.write_text(to_yaml(folder.experiment.document()))
-    for content in ("[" * 100_000, "[]", "{}", "x"):
+    for content in ("[" * 100_000, "[]", "x"):
         (folder.path / "run.json").write_text(content)
         assert main(["--resume", "old"]) == 2
         assert "run.json" in capfd.readouterr().err
