@@ -30,7 +30,8 @@ import raysearch
 from raysearch import states
 from raysearch.cli._main import main
 from raysearch.data import Dataset, load_dataset
-from raysearch.data._decode import DecodeError, Decoder, ignored_warnings, read_header
+from raysearch.data._decode import Decoder
+from raysearch.data._image import DecodeError, ignored_warnings, read_header
 from raysearch.engine._files import Progress, ProposalFolder
 from raysearch.errors import RaysearchError, unknown
 from raysearch.experiment._compose import to_yaml

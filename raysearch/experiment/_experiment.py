@@ -24,7 +24,7 @@ COMMON = ("name", "runs_dir", "storage", "tracking", "device", "task", "metric",
 MAY_CHANGE = ("name", "runs_dir", "storage", "device", "tracking")
 SEARCH = ("search", "seeds")  # what means nothing where nothing is searched
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "max_failures")
-CHOSEN = ("model.name", "data.size")  # what may be `auto`, and is settled by the plan
+CHOSEN = ("model.name", "data.size", "data.range")  # may be `auto`, settled by the plan
 
 
 @dataclass(frozen=True)
