@@ -657,7 +657,7 @@ def test_a_run_whose_configuration_has_a_password_is_not_continued(
         assert main(["--resume", "old"]) == 2
         assert capfd.readouterr().err.count("\n") == 1
     kept.write_text(to_yaml(folder.experiment.document()))
-    for content in ("[" * 100_000, "[]", "x"):
+    for content in ("[" * 100_000, "[]", "{}", "x"):
         (folder.path / "run.json").write_text(content)
         assert main(["--resume", "old"]) == 2
         assert "run.json" in capfd.readouterr().err
