@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks._local import carry_out
 from raysearch import methods
 from raysearch.data import Dataset, load_dataset
-from raysearch.engine import OptunaStudies, carry_out, give_up
+from raysearch.engine import OptunaStudies, give_up
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import compose
 from raysearch.methods import Groups, Once

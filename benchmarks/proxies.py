@@ -41,10 +41,10 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks._common import arguments, console, finish, plot_path, run, workers
+from benchmarks._local import answer_to
 from benchmarks._search import done, groups_of
 from benchmarks.gain import Setting, setting_of
 from raysearch.data import load_dataset
-from raysearch.engine import answer_to
 from raysearch.errors import RaysearchError
 from raysearch.methods import Groups
 from raysearch.methods._shared import SharedTraining
@@ -181,7 +181,7 @@ def checkpoint(job: tuple[Plan, int, bool]) -> bytes:
     search = {**plan.full, "epochs": plan.groups.search["epochs"]}
     training = done(SharedTraining(plan.setup(seed), search, policy, {}))
     buffer = io.BytesIO()  # as tensors it would go through shared memory, one file a tensor
-    torch.save(training.checkpoint(), buffer)
+    torch.save(training.answer().file, buffer)
     return buffer.getvalue()
 
 

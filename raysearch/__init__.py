@@ -9,7 +9,7 @@ from raysearch.errors import not_installed
 from raysearch.machine import provide_account
 
 if TYPE_CHECKING:
-    from raysearch.experiment import compare, search
+    from raysearch.experiment._api import compare, search
     from raysearch.policy import load_policy
     from raysearch.training import load_network
 
@@ -17,10 +17,10 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "compare", "load_network", "load_policy", "search"]
 
 _FROM = {
-    "compare": "raysearch.experiment",
+    "compare": "raysearch.experiment._api",
     "load_network": "raysearch.training",
     "load_policy": "raysearch.policy",
-    "search": "raysearch.experiment",
+    "search": "raysearch.experiment._api",
 }
 CORE = ("load_policy",)  # what needs nothing of the search extra
 provide_account()  # before PyTorch is imported

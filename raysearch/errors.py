@@ -85,6 +85,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RaysearchError:
     "unknown method 'dadaa': did you mean 'dada' or 'ddas'? (known: dada, ddas)"
     """
     names, name = sorted(known), name[:LONGEST_NAME]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    return RaysearchError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+    return RaysearchError(f"unknown {kind} {name!r}{near(name, names)} (known: {', '.join(names)})")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The names that may have been meant, as the end of what is said of one that is not known.
+
+    >>> near("dadaa", ["dada", "ddas"]), near("x", ["dada"])
+    (": did you mean 'dada' or 'ddas'?", '')
+    """
+    found = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return f": did you mean {' or '.join(repr(one) for one in found)}?" if found else ""

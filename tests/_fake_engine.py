@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from raysearch import engine
 from raysearch.engine import Capacity, Ended, Entry, Outcome, Wish
 from raysearch.errors import RaysearchError
 from raysearch.policy import Policy, SubPolicies
@@ -37,6 +40,14 @@ class Recorded:
         self.failing: dict[str, str] = {}
         self.broken: set[str] = set()
         self.stop_after: int | None = None
+
+    @classmethod
+    def in_place(cls, patch: pytest.MonkeyPatch) -> Recorded:
+        """One that has taken the engine's place."""
+        fake = cls()
+        patch.setattr(engine, "run", fake.run)
+        patch.setattr(engine, "cluster", fake.cluster)
+        return fake
 
     @contextlib.contextmanager
     def cluster(self, wish: Wish, *arguments: Any) -> Iterator[Capacity]:

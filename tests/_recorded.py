@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from conftest import through_a_file
 
-from raysearch.engine._local import answer_to
+from benchmarks._local import answer_to
 from raysearch.protocol import Answer, Build, Failed, Metrics, Proposal, Search, Values
 
 Answers = Callable[[Proposal], Answer | Failed]

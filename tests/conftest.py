@@ -11,15 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+import ray  # noqa: F401  (its logger keeps the stderr of the moment, which a test's capture closes)
 import torch
 
+from raysearch import engine
 from raysearch.data import Dataset, TensorSplit
+from raysearch.engine import Wish, local_capacity
+from raysearch.results import _write
 from raysearch.tasks import MultiLabel
 from raysearch.training import Predefined, Setup
 
@@ -134,6 +139,23 @@ def module_cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     return CommandLine(tmp_path_factory.mktemp("cli"))
 
 
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """One Ray with two CPUs for all runs of a module that are started in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with engine.cluster(Wish("cpu", cpus=2)):
+            patch.setattr(engine, "cluster", lambda wish, *_: nullcontext(local_capacity(wish)))
+            yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, which takes seconds."""
+    monkeypatch.setattr(_write, "pictures", lambda measured: {})
+    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
+
+
 Ask = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -168,7 +190,7 @@ def wait_for(
             pytest.fail(f"the run ended with {process.returncode}:\n{out}\n{err}")
         if time.monotonic() > end:
             pytest.fail(f"waited for {seconds:.0f} s")
-        time.sleep(0.01)
+        time.sleep(0.05)  # looking takes time from what is waited for
 
 
 def descendants(pid: int) -> Iterator[tuple[int, str]]:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 import raysearch
-from raysearch import compare, engine, search
+from raysearch import compare, search
 from raysearch.errors import RaysearchError
 from raysearch.policy import Policy
 
@@ -32,13 +32,16 @@ BASELINES = {"evaluation.policies": ["none", "learned"]}
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """The engine with recorded answers, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
-    fake = Recorded()
-    monkeypatch.setattr(engine, "run", fake.run)
-    monkeypatch.setattr(engine, "cluster", fake.cluster)
-    return fake
+    return Recorded.in_place(monkeypatch)
+
+
+@pytest.fixture
+def recorded(drawn: Recorded, undrawn: None) -> Recorded:
+    """The same, but for pictures."""
+    return drawn
 
 
 def images() -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +53,7 @@ def small(classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * size[0] * size[1], classes))
 
 
-def test_a_search_by_names(recorded: Recorded) -> None:
+def test_a_search_by_names(drawn: Recorded) -> None:
     result = search(num_cpus=2, quiet=True, **QUICK, **BASELINES)
     assert isinstance(result.policy, Policy)
     assert list(result.policies) == ["dada"]
@@ -87,7 +90,7 @@ def test_own_arrays_and_a_network_of_ones_own(recorded: Recorded) -> None:
     result = search(images(), model=small, quiet=True, **QUICK)
     assert result.summary["images"]["train"] + result.summary["images"]["test"] == 40
     build = recorded.entries[0].build
-    assert build.setting.model is small
+    assert build.setup.keywords["model"] is small
     assert result.summary["configuration"]["model"]["name"] == "small"
 
 

@@ -16,12 +16,12 @@ from _recorded import failing, pair_answer
 from conftest import dark_and_light, through_a_file
 from torch import Tensor
 
-from raysearch.engine._local import answer_to, carry_out
+from benchmarks._local import answer_to, carry_out
 from raysearch.errors import RaysearchError, SearchFailedError
 from raysearch.methods import Groups
 from raysearch.methods._pair_search import TrialPairs
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings, surrogate
-from raysearch.methods.aws import Aws, AwsSearch
+from raysearch.methods.aws import Aws
 from raysearch.protocol import Answer, Failed, Proposal, Values
 from raysearch.training import Predefined, Setup, Training
 
@@ -206,7 +206,7 @@ class TestPPO:
 
 class TestSearch:
     def test_the_shared_training_comes_first_and_has_no_row(self) -> None:
-        search = AwsSearch(0, groups())
+        search = Aws(0, groups())
         assert (search.rounds, search.round) == (4, 0)
         first = search.ask()
         assert first is not None
@@ -220,16 +220,13 @@ class TestSearch:
         assert second.stage == "finetune"
 
     def test_one_that_is_given_changes_nothing_else(self) -> None:
-        own, given = AwsSearch(0, groups()), AwsSearch(0, groups(GIVEN))
+        own, given = Aws(0, groups()), Aws(0, groups(GIVEN))
         histories = [_recorded.carry_out(one, pair_answer).history for one in (own, given)]
         assert histories[0] == histories[1]
         assert own.policy() == given.policy()
-        build = lambda proposal, files: None  # noqa: E731  (is not asked)
-        with pytest.raises(RaysearchError, match="what shared has left is gone"):
-            carry_out(AwsSearch(0, groups(GIVEN)), build)
 
     def test_metrics_are_those_of_every_search(self) -> None:
-        search = AwsSearch(0, groups())
+        search = Aws(0, groups())
         rows = _recorded.carry_out(search, pair_answer).history
         assert [row["epoch"] for row in rows] == [1, 2, 3]
         assert [row["epoch_equivalents"] for row in rows] == [16.0, 22.0, 28.0]
@@ -239,18 +236,18 @@ class TestSearch:
         assert not search.needed()
 
     def test_hundreds_of_trials_find_the_pair_that_is_rewarded(self) -> None:
-        search = AwsSearch(0, groups({"updates": 60, "kl_limit": 1.0}, parallel=8))
+        search = Aws(0, groups({"updates": 60, "kl_limit": 1.0}, parallel=8))
         assert len(_recorded.carry_out(search, pair_answer).asked) == 481
         assert int(search.policy().probabilities.argmax()) == 0
 
     @pytest.mark.parametrize("stop", [0, 1, 2, 4, 6, 9])
     def test_restored_anywhere_it_asks_for_nothing_twice(self, stop: int) -> None:
-        undisturbed = AwsSearch(0, groups())
+        undisturbed = Aws(0, groups())
         history = _recorded.carry_out(undisturbed, pair_answer).history
-        search = AwsSearch(0, groups())
+        search = Aws(0, groups())
         first = _recorded.carry_out(search, pair_answer, most=stop)
         search.ask()  # asked for and never told
-        again = AwsSearch(0, groups(parallel=7))  # the round's size is kept
+        again = Aws(0, groups())
         again.load_state_dict(through_a_file(search.state_dict()))
         second = _recorded.carry_out(again, pair_answer)
         assert again.policy() == undisturbed.policy()
@@ -259,7 +256,7 @@ class TestSearch:
         assert len(ids) == len(set(ids)) == 10
 
     def test_what_is_retracted_is_asked_for_again(self) -> None:
-        search = AwsSearch(0, groups(GIVEN))
+        search = Aws(0, groups(GIVEN))
         asked = [search.ask() for _ in range(3)]
         assert search.ask() is None
         assert asked[1] is not None
@@ -268,7 +265,7 @@ class TestSearch:
 
     def test_it_takes_no_answer_that_it_did_not_ask_for(self) -> None:
         with pytest.raises(KeyError):
-            AwsSearch(0, groups()).tell("0002-01", Answer({}))
+            Aws(0, groups()).tell("0002-01", Answer({}))
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -284,17 +281,17 @@ class TestSearch:
     )
     def test_wrong_settings_are_one_line(self, change: dict[str, Any], message: str) -> None:
         with pytest.raises(RaysearchError, match=message):
-            AwsSearch(0, groups(change))
+            Aws(0, groups(change))
 
 
 class TestFailures:
-    def rounds(self, draws: int, *failed: str) -> tuple[AwsSearch, list[dict[str, float]]]:
-        search = AwsSearch(0, groups({"draws": draws}))
+    def rounds(self, draws: int, *failed: str) -> tuple[Aws, list[dict[str, float]]]:
+        search = Aws(0, groups({"draws": draws}))
         return search, _recorded.carry_out(search, failing(pair_answer, *failed)).history
 
     def test_a_failed_trial_has_the_rounds_worst_reward_and_the_pairs_of_its_seed(self) -> None:
         search, _ = self.rounds(4, "0002-02")
-        same = AwsSearch(0, groups({"draws": 4}))
+        same = Aws(0, groups({"draws": 4}))
 
         def answers(proposal: Proposal) -> Answer:
             answer = pair_answer(proposal)
@@ -302,7 +299,7 @@ class TestFailures:
                 return answer
             others = [pair_answer(one) for one in same.proposals if one.id != proposal.id]
             worst = min(one.values["reward"] for one in others)
-            counts = TrialPairs.of(same.uniform, proposal, 4).counts
+            counts = TrialPairs.of(same.start, proposal, 4).counts
             return Answer({**answer.values, "counts": counts, "reward": worst})
 
         _recorded.carry_out(same, answers)
@@ -323,9 +320,9 @@ class TestFailures:
 
     def test_failures_are_kept_in_the_state(self) -> None:
         whole, _ = self.rounds(4, "0001-02")
-        search, answers = AwsSearch(0, groups()), failing(pair_answer, "0001-02")
+        search, answers = Aws(0, groups()), failing(pair_answer, "0001-02")
         _recorded.carry_out(search, answers, most=3)
-        again = AwsSearch(0, groups())
+        again = Aws(0, groups())
         again.load_state_dict(through_a_file(search.state_dict()))
         _recorded.carry_out(again, answers)
         assert again.policy() == whole.policy()
@@ -398,7 +395,7 @@ class TestFineTuning:
     @pytest.mark.parametrize("form", ["joint", "factored"])
     def test_a_whole_search_costs_what_was_forecast(self, setup: Setup, form: str) -> None:
         given = groups({"form": form}, {"batch_size": 20}, {"batch_size": 20})
-        search = AwsSearch(0, given)
+        search = Aws(0, given)
         rows = carry_out(search, Aws.build(setup, given))
         assert rows[-1]["kl_uniform"] > 0
         expected = Aws.forecast(setup, given)

@@ -28,7 +28,7 @@ from raysearch.policy import Candidates, Pairs, SubPolicies, trivial_augment
 
 SMALL = {
     "trial_overhead": ["updates=2", "parallel=2", "workers=1", "epochs=1", "limit=100"],
-    "scale": ["trials=1,2", "at_once=1", "epochs=2", "seconds=0.01"],
+    "scale": ["trials=2", "at_once=1", "epochs=2", "seconds=0.01"],
     "ops": ["rounds=1", "batch=8", "seconds=0.01"],
     "step_cost": ["model=small_cnn", "batch=8", "rounds=1", "size=8"],
     "planted": ["operations=Invert,Rotate", "seeds=2", "epochs=1", "size=8", "workers=1"],

@@ -18,9 +18,8 @@ from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import compose
 from raysearch.hypergrad import Network, one_step_rewards
-from raysearch.methods._ddas_settings import DdasSettings
-from raysearch.methods._reward_scale import RewardScale
-from raysearch.methods.ddas import Arms, Ddas, divergence, log_probability, weights
+from raysearch.methods._rewards import RewardScale
+from raysearch.methods.ddas import Arms, Ddas, DdasSettings, divergence, log_probability, weights
 from raysearch.policy import Candidates, Schedule, from_json
 from raysearch.training import Predefined, Setup
 

@@ -13,7 +13,7 @@ from _made_up import MadeUpBuild, MadeUpRounds, Told, in_rounds, once
 
 from raysearch.engine import Entry, Outcome
 from raysearch.engine._files import Progress, ProposalFolder
-from raysearch.engine._pool import Pool
+from raysearch.engine._pool import Assignment, Pool
 from raysearch.errors import DivergedError, RaysearchError
 from raysearch.protocol import Failed
 
@@ -22,14 +22,11 @@ def nothing(outcome: Outcome) -> Sequence[Entry]:
     return ()
 
 
-def work(pool: Pool, entry: Entry, proposal: object, told: bool = True) -> None:
+def work(pool: Pool, asked: Assignment, told: bool = True) -> None:
     """What a worker does with a proposal."""
-    folder = ProposalFolder(pool.folder(entry.id) / proposal.id)  # type: ignore[attr-defined]
-    files = {
-        id_: ProposalFolder(pool.folder(entry.id) / id_).read_file()
-        for id_ in proposal.needs  # type: ignore[attr-defined]
-    }
-    made = MadeUpBuild(0.0)(proposal, files)  # type: ignore[arg-type]
+    proposal, folder = asked.proposal, asked.folder
+    files = {id_: ProposalFolder(folder.path.parent / id_).read_file() for id_ in proposal.needs}
+    made = MadeUpBuild(0.0)(proposal, files)
     progress = Progress(made.epochs)
     try:
         while made.epoch < made.epochs:
@@ -39,21 +36,21 @@ def work(pool: Pool, entry: Entry, proposal: object, told: bool = True) -> None:
     except DivergedError as error:
         folder.write_answer(Failed(str(error)), progress)
     if told:
-        pool.tell(entry.id, proposal.id)  # type: ignore[attr-defined]
+        pool.tell(asked)
 
 
 def carry_out(pool: Pool, most: int = 10_000, seed: int | None = None) -> None:
     """All that is left, or so many proposals, in their order or any."""
     rng = random.Random(seed)
-    out: list[tuple[Entry, object]] = []
+    out: list[Assignment] = []
     for _ in range(most):
         while (found := pool.ask(lambda entry, stage: len(out) < 3)) is not None:
             out.append(found)
         if not out:
             return
-        work(pool, *out.pop(0 if seed is None else rng.randrange(len(out))))
-    for entry, proposal in out:
-        pool.retract(entry.id, proposal.id)  # type: ignore[attr-defined]
+        work(pool, out.pop(0 if seed is None else rng.randrange(len(out))))
+    for asked in out:
+        pool.retract(asked)
 
 
 def made(
@@ -106,9 +103,10 @@ def test_an_answer_that_nobody_was_told_counts(tmp_path: Path) -> None:
     for _ in range(3):
         found = pool.ask(lambda entry, stage: True)
         assert found is not None
-        work(pool, *found, told=False)
-    again = made(tmp_path, [in_rounds("a", 2)])
-    assert again.entry("a").search.round == 1
+        work(pool, found, told=False)
+    entry = in_rounds("a", 2)
+    again = made(tmp_path, [entry])
+    assert entry.search.round == 1
     carry_out(again)
     assert total(again, "a") == 4.0
 
@@ -198,7 +196,7 @@ def test_the_largest_goes_first(tmp_path: Path) -> None:
     pool = made(tmp_path, [small, large])
     found = pool.ask(lambda entry, stage: True)
     assert found is not None
-    assert found[0].id == "b"
+    assert found.entry.id == "b"
 
 
 class TestCheckpoints:

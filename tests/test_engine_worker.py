@@ -14,7 +14,7 @@ from conftest import dark_and_light
 
 from raysearch.engine import Share, _worker
 from raysearch.engine._files import Progress, ProposalFolder
-from raysearch.engine._worker import WorkerTrainable, stored
+from raysearch.engine._worker import WorkerTrainable
 from raysearch.policy import trivial_augment
 from raysearch.protocol import Proposal, Values
 from raysearch.training import Loop, Training
@@ -34,8 +34,8 @@ def build(proposal: Proposal, files: Mapping[str, Values]) -> Training:
 def worker(folder: Path) -> WorkerTrainable:
     """One that works on the proposal `training` of the entry in `folder`."""
     made: WorkerTrainable = object.__new__(WorkerTrainable)  # not Tune's part of it
-    proposal = stored(Proposal("training", 0, stage="evaluation"))
-    trial = {"entry": "mine", "folder": str(folder), "proposal": proposal, "needs": []}
+    proposal = Proposal("training", 0, stage="evaluation")
+    trial = {"entry": "mine", "folder": str(folder), "proposal": proposal}
     given = {**trial, "build": lambda shared: build, "share": Share(1, 0, "cpu")}
     made.setup({"trial": given}, None)
     return made
@@ -43,7 +43,7 @@ def worker(folder: Path) -> WorkerTrainable:
 
 @pytest.fixture
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_worker, "ray", SimpleNamespace(get=lambda given: given, ObjectRef=()))
+    monkeypatch.setattr(_worker, "ray", SimpleNamespace(get=lambda given: given))
     monkeypatch.setattr(_worker, "ready_worker", lambda share: None)
 
 

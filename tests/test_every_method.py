@@ -16,8 +16,8 @@ from _recorded import Carried, carry_out
 from _settings import method_settings
 from conftest import dark_and_light, dark_and_striped, through_a_file
 
+from benchmarks._local import answer_to
 from raysearch import methods
-from raysearch.engine._local import answer_to
 from raysearch.engine._optuna import OptunaStudies, give_up
 from raysearch.errors import DivergedError, SearchFailedError
 from raysearch.methods import FIXED, Groups, Once

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _fake_engine import Recorded, found_by
 
-from raysearch import engine
 from raysearch.engine import Capacity, Wish
 from raysearch.errors import RaysearchError
 from raysearch.experiment._entries import Entries
 from raysearch.experiment._experiment import Experiment, compose_experiment, compose_run
-from raysearch.experiment._folder import Folder, create
+from raysearch.experiment._folder import Folder, create, resume
 from raysearch.experiment._plan import Plan, make_plan
-from raysearch.experiment._session import begin, earlier, prepare
+from raysearch.experiment._result import Result
+from raysearch.experiment._run import begin
+from raysearch.experiment._session import earlier, prepare
 from raysearch.policy import SubPolicies, read_policy
 
 QUICK = ["tracking=none", "data.limit=100", "search.epochs=3", "evaluation.epochs=2", "name=mine"]
@@ -25,20 +25,14 @@ CPUS = Capacity(2, 0, "cpu")
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Recorded:
     """The engine with recorded answers, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
-    fake = Recorded()
-    monkeypatch.setattr(engine, "run", fake.run)
-    monkeypatch.setattr(engine, "cluster", fake.cluster)
-    return fake
+    return Recorded.in_place(monkeypatch)
 
 
-def carried_out(experiment: Experiment, folder: Folder | None = None) -> tuple[Folder, Any]:
-    wish = Wish("cpu", 2, 0)
-    kept = None if folder is None else folder.path
-    plan, forecast = prepare(experiment, wish, kept=kept)
-    return begin(plan, forecast, wish, folder=folder, quietly=True)
+def carried_out(experiment: Experiment, folder: Folder | None = None) -> Result:
+    return begin(prepare(experiment, Wish("cpu", 2, 0), folder=folder), quietly=True)
 
 
 def rows(fake: Recorded) -> Counter[str]:
@@ -48,18 +42,18 @@ def rows(fake: Recorded) -> Counter[str]:
 
 def test_a_run_evaluates_the_policies_that_are_named(recorded: Recorded) -> None:
     policies = "evaluation.policies=[none,learned]"
-    folder, done = carried_out(compose_run([*QUICK, policies, "seeds=2", "evaluation.seeds=3"]))
+    done = carried_out(compose_run([*QUICK, policies, "seeds=2", "evaluation.seeds=3"]))
     assert [e.id for e in recorded.entries[:2]] == ["search-dada-seed-0", "search-dada-seed-1"]
     assert rows(recorded) == {"none": 3, "learned": 3}
     evaluations = {e.id: e for e in recorded.entries if e.trial.policy == "learned"}
     merged = SubPolicies.merge([found_by(e.trial) for e in recorded.entries[:2]])
     assert all(each.build.policy == merged for each in evaluations.values())
     assert all(each.trial.search_seed is None for each in evaluations.values())
-    assert read_policy(folder.path / "policy.json") == merged
-    assert (folder.path / "policies" / "dada" / "seed-1.json").exists()
-    assert json.loads((folder.path / "run.json").read_text())["status"] == "complete"
+    assert read_policy(done.folder / "policy.json") == merged
+    assert (done.folder / "policies" / "dada" / "seed-1.json").exists()
+    assert json.loads((done.folder / "run.json").read_text())["status"] == "complete"
     assert set(done.summary["rows"]) == {"none", "learned"}
-    assert not folder.trials.exists()
+    assert not (done.folder / "trials").exists()
 
 
 def test_a_method_is_judged_by_a_search_for_every_evaluation(recorded: Recorded) -> None:
@@ -87,7 +81,7 @@ def test_the_only_search_is_known_to_be_one(recorded: Recorded) -> None:
 
 def test_a_failed_search_fails_its_evaluation_alone(recorded: Recorded) -> None:
     recorded.failing = {"search-dada-seed-1": "the loss is not finite"}
-    _, done = carried_out(
+    done = carried_out(
         compose_experiment(["none", "dada"], [*QUICK, "seeds=2", "evaluation.seeds=2"])
     )
     assert rows(recorded) == {"none": 2, "dada (method)": 1, "dada": 2}
@@ -101,17 +95,18 @@ def test_a_failed_search_fails_its_evaluation_alone(recorded: Recorded) -> None:
 def test_a_method_of_which_every_search_fails_is_left_out(recorded: Recorded) -> None:
     recorded.failing = {"search-dada-seed-0": "the loss is not finite"}
     settings = [*QUICK, "seeds=1", "evaluation.seeds=2"]
-    folder, done = carried_out(compose_experiment(["none", "dada"], settings))
+    done = carried_out(compose_experiment(["none", "dada"], settings))
     assert set(done.failed) == {"dada"}
     assert "no search of dada found a policy" in str(done.failed["dada"])
-    assert folder.complete == ["none"]
+    state = json.loads((done.folder / "run.json").read_text())
+    assert state["methods"] == {"none": "complete", "dada": "failed"}
     assert rows(recorded) == {"none": 2}
 
     recorded.failing, recorded.entries = {}, []
     experiment = compose_experiment(["none", "dada"], settings)
     again = earlier(experiment)
     assert again is not None
-    _, done = carried_out(again.experiment, again)
+    done = carried_out(again.experiment, again)
     assert rows(recorded) == {"dada": 2}  # none is there
     assert set(done.summary["rows"]) == {"none", "dada"}
     assert not done.failed
@@ -129,7 +124,7 @@ def test_a_comparison_takes_in_a_method_later(recorded: Recorded) -> None:
     recorded.entries = []
     folder = earlier(compose_experiment(["trivial_augment"], settings))
     assert folder is not None
-    _, done = carried_out(folder.experiment, folder)
+    done = carried_out(folder.experiment, folder)
     assert rows(recorded) == {"trivial_augment": 2}
     assert done.summary["errors"]["none"]["mean"] == pytest.approx(9.05)
     assert set(done.summary["rows"]) == {"none", "trivial_augment"}
@@ -144,9 +139,11 @@ def test_what_was_stopped_says_how_to_go_on(recorded: Recorded) -> None:
 
 def test_other_images_are_refused(recorded: Recorded) -> None:
     settings = [*QUICK, "evaluation.seeds=2"]
-    folder, _ = carried_out(compose_experiment(["none"], settings))
+    carried_out(compose_experiment(["none"], settings))
+    folder = resume("mine", "runs")
     folder.state["data"]["images"]["train"] = 7
     folder.save()
+    folder.release()
     again = earlier(compose_experiment(["predefined"], settings))
     assert again is not None
     with pytest.raises(RaysearchError, match=r"images are others .* \(train: 7, now 100\)"):
@@ -193,3 +190,10 @@ def test_what_was_chosen_is_kept(recorded: Recorded) -> None:
 def test_policies_that_are_not_known(policies: str, said: str, recorded: Recorded) -> None:
     with pytest.raises(RaysearchError, match=said):
         make_plan(compose_run([*QUICK, f"evaluation.policies={policies}"]), CPUS)
+
+
+def test_randaugment_is_searched_where_it_is_compared(recorded: Recorded) -> None:
+    plan = make_plan(compose_experiment(["randaugment"], [*QUICK, "seeds=1"]), CPUS)
+    [row] = plan.parts["randaugment"].rows
+    assert row.augmentation is None
+    assert plan.parts["randaugment"].seeds == (0,)

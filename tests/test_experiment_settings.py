@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.cli._compare import own_settings
+from raysearch.cli._compare import Given, own_settings
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._experiment import (
@@ -68,8 +68,8 @@ def test_wrong_settings(methods: list[str], overrides: list[str], said: str) -> 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("methods=none", r"methods=none: expected a list, for example methods=\[a,b\]"),
-        ("experiment=[a]", "expected a name"),
+        ("methods=none", "methods='none': expected a list"),
+        ("experiment=[a]", "expected a word"),
     ],
 )
 def test_wrong_settings_of_a_comparison(line: str, said: str) -> None:
@@ -79,7 +79,7 @@ def test_wrong_settings_of_a_comparison(line: str, said: str) -> None:
 
 def test_settings_of_a_comparison() -> None:
     given, rest = own_settings(["methods=[a,b]", "experiment=7", "seeds=2"])
-    assert given == {"methods": ["a", "b"], "experiment": "7"}
+    assert given == Given(methods=("a", "b"), experiment="7")
     assert rest == ["seeds=2"]
 
 
@@ -143,6 +143,16 @@ def test_a_run_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     create(compose_run(["name=c"])).release()
     with pytest.raises(RaysearchError, match="runs/c is a run, not a comparison"):
         earlier(compose_experiment(["none"], ["name=c"]))
+
+
+def test_a_run_goes_on_with_its_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    create(compose_run(["name=c", "method=dada"])).release()
+    with pytest.raises(RaysearchError, match=r"runs/c began with method.*, not"):
+        earlier(compose_run(["name=c", "method=ddas"]))
+    again = earlier(compose_run(["name=c", "method=dada"]))
+    assert again is not None
+    again.release()
 
 
 @pytest.mark.parametrize(

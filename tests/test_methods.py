@@ -13,8 +13,7 @@ from conftest import through_a_file
 from raysearch import methods
 from raysearch.data import Dataset, TensorSplit
 from raysearch.errors import NonFiniteLossError, RaysearchError
-from raysearch.methods._dada_settings import DadaSettings
-from raysearch.methods.dada import Dada
+from raysearch.methods.dada import Dada, DadaSettings
 from raysearch.policy import SubPolicies, trivial_augment
 from raysearch.training import FlopCounter, Predefined, Setup, Training, plain_step_flops
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import dark_and_light, through_a_file
 
+from benchmarks._local import answer_to, carry_out
 from raysearch import methods
-from raysearch.engine._local import answer_to, carry_out
 from raysearch.errors import NonFiniteLossError, RaysearchError, SearchFailedError
 from raysearch.methods import Once
 from raysearch.policy import Policy, trivial_augment

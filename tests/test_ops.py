@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
@@ -90,7 +91,6 @@ def test_wide_ranges_translate_by_32_pixels_and_never_more_than_the_image() -> N
     assert ranges["TranslateX"].high * 224 == pytest.approx(32)
     assert ranges["TranslateY"].high * 64 == pytest.approx(32)
     assert ops.wide_ranges((8, 8))["TranslateX"].high == 1.0
-    assert ops.wide_ranges((32, 32)) == ops.WIDE_RANGES
     with pytest.raises(ValueError, match="size"):
         ops.wide_ranges((0, 8))
 
@@ -175,6 +175,47 @@ def test_parts_and_threads_do_not_change_the_result() -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(alone, together)
+
+
+def test_threads_that_augment_at_once_keep_their_own_number() -> None:
+    """Those that begin to use PyTorch meanwhile, too; and so does what begins afterwards."""
+    images = random_images(40, 3, 160, 160)
+    operation, value, center = random_policy(40, 2, seed=3)
+    before = torch.get_num_threads()
+    default, numbers, stop = before + 3, [1, 2, before + 3], threading.Event()
+    seen: dict[int | None, set[int]] = {number: set() for number in (*numbers, None)}
+
+    def augment(number: int) -> None:
+        torch.set_num_threads(number)
+        while not stop.is_set():
+            ops.apply_sequence(images, operation, value, center)
+            seen[number].add(torch.get_num_threads())
+
+    def begin() -> None:
+        seen[None].add(torch.get_num_threads())
+        ops.apply_sequence(images[:1], operation[:1], value[:1], center[:1])
+        seen[None].add(torch.get_num_threads())
+
+    def together(threads: list[threading.Thread]) -> list[threading.Thread]:
+        for thread in threads:
+            thread.start()
+        return threads
+
+    try:
+        working = together([threading.Thread(target=augment, args=(n,)) for n in numbers])
+        while not all(seen[number] for number in numbers):
+            time.sleep(0.01)
+        torch.set_num_threads(default)
+        for _ in range(100):
+            for thread in together([threading.Thread(target=begin) for _ in range(3)]):
+                thread.join()
+        stop.set()
+        for thread in working:
+            thread.join()
+    finally:
+        stop.set()
+        torch.set_num_threads(before)
+    assert seen == {None: {default}} | {number: {number} for number in numbers}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -354,7 +395,7 @@ def test_extreme_values_do_no_harm() -> None:
 
 
 @pytest.mark.parametrize("magnitude", [1.4, 2.0])
-@pytest.mark.parametrize("ranges", [ops.AUTOAUGMENT_RANGES, ops.WIDE_RANGES])
+@pytest.mark.parametrize("ranges", [ops.AUTOAUGMENT_RANGES, ops.wide_ranges((32, 32))])
 def test_magnitudes_beyond_one_extrapolate(ranges, magnitude: float) -> None:
     """A threshold below 0 and too few bits are the strongest that there are; others go on."""
     images = random_images(4, 3, 16, 16)

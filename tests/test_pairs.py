@@ -64,7 +64,7 @@ class TestPairs:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"probabilities": [[1.0, 0.0]]}, "need N > 0"),
+            ({"probabilities": [[1.0, 0.0]]}, r"probabilities: shape \(1, 2\), expected \(2, 2\)"),
             ({"probabilities": [[1.0, 0.0], [1.0]]}, "differ in length"),
             ({"probabilities": [[0.0, 0.0], [0.0, 0.0]]}, "not all zero"),
             ({"magnitudes": [0.5, 1.5]}, "magnitudes"),

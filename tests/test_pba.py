@@ -16,16 +16,17 @@ from _recorded import carry_out
 from _settings import method_settings
 from conftest import through_a_file
 
+from benchmarks._local import answer_to
 from raysearch import ops
 from raysearch.data import load_dataset
-from raysearch.engine._local import answer_to
 from raysearch.errors import RaysearchError
 from raysearch.methods import Groups
-from raysearch.methods._members import Interval, Members
 from raysearch.methods._population import Levels
-from raysearch.methods.pba import Pba, PbaSearch, PbaSettings, choose, explore
+from raysearch.methods._rounds import operation_figures
+from raysearch.methods._validated import ValidatedTraining
+from raysearch.methods.pba import Pba, PbaSettings, choose, explore
 from raysearch.policy import Mixture, RandomOrder, Schedule, from_json, read_policy, trivial_augment
-from raysearch.protocol import Answer, Proposal, Values
+from raysearch.protocol import Answer, Build, Proposal, Values
 from raysearch.training import Predefined, Setup, Training, derive_seed
 
 SEARCH = {
@@ -250,16 +251,14 @@ def proposal(
     return Proposal(id, interval, values, (needs,) if needs else ())
 
 
-def interval(
-    members: Members, asked: Proposal, files: Mapping[str, Values] | None = None
-) -> Answer:
+def interval(members: Build, asked: Proposal, files: Mapping[str, Values] | None = None) -> Answer:
     """What an interval answers."""
     answer = answer_to(asked, members, files)
     assert isinstance(answer, Answer)
     return answer
 
 
-def rows_of(members: Members, **asked: Any) -> list[dict[str, float]]:
+def rows_of(members: Build, **asked: Any) -> list[dict[str, float]]:
     """The epochs of a first interval."""
     rows: list[dict[str, float]] = interval(members, proposal(**asked)).values["rows"]
     return rows
@@ -274,19 +273,17 @@ def test_a_member_is_validated_at_intervals_and_at_the_end(setup: Setup) -> None
         files[before] = answer.file
         rows += answer.values["rows"]
         cost += answer.values["epoch_equivalents"]
+        assert answer.values["score"] == -rows[-1]["val_loss"]
     assert files[before] is None  # nobody goes on from the end
-    assert [i + 1 for i, row in enumerate(rows) if "score" in row] == [3, 6, 7]
-    assert [row["epoch"] for row in rows] == list(range(1, 8))
-    assert rows[2]["score"] == -rows[2]["val_loss"]
+    assert [i + 1 for i, row in enumerate(rows) if "val_loss" in row] == [3, 6, 7]
     used, validation = 1.0, 1 / 3  # whole batches, and as many validation images
     assert [row["epoch_equivalents"] for row in rows] == pytest.approx(
-        [(i + 1) * used + (i + 1) // 3 * validation + (i == 6) * validation for i in range(7)]
+        [(i % 3 + 1) * used + (i in (2, 5, 6)) * validation for i in range(7)]
     )
-    assert cost == pytest.approx(rows[-1]["epoch_equivalents"])
-    assert rows[0]["entropy"] == rows[0]["kl_uniform"] == rows[0]["share/Rotate"] == 0
-    scored = rows_of(Pba.build(setup, groups({"score": "metric"})))[-1]
-    assert scored["score"] == pytest.approx(1 - scored["val_error"] / 100)
-    assert {**scored, "score": 0} == {**rows[2], "score": 0}
+    assert cost == pytest.approx(7 * used + 3 * validation)
+    scored = interval(Pba.build(setup, groups({"score": "metric"})), proposal()).values
+    assert scored["score"] == pytest.approx(1 - scored["rows"][-1]["val_error"] / 100)
+    assert scored["rows"] == rows[:3]
 
 
 def test_at_the_start_nothing_is_augmented(setup: Setup) -> None:
@@ -298,13 +295,17 @@ def test_at_the_start_nothing_is_augmented(setup: Setup) -> None:
     assert rows[1]["train_loss"] != rows_of(members, member=1)[1]["train_loss"]
 
 
-def test_the_metrics_say_how_far_the_policy_is(setup: Setup) -> None:
-    members = Pba.build(setup, groups())
-    row = rows_of(members, levels=[[10] * 6, [5] * 6])[0]
+def test_the_metrics_say_how_far_the_policy_is() -> None:
+    def figures(probabilities: list[int]) -> Mapping[str, float]:
+        policy = PbaSettings.of(METHOD).policy([probabilities, [5] * 6])
+        return operation_figures(policy, METHOD["operations"])
+
+    row = figures([0] * 6)
+    assert row["entropy"] == row["kl_uniform"] == row["share/Rotate"] == 0
+    row = figures([10] * 6)
     assert row["entropy"] == pytest.approx(math.log(3))
     assert row["kl_uniform"] == pytest.approx(0, abs=1e-9)
-    assert row["operations_per_image"] == pytest.approx(1.3)
-    row = rows_of(members, levels=[[10, 10, 0, 0, 0, 0], [5] * 6])[0]
+    row = figures([10, 10, 0, 0, 0, 0])
     assert row["entropy"] == 0
     assert row["kl_uniform"] == pytest.approx(math.log(3))
     assert row["share/Rotate"] == 1
@@ -338,7 +339,7 @@ def test_a_copy_has_the_weights_and_goes_on_by_itself(setup: Setup) -> None:
     losses = []
     for member in (0, 3):
         copy = members(proposal(member, 1, LEVELS, "0001-01"), files)
-        assert isinstance(copy, Interval)
+        assert isinstance(copy, ValidatedTraining)
         for name, tensor in copy.training.model.state_dict().items():
             assert torch.equal(tensor, files["0001-01"]["model"][name])
         losses.append(copy.step()["train_loss"])
@@ -346,7 +347,7 @@ def test_a_copy_has_the_weights_and_goes_on_by_itself(setup: Setup) -> None:
 
 
 def test_a_search_costs_what_was_forecast(setup: Setup) -> None:
-    search = PbaSearch(setup.seed, groups())
+    search = Pba(setup.seed, groups())
     rows = carry_out(search, build=Pba.build(setup, groups())).history
     assert [row["epoch"] for row in rows] == list(range(1, 8))
     expected = Pba.forecast(setup, groups())
@@ -361,7 +362,7 @@ def test_a_search_costs_what_was_forecast(setup: Setup) -> None:
 def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
     method = method_settings("pba_paper")
     given = Groups(method, {**SEARCH, "epochs": 200})
-    search = PbaSearch(0, given)
+    search = Pba(0, given)
     assert (len(search.proposals), search.rounds, method["interval"]) == (16, 67, 3)
     first = search.ask()
     assert first is not None
@@ -389,5 +390,5 @@ def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
 )
 def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RaysearchError, match=message) as error:
-        PbaSearch(0, groups(change))
+        Pba(0, groups(change))
     assert "\n" not in str(error.value)

@@ -250,7 +250,7 @@ def test_numbers_have_five_decimals_in_files(tmp_path: Path) -> None:
         ({"names": ["tx", "tz"]}, "unknown parameter 'tz'"),
         ({"names": ["tx", "tx"]}, "different"),
         ({"names": []}, "names"),
-        ({"names": ["tx"]}, r"draws\[0\]: expected 1 numbers"),
+        ({"names": ["tx"]}, r"draws: shape \(2, 2\), expected \(2, 1\)"),
         ({"draws": []}, "draws"),
         ({"draws": [[0, 1], [0]]}, r"draws\[1\]"),
         ({"draws": [[0, True]]}, r"draws\[0\]"),

@@ -19,7 +19,8 @@ from test_pba import METHOD
 from raysearch.errors import SearchFailedError
 from raysearch.methods import Groups
 from raysearch.methods._population import Levels, exploit
-from raysearch.methods.pba import PbaSearch, PbaSettings, choose, explore
+from raysearch.methods._rounds import operation_figures
+from raysearch.methods.pba import Pba, PbaSettings, choose, explore
 from raysearch.policy import Schedule
 from raysearch.protocol import Answer, Proposal
 from raysearch.training import derive_seed
@@ -83,17 +84,12 @@ class Fake:
         """An interval."""
         rows = []
         number = sum(map(sum, levels))
-        for _ in range(min(INTERVAL, EPOCHS - self.epoch)):
+        for i in range(min(INTERVAL, EPOCHS - self.epoch)):
             self.epoch += 1
             self.weight = (31 * self.weight + 17 * number + self.epoch + self.member) % 1009
             self.lineage.append(levels)
-            rows.append(
-                {
-                    "epoch": self.epoch,
-                    "train_loss": self.weight / 1009,
-                    "epoch_equivalents": 1.5 * self.epoch,
-                }
-            )
+            loss, cost = self.weight / 1009, 1.5 * (i + 1)
+            rows.append({"train_loss": loss, "epoch_equivalents": cost})
         score = self.weight % 5  # with ties
         rows[-1] |= {"score": score, "val_loss": -score, "val_error": 100.0 - score}
         return rows
@@ -130,10 +126,13 @@ def expected(seed: int = 0) -> tuple[Schedule, list[dict[str, float]]]:
         order = sorted(range(SIZE), key=lambda i: (rows[i][-1]["score"], i))
         best = order[-1]
         found = {key: rows[best][-1][key] for key in ("score", "val_loss", "val_error")}
-        history += [
-            {**row, **found, "epoch_equivalents": SIZE * row["epoch_equivalents"]}
-            for row in rows[best]
-        ]
+        policy = settings.policy(policies[best])
+        found |= operation_figures(policy, settings.operations)
+        found["operations_per_image"] = policy.operations_per_image()
+        for row in rows[best]:
+            number = len(history) + 1
+            cost = {"epoch": number, "epoch_equivalents": SIZE * 1.5 * number}
+            history.append({**row, **found, **cost})
         if epoch == EPOCHS:
             return Schedule([settings.policy(one) for one in members[best].lineage]), history
         old, old_policies = copy.deepcopy(members), list(policies)
@@ -149,7 +148,7 @@ def expected(seed: int = 0) -> tuple[Schedule, list[dict[str, float]]]:
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_worst_copy_weights_and_policy_of_the_best_and_explore(seed: int, order: int) -> None:
-    search = PbaSearch(seed, GROUPS)
+    search = Pba(seed, GROUPS)
     found = carry_out(search, Fakes(), order=order)
     policy, history = expected(seed)
     assert search.policy() == policy
@@ -160,12 +159,12 @@ def test_the_worst_copy_weights_and_policy_of_the_best_and_explore(seed: int, or
 
 @pytest.mark.parametrize("stop", [0, 1, 5, 6, 8, 12, 17])
 def test_a_stopped_search_goes_on(stop: int) -> None:
-    search, fakes = PbaSearch(0, GROUPS), Fakes()
+    search, fakes = Pba(0, GROUPS), Fakes()
     first = carry_out(search, fakes, most=stop)
     if stop in (6, 12):  # what no member goes on from is removed
         assert set(first.files) == set(search.needed())
         assert len(first.files) < SIZE
-    again = PbaSearch(0, GROUPS)
+    again = Pba(0, GROUPS)
     again.load_state_dict(through_a_file(search.state_dict()))
     second = carry_out(again, fakes, files=first.files)
     policy, history = expected()
@@ -174,7 +173,7 @@ def test_a_stopped_search_goes_on(stop: int) -> None:
 
 
 def test_a_member_that_failed_copies() -> None:
-    search = PbaSearch(0, GROUPS)
+    search = Pba(0, GROUPS)
     found = carry_out(search, failing(Fakes(), "0001-06", "0002-02", "0003-01"))
     needs = {proposal.id: proposal.needs for proposal in found.asked}
     assert needs["0002-06"] != ("0001-06",)
@@ -189,10 +188,10 @@ def test_a_member_that_failed_copies() -> None:
 def test_a_round_that_fails_altogether_ends_the_search() -> None:
     every = [f"0002-{member + 1:02d}" for member in range(SIZE)]
     with pytest.raises(SearchFailedError, match="all 6 trials of a round failed"):
-        carry_out(PbaSearch(0, GROUPS), failing(Fakes(), *every))
+        carry_out(Pba(0, GROUPS), failing(Fakes(), *every))
 
 
 def test_hundreds_of_members() -> None:
     method = {**GROUPS.method, "population": 50}
-    search = PbaSearch(0, replace(GROUPS, method=method))
+    search = Pba(0, replace(GROUPS, method=method))
     assert len(carry_out(search, Fakes()).asked) == 50 * math.ceil(EPOCHS / INTERVAL)

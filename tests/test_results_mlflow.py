@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from raysearch.errors import RaysearchError
 from raysearch.results import (
     Measured,
     Tracker,
-    _write,
     log_comparison,
     read_experiment,
     summarise,
@@ -52,22 +52,21 @@ def small() -> Measured:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory."""
+    return tmp_path_factory.mktemp("ml flow")
+
+
+@pytest.fixture(scope="module")
+def database(place: Path) -> str:
     """One SQLite store for the module: MLflow needs seconds to create its tables."""
-    return f"sqlite:///{tmp_path_factory.mktemp('ml flow') / 'mlflow.db'}"
+    return f"sqlite:///{place / 'mlflow.db'}"
 
 
 @pytest.fixture
 def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs are logged however short they are."""
     monkeypatch.setattr(writer_module, "VALUES_PER_SECOND", math.inf)
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is drawn, which takes seconds."""
-    monkeypatch.setattr(_write, "pictures", lambda measured: {})
-    monkeypatch.setattr(_write, "cost_png", lambda summary: None)
 
 
 @pytest.fixture
@@ -92,6 +91,19 @@ def play(tracker: Tracker, trial: TrialInfo, epochs: range, end: bool = True) ->
         last = {**COST, **error, "epoch_equivalents": 3.0 * epochs[-1]}
         tracker.trial_finished(trial, None, last)
         tracker.ended()
+
+
+def test_the_default_store_is_in_the_working_directory_and_telemetry_is_off(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    tracker = Tracker(None, "raysearch", "demo", {"a": 1})
+    (place / "summary.json").write_text("{}")
+    tracker.finish(None, place)
+    assert {path.name for path in place.iterdir()} >= {"mlflow.db", "mlruns"}
+    assert tracker.location()["command"] == "mlflow ui"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert capfd.readouterr().out == ""
 
 
 def test_a_run_is_a_parent_with_a_child_per_trial(
@@ -403,18 +415,3 @@ def test_names_and_values_fit_mlflow() -> None:
     assert entity_key("error (%)/../ä") == "error ___/_/_"
     flat = dict(flatten({"a": {"b": None, "c": [1, 2], "d": True}, "e": {}}))
     assert flat == {"a.b": "null", "a.c": "[1, 2]", "a.d": "true"}
-
-
-def test_the_default_store_is_in_the_working_directory_and_telemetry_is_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    import os
-
-    monkeypatch.chdir(tmp_path)
-    tracker = Tracker(None, "raysearch", "demo", {"a": 1})
-    (tmp_path / "summary.json").write_text("{}")
-    tracker.finish(None, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} >= {"mlflow.db", "mlruns"}
-    assert tracker.location()["command"] == "mlflow ui"
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    assert capfd.readouterr().out == ""

@@ -23,7 +23,7 @@ from raysearch.errors import RaysearchError
 from raysearch.experiment._experiment import compose_experiment, compose_run
 from raysearch.experiment._tracking import PASSWORD, USER, chosen
 from raysearch.results import Tracker, read_experiment
-from raysearch.results.mlflow import _database
+from raysearch.results.mlflow import _database, _store
 from raysearch.results.mlflow._reasons import reason
 from raysearch.results.mlflow._store import Store
 
@@ -78,7 +78,10 @@ def test_a_server_that_is_not_there_is_one_line_within_seconds() -> None:
     assert f"http://127.0.0.1:{port} does not answer" in one_line_error(f"http://127.0.0.1:{port}")
 
 
-def test_a_server_that_says_nothing_is_one_line_within_seconds(silent_server: str) -> None:
+def test_a_server_that_says_nothing_is_one_line_within_seconds(
+    silent_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_store, "CHECK_SECONDS", 1)
     assert f"{silent_server} does not answer" in one_line_error(silent_server)
 
 

@@ -17,7 +17,10 @@ from mlflow import MlflowClient
 
 from raysearch.engine._worker import REPORT_VARIABLE
 
-QUICK = ["search.epochs=4", "evaluation.epochs=2", "seeds=1", "evaluation.seeds=2"]
+QUICK = [
+    *("search.epochs=4", "evaluation.epochs=2", "seeds=1", "evaluation.seeds=2"),
+    *("data.limit=400", "--num-cpus", "2", "device=cpu"),
+]
 FIRST = ["methods=[none,dada]", *QUICK]
 
 
@@ -39,15 +42,16 @@ def figures(cli: CommandLine, *methods: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """A comparison of two, to which a third is added."""
-    cli = CommandLine(tmp_path_factory.mktemp("compare"), "raysearch.compare")
-    first = cli.run(*FIRST)
-    assert first.returncode == 0, first.stderr
-    added = cli.run("methods=[none,dada,uniform]", *QUICK)
-    assert added.returncode == 0, added.stderr
-    assert "2 of 2 trials done" in added.stdout  # the two trainings of the uniform policy
+@pytest.fixture
+def compared(module_cli: CommandLine, ask: Ask, one_ray: None) -> CommandLine:
+    """A comparison of two, to which a third is added; one for all tests."""
+    cli = CommandLine(module_cli.folder, "raysearch.compare")
+    if not (cli.folder / "runs").exists():
+        first = ask(cli, *FIRST)
+        assert first.returncode == 0, first.stderr
+        added = ask(cli, "methods=[none,dada,uniform]", *QUICK)
+        assert added.returncode == 0, added.stderr
+        assert "2 of 2 trials done" in added.stdout  # the two trainings of the uniform policy
     return cli
 
 

@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["evaluation.policies=[missing.json]"], "missing.json: No such file"),
         (["data=folder", "data.root=missing"], "missing"),
         (["data.limit=5"], "data.limit=5"),
-        (["--num-gpu", "1"], "unknown option --num-gpu: did you mean --num-gpus"),
+        (["--num-gpu", "1"], "unknown option --num-gpu: did you mean '--num-gpus'"),
         (["--num-gpus", "many"], "expected a whole number"),
         (["--num-gpus", "99"], "--num-gpus 99: this machine has"),
         (["device=cuda", "--num-gpus", "0"], "device=cuda needs a GPU"),
@@ -167,11 +167,13 @@ def test_interrupted_before_anything_was_computed(
 DIVERGED = "the loss is not finite"
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_a_search_that_diverges_ends_a_run_and_so_does_its_continuation(
     cli: CommandLine, ask: Ask
 ) -> None:
-    ended = ask(cli, *SMALL, "search.lr=1e30", "seeds=2", "name=mine", "device=cpu")
-    for again in (ended, ask(cli, "--resume", "mine")):
+    one = ["--num-cpus", "1"]
+    ended = ask(cli, *SMALL, *one, "search.lr=1e30", "seeds=2", "name=mine", "device=cpu")
+    for again in (ended, ask(cli, "--resume", "mine", *one)):
         assert again.returncode == 2
         assert f"error: no search of dada found a policy: search: {DIVERGED}" in again.stderr
         assert again.stderr.count("\n") == 1

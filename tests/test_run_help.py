@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ from PIL import Image
 
 from raysearch import __version__
 from raysearch.cli._main import main
-from raysearch.experiment import _forecast
 from raysearch.experiment._compose import choices, compose, config_dir
 from raysearch.experiment._describe import cautions
 from raysearch.experiment._experiment import compose_run
@@ -68,18 +66,8 @@ def test_a_dry_run_of_much_takes_seconds(folder: Path, capfd: pytest.CaptureFixt
     assert main([*big, "--dry-run", "--num-cpus", "2", "device=cpu"]) == 0
     assert time.monotonic() - began < 20  # ten, and reading the data, on a busy machine
     out = capfd.readouterr().out
-    assert re.search("this takes (about|more than) ", out)  # as far as there was time to count
+    assert "this takes about " in out
     assert "data.size=112 would take about a quarter of that" in out
-
-
-def test_a_forecast_that_runs_out_of_time_says_what_it_knows(
-    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_forecast, "SECONDS", -1.0)
-    assert main(["--dry-run", "--num-cpus", "2", "device=cpu", "data.limit=200"]) == 0
-    out = capfd.readouterr().out
-    assert "cost: not known before it runs" in out
-    assert "\nmore than " in out
 
 
 @pytest.mark.slow

@@ -10,8 +10,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,42 +43,41 @@ def result_of(run: Path) -> dict[str, Any]:
     }
 
 
-# Long enough to be caught in the act.
-ARGUMENTS = [*SMALL, "search.epochs=30", "evaluation.epochs=8", "--num-cpus", "2", "device=cpu"]
-
-
+# Long enough to be caught in the act: of the search, and of the evaluation.
+ARGUMENTS = [*SMALL, "search.epochs=30", "--num-cpus", "2", "device=cpu"]
+SHORT = [*ARGUMENTS, "evaluation.epochs=1", "evaluation.policies=[learned]"]
+LATE = [*ARGUMENTS, "evaluation.epochs=8"]
 METHODS = ["dada", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bilevel", "ddas"))]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(module_cli: CommandLine) -> Callable[[str], dict[str, Any]]:
-    """The result of a method's run that nobody disturbs; here all runs report every epoch."""
+@pytest.fixture
+def every_epoch(module_cli: CommandLine) -> CommandLine:
+    """A command line whose runs report every epoch."""
     module_cli.environment[REPORT_VARIABLE] = "0"
+    return module_cli
 
-    @cache
-    def result(method: str) -> dict[str, Any]:
-        done = module_cli.run(*ARGUMENTS, f"method={method}", f"name={method}")
-        assert done.returncode == 0, done.stderr
-        run = module_cli.folder / "runs" / method
-        assert not (run / "trials").exists()
-        return result_of(run)
 
-    return result
+def undisturbed(cli: CommandLine, ask: Ask, arguments: list[str], method: str) -> dict[str, Any]:
+    """The result of a run that nobody disturbs, with a worker less."""
+    name = f"{method}-undisturbed-{len(list((cli.folder / 'runs').glob('*')))}"
+    done = ask(cli, *arguments, "--num-cpus", "1", f"method={method}", f"name={name}")
+    assert done.returncode == 0, done.stderr
+    assert not (cli.folder / "runs" / name / "trials").exists()
+    complete = ask(cli, "--resume", name)
+    assert complete.returncode == 0
+    assert "is complete" in complete.stdout
+    return result_of(cli.folder / "runs" / name)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_workers_and_drivers_change_nothing(
-    undisturbed: Callable[[str], dict[str, Any]],
-    module_cli: CommandLine,
-    ask: Ask,
-    stopping: list[subprocess.Popen[str]],
-    method: str,
+    every_epoch: CommandLine, ask: Ask, stopping: list[subprocess.Popen[str]], method: str
 ) -> None:
-    expected = undisturbed(method)
+    expected = undisturbed(every_epoch, ask, SHORT, method)
     name = f"{method}-disturbed"
-    run = module_cli.folder / "runs" / name
+    run = every_epoch.folder / "runs" / name
 
-    process = module_cli.start(*ARGUMENTS, f"method={method}", f"name={name}")
+    process = every_epoch.start(*SHORT, f"method={method}", f"name={name}")
     stopping.append(process)
     wait_for(lambda: epochs_done(run, "search") >= 3, process)
     worker = [pid for pid, command in descendants(process.pid) if "Trainable" in command]
@@ -92,7 +89,7 @@ def test_killed_workers_and_drivers_change_nothing(
     kill_tree(process)
     assert 0 < epochs_done(run, "search") < 30
 
-    finished = ask(module_cli, "--resume", str(run))
+    finished = ask(every_epoch, "--resume", str(run))
     assert finished.returncode == 0, finished.stderr
     assert result_of(run) == expected
     assert bool(expected["networks"]) == (method == "bilevel")
@@ -103,30 +100,18 @@ def test_killed_workers_and_drivers_change_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dada", "bilevel", "ddas"])
 def test_a_driver_killed_in_the_evaluation_changes_nothing(
-    undisturbed: Callable[[str], dict[str, Any]],
-    module_cli: CommandLine,
-    stopping: list[subprocess.Popen[str]],
-    method: str,
+    every_epoch: CommandLine, ask: Ask, stopping: list[subprocess.Popen[str]], method: str
 ) -> None:
     name = f"{method}-late"
-    run = module_cli.folder / "runs" / name
-    process = module_cli.start(*ARGUMENTS, f"method={method}", f"name={name}")
+    run = every_epoch.folder / "runs" / name
+    process = every_epoch.start(*LATE, f"method={method}", f"name={name}")
     stopping.append(process)
     wait_for(lambda: epochs_done(run, "evaluation") >= 2, process)
     kill_tree(process)
     assert not (run / "summary.json").exists()
-    finished = module_cli.run("--resume", name)
+    finished = every_epoch.run("--resume", name)
     assert finished.returncode == 0, finished.stderr
-    assert result_of(run) == undisturbed(method)
-
-
-def test_a_complete_run_has_nothing_to_resume(
-    undisturbed: Callable[[str], dict[str, Any]], module_cli: CommandLine, ask: Ask
-) -> None:
-    undisturbed("dada")
-    again = ask(module_cli, "--resume", "dada")
-    assert again.returncode == 0
-    assert "is complete" in again.stdout
+    assert result_of(run) == undisturbed(every_epoch, ask, LATE, method)
 
 
 def test_ctrl_c_keeps_what_was_done(

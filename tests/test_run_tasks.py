@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from raysearch.errors import RaysearchError
-from raysearch.experiment import search
+from raysearch.experiment._api import search
 
 SHORT = [
     "tracking=none",
@@ -27,6 +27,7 @@ SHORT = [
     "evaluation.seeds=2",
     "evaluation.policies=[none,learned]",
     "name=mine",
+    *("--num-cpus", "1"),
 ]
 AWS = [
     "method=aws",
@@ -59,6 +60,7 @@ def write_parquet(root: Path) -> None:
     pq.write_table(pa.table({"image": rows, "label": labels}), root / "train.parquet")
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_several_labels_an_image_from_parquet(cli: CommandLine, ask: Ask) -> None:
     write_parquet(cli.folder / "pairs")
     data = ["data=parquet", "data.root=pairs", "data.predefined.flip=false"]
@@ -77,14 +79,15 @@ def test_several_labels_an_image_from_parquet(cli: CommandLine, ask: Ask) -> Non
     with sqlite3.connect(cli.folder / "mlflow.db") as tracked:
         keys = {key for (key,) in tracked.execute("select distinct key from metrics")}
     assert {"test_map", "val_map"} <= keys
-    refused = ask(cli, *data, *SHORT[:-1], "metric=error", "name=other")
+    refused = ask(cli, *data, *SHORT, "metric=error", "name=other")
     assert refused.returncode != 0
     assert "unknown metric of task=multi_label 'error' (known: map)" in refused.stderr
-    refused = ask(cli, *data, *SHORT[:-1], "task=classification", "name=other")
+    refused = ask(cli, *data, *SHORT, "task=classification", "name=other")
     assert "task=classification: an image of" in refused.stderr
     assert not (cli.folder / "runs" / "other").exists()
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_auroc_of_classes_of_unlike_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     digits = load_digits(n_class=2)
@@ -95,9 +98,10 @@ def test_auroc_of_classes_of_unlike_sizes(tmp_path: Path, monkeypatch: pytest.Mo
         model="small_cnn",
         metric="auroc",
         quiet=True,
+        num_cpus=1,
         tracking="none",
         search={"epochs": 2},
-        evaluation={"epochs": 2, "seeds": 2, "policies": ["none", "learned"]},
+        evaluation={"epochs": 2, "seeds": 1, "policies": ["learned"]},
     )
     assert result.summary["metric"]["name"] == "auroc"
     assert result.summary["guess"] == 0.5

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from raysearch import __version__
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, near
 from raysearch.experiment._compose import choices
 
 DESCRIPTION = """\
@@ -91,19 +90,13 @@ settings, beside those of a run (python -m raysearch.run --help):
 """
 
 
-@dataclass(frozen=True)
-class Page:
-    """What a command's `--help` says."""
-
-    usage: str
-    description: str
-    examples: str
-
-
-RUN = Page(
-    "raysearch [KEY=VALUE ...] [options]      (or: python -m raysearch.run)", DESCRIPTION, EXAMPLES
+# Of each program: how it is called, what it does, and examples.
+RUN = (
+    "raysearch [KEY=VALUE ...] [options]      (or: python -m raysearch.run)",
+    DESCRIPTION,
+    EXAMPLES,
 )
-COMPARE = Page(
+COMPARE = (
     "python -m raysearch.compare methods=[NAME,...] [KEY=VALUE ...] [options]",
     COMPARE_DESCRIPTION,
     COMPARE_EXAMPLES,
@@ -129,17 +122,17 @@ class _Parser(argparse.ArgumentParser):
         raise RaysearchError(f"{message} (--help explains)")
 
 
-def parse(arguments: Sequence[str] | None, page: Page = RUN) -> Arguments:
+def parse(arguments: Sequence[str] | None, compare: bool = False) -> Arguments:
     """Read the command line; `--help` and `--version` print and exit.
 
     Args:
         arguments: words; None is those of this process.
-        page: what `--help` says.
+        compare: whether they are those of `raysearch.compare`.
 
     Raises:
         RaysearchError: a flag that is not known, or a value that it does not take.
     """
-    parser = _parser(page)
+    parser = _parser(compare)
     known, rest = parser.parse_known_args(arguments)
     for word in rest:
         if word.startswith("-"):
@@ -147,12 +140,13 @@ def parse(arguments: Sequence[str] | None, page: Page = RUN) -> Arguments:
     return Arguments(**{"resume": None, **vars(known), "overrides": [*known.overrides, *rest]})
 
 
-def _parser(page: Page) -> argparse.ArgumentParser:
+def _parser(compare: bool) -> argparse.ArgumentParser:
+    usage, description, examples = COMPARE if compare else RUN
     parser = _Parser(
         prog="raysearch",
-        usage=page.usage,
-        description=page.description,
-        epilog=page.examples + _choices(),
+        usage=usage,
+        description=description,
+        epilog=examples + _choices(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -170,11 +164,10 @@ def _parser(page: Page) -> argparse.ArgumentParser:
     parser.add_argument(
         "--address", metavar="ADDR", help="a running Ray cluster (HOST:PORT, or auto)"
     )
-    what = "settings, trials" if page is RUN else "trials"
     parser.add_argument(
-        "--dry-run", action="store_true", help=f"print {what} and cost; start nothing"
+        "--dry-run", action="store_true", help="print settings, trials and cost; start nothing"
     )
-    if page is RUN:
+    if not compare:
         resume = "continue a run: its name or its folder"
         parser.add_argument("--resume", metavar="RUN", help=resume)
     parser.add_argument("--quiet", action="store_true", help="print the result and nothing else")
@@ -197,6 +190,5 @@ def _whole(text: str) -> int:
 
 def _unknown_flag(word: str, parser: argparse.ArgumentParser) -> RaysearchError:
     flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
-    near = difflib.get_close_matches(word.partition("=")[0], flags, n=2, cutoff=0.5)
-    hint = f": did you mean {' or '.join(near)}?" if near else ""
+    hint = near(word.partition("=")[0], flags)
     return RaysearchError(f"unknown option {word}{hint} (--help lists them)")

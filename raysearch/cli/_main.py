@@ -13,13 +13,13 @@ from raysearch.cli._address import check_address
 from raysearch.cli._arguments import Arguments, parse
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import compose
-from raysearch.experiment._experiment import compose_run
+from raysearch.experiment._experiment import Experiment, compose_run
 from raysearch.experiment._folder import Folder, check_free, resume
 from raysearch.experiment._signals import handlers_kept, stop_on_signal, was_terminated
 from raysearch.experiment._storage import check_storage, copy_results
 
 if TYPE_CHECKING:
-    from raysearch.engine import Wish
+    from raysearch.results import Measured
 
 OK, UNEXPECTED, MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -37,14 +37,9 @@ def guarded(arguments: Sequence[str] | None, work: Callable[[], None]) -> int:
         0 when all is well, 2 for something that the user can mend (said in one line), 1 for
         something unexpected, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    with handlers_kept(forever=arguments is None):
-        return _guarded(arguments, work)
-
-
-def _guarded(arguments: Sequence[str] | None, work: Callable[[], None]) -> int:
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     try:
-        with stop_on_signal():
+        with handlers_kept(forever=arguments is None), stop_on_signal():
             work()
     except SystemExit as done:  # --help, --version
         return done.code if isinstance(done.code, int) else OK
@@ -71,74 +66,67 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
 def _run(arguments: Arguments) -> None:
     if arguments.resume is not None:
-        _resume(arguments)
+        _resume(arguments.resume, arguments)
         return
     experiment = compose_run(arguments.overrides)
     if not arguments.dry_run:
         check_free(experiment)
         check_storage(experiment)
-    check_reachable(arguments)
-    from raysearch.experiment._describe import describe
-    from raysearch.experiment._session import begin, prepare
-
-    wish = wished(arguments, experiment.settings.device)
-    plan, forecast = prepare(experiment, wish)
-    if arguments.dry_run:
-        print(describe(plan, forecast))
-        return
-    begin(plan, forecast, wish, quietly=arguments.quiet)
+    start(arguments, experiment)
 
 
-def _resume(arguments: Arguments) -> None:
-    assert arguments.resume is not None
-    folder = resume(arguments.resume, _runs_dir(arguments))
-    try:
-        _go_on(folder, arguments)
-    finally:
-        folder.release()
-
-
-def _go_on(folder: Folder, arguments: Arguments) -> None:
-    check_storage(folder.experiment, resumed=True)
-    if folder.state.get("status") == "complete":
-        stored = copy_results(folder.experiment, folder.path)  # which may not have worked
-        place = stored or folder.path
-        print(f"run {folder.path} is complete: see {place}/report.html")
-        return
-    from raysearch.experiment._session import begin, prepare
-
-    check_reachable(arguments)
-    experiment = folder.experiment
-    wish = wished(arguments, folder.state.get("device", experiment.settings.device))
-    plan, forecast = prepare(experiment, wish, kept=folder.path)
-    begin(plan, forecast, wish, folder=folder, quietly=arguments.quiet)
-
-
-def wished(arguments: Arguments, device: str) -> Wish:
-    """What of the machine or cluster to use."""
-    from raysearch.engine import Wish
-
-    return Wish(device, arguments.num_cpus, arguments.num_gpus, _address(arguments))
-
-
-def _address(arguments: Arguments) -> str | None:
-    """The cluster to use: the one asked for, or the one that this process is a job of."""
-    return arguments.address or os.environ.get("RAY_ADDRESS") or None
-
-
-def check_reachable(arguments: Arguments) -> None:
-    """The cluster answers, where one is asked for; raises RaysearchError."""
-    address = _address(arguments)
-    if address is not None:
-        check_address(address)
-
-
-def _runs_dir(arguments: Arguments) -> str:
-    """Where `--resume` looks for a run's name."""
+def _resume(run: str, arguments: Arguments) -> None:
     others = [o for o in arguments.overrides if not o.startswith("runs_dir=")]
     if others or arguments.dry_run:
         raise RaysearchError(
             f"--resume takes its settings from the run's folder: leave out "
             f"{' '.join(others) or '--dry-run'}"
         )
-    return compose(arguments.overrides).settings.runs_dir
+    folder = resume(run, compose(arguments.overrides).settings.runs_dir)
+    try:
+        check_storage(folder.experiment, resumed=True)
+        if folder.is_complete:
+            place = copy_results(folder) or folder.path  # which may not have worked
+            print(f"run {folder.path} is complete: see {place}/report.html")
+        else:
+            start(arguments, folder.experiment, folder)
+    finally:
+        folder.release()
+
+
+def start(
+    arguments: Arguments,
+    experiment: Experiment,
+    folder: Folder | None = None,
+    others: Sequence[Measured] = (),
+) -> None:
+    """Carry an experiment out, or say what it would do.
+
+    Args:
+        arguments: what was typed.
+        experiment, folder, others: see `raysearch.experiment._session.prepare`.
+
+    Raises:
+        KeyboardInterrupt, RaysearchError: see `raysearch.experiment._run.begin`; methods that are
+            left out are an error too.
+    """
+    address = arguments.address or os.environ.get("RAY_ADDRESS") or None  # this may be its job
+    if address is not None:
+        check_address(address)
+    from raysearch.engine import Wish
+    from raysearch.experiment._describe import describe
+    from raysearch.experiment._run import LeftOutError, begin
+    from raysearch.experiment._session import prepare
+
+    device = experiment.settings.device
+    if folder is not None and not experiment.compared:
+        device = folder.state.get("device", device)  # on which it began
+    wish = Wish(device, arguments.num_cpus, arguments.num_gpus, address)
+    session = prepare(experiment, wish, folder=folder, others=others)
+    if arguments.dry_run:
+        done = [] if folder is None else folder.complete
+        print(describe(session.plan, session.forecast, done))
+        return
+    result = begin(session, quietly=arguments.quiet)
+    if result.failed:
+        raise LeftOutError(result.failed, result.folder)

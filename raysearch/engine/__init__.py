@@ -12,7 +12,6 @@ from raysearch.engine._entries import (
     Share,
     TrialError,
 )
-from raysearch.engine._local import answer_to, carry_out
 from raysearch.engine._optuna import OptunaStudies, give_up
 from raysearch.engine._run import run
 
@@ -27,8 +26,6 @@ __all__ = [
     "Share",
     "TrialError",
     "Wish",
-    "answer_to",
-    "carry_out",
     "cluster",
     "give_up",
     "local_capacity",

@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,18 @@ def local_capacity(wish: Wish) -> Capacity:
     GPUs, which is how packing is tested without any.
 
     Raises:
-        RaysearchError: GPUs are asked for that are not there, or more CPUs than Ray can count.
+        RaysearchError: GPUs are asked for that are not there.
     """
     cpus = wish.cpus if wish.cpus is not None else usable_cpus()
-    if wish.device == "cpu" or wish.gpus == 0:
-        _refuse_cuda_without_gpus(wish)
-        return Capacity(cpus, wish.gpus or 0, "cpu")
-    return _with_gpus(wish, cpus, _cuda_devices(), "this machine")
+    if _wants_gpus(wish):
+        return _with_gpus(wish, cpus, _cuda_devices(), "this machine")
+    return Capacity(cpus, wish.gpus or 0, "cpu")
+
+
+def _wants_gpus(wish: Wish) -> bool:
+    if wish.device == "cuda" and wish.gpus == 0:
+        raise RaysearchError("device=cuda needs a GPU, but --num-gpus 0 forbids them")
+    return wish.device != "cpu" and wish.gpus != 0
 
 
 def _with_gpus(wish: Wish, cpus: float, present: float, where: str) -> Capacity:
@@ -98,11 +103,6 @@ def _with_gpus(wish: Wish, cpus: float, present: float, where: str) -> Capacity:
             f"device=cuda: {where} has no GPU that PyTorch can use; set device=cpu or device=auto"
         )
     return Capacity(cpus, wanted, "cuda" if wanted else "cpu")
-
-
-def _refuse_cuda_without_gpus(wish: Wish) -> None:
-    if wish.device == "cuda":
-        raise RaysearchError("device=cuda needs a GPU, but --num-gpus 0 forbids them")
 
 
 def _count(gpus: float) -> str:
@@ -134,15 +134,16 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
 
     from raysearch.engine._ray import no_uv_hook, on_loopback
 
-    restored = ExitStack()
-    restored.enter_context(no_uv_hook())
+    starting = ExitStack()  # what holds while Ray starts
+    starting.enter_context(no_uv_hook())
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if wish.address is None:
         capacity = local_capacity(wish)
+        starting.enter_context(on_loopback())
         if capacity.device == "cpu":
             # Logical GPUs at most: the real ones are hidden, and Ray sees as many as it needs.
             visible = ",".join(str(gpu) for gpu in range(int(capacity.gpus)))
-            restored.enter_context(_environment("CUDA_VISIBLE_DEVICES", visible))
+            starting.enter_context(_environment("CUDA_VISIBLE_DEVICES", visible))
         check_memory(STORE_BYTES + store_bytes)
         options |= {
             "address": "local",  # not one that `ray start` has left a note of on this machine
@@ -158,7 +159,7 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
             options["runtime_env"] = {"py_modules": [str(Path(raysearch.__file__).parent)]}
     try:
         try:
-            with on_loopback() if wish.address is None else nullcontext():
+            with starting:
                 ray.init(**options)
         except Exception as error:
             raise _cannot_start(wish, error) from error
@@ -177,7 +178,6 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
             ) from error
     finally:
         _shut_down()
-        restored.close()
 
 
 @contextmanager
@@ -188,9 +188,8 @@ def _environment(name: str, value: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
+        del os.environ[name]
+        if before is not None:
             os.environ[name] = before
 
 
@@ -228,7 +227,7 @@ def _prepare_environment(own_cluster: bool) -> None:
 def _cannot_start(wish: Wish, error: Exception) -> RaysearchError:
     from ray.exceptions import AuthenticationError
 
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    reason = _lines(error)[0]
     if wish.address is None:
         return RaysearchError(f"Ray cannot be started: {reason}")
     cause: BaseException | None = error
@@ -244,9 +243,8 @@ def _cluster_capacity(wish: Wish, nodes: Sequence[Mapping[str, Any]]) -> Capacit
     each = tuple((n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0)) for n in nodes)
     cpus = min(sum(cpus for cpus, _ in each), math.inf if wish.cpus is None else wish.cpus)
     gpus = sum(gpus for _, gpus in each)
-    if wish.device != "cpu" and wish.gpus != 0:
+    if _wants_gpus(wish):
         return replace(_with_gpus(wish, cpus, gpus, "the cluster"), nodes=each)
-    _refuse_cuda_without_gpus(wish)
     if (wish.gpus or 0) > gpus:
         raise RaysearchError(f"--num-gpus {wish.gpus}: the cluster has {_count(gpus)}")
     return Capacity(cpus, wish.gpus or 0, "cpu", each)
@@ -276,7 +274,7 @@ def _check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:
                 sees = ray.get(answer)
             except Exception as error:  # whatever is wrong with a node
                 raise RaysearchError(
-                    f"node {address} cannot run trials: {_innermost(error)} "
+                    f"node {address} cannot run trials: {_lines(error)[-1]} "
                     "(all nodes need raysearch's dependencies)"
                 ) from error
             if not sees:
@@ -293,10 +291,10 @@ def _sees(path: str) -> bool:
     return Path(path).exists()
 
 
-def _innermost(error: BaseException) -> str:
-    """What it comes down to: the last line of what a remote process said."""
+def _lines(error: BaseException) -> list[str]:
+    """What an exception says; what a remote process says comes down to the last of its lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines or [type(error).__name__]
 
 
 def trial_share(stage: str, capacity: Capacity, cpus: float | None, gpus: float | None) -> Place:
@@ -323,7 +321,6 @@ def trial_share(stage: str, capacity: Capacity, cpus: float | None, gpus: float 
             f"{stage}.gpus_per_trial=0: trials on the GPU need a share of one; "
             "set device=cpu to train on the CPU"
         )
-    fit = int(capacity.gpus) * int(1 / gpus + 1e-6) if gpus else None
     if cpus is None:
         cpus = _cpus_beside(capacity, int(1 / gpus + 1e-6)) if gpus else min(1.0, capacity.cpus)
     if cpus > capacity.cpus:
@@ -331,16 +328,14 @@ def trial_share(stage: str, capacity: Capacity, cpus: float | None, gpus: float 
             f"{stage}.cpus_per_trial={cpus:g}: the run has {capacity.cpus:g} CPUs; "
             "set it lower, or --num-cpus higher"
         )
-    by_cpu = int(capacity.cpus / cpus + 1e-6)
-    at_once = min(by_cpu, fit) if fit else by_cpu
-    if capacity.nodes:
-        by_node = sum(_fit(node, cpus, gpus) for node in capacity.nodes)
-        if not by_node:
-            raise RaysearchError(
-                f"{stage}: a trial needs {cpus:g} CPUs and {gpus:g} GPUs of one node, and no node "
-                f"of the cluster has that; set {stage}.cpus_per_trial or .gpus_per_trial lower"
-            )
-        at_once = min(at_once, by_node)
+    together = (capacity.cpus, capacity.gpus)
+    by_node = sum(_fit(node, cpus, gpus) for node in capacity.nodes or [together])
+    if not by_node:
+        raise RaysearchError(
+            f"{stage}: a trial needs {cpus:g} CPUs and {gpus:g} GPUs of one node, and no node "
+            f"of the cluster has that; set {stage}.cpus_per_trial or .gpus_per_trial lower"
+        )
+    at_once = min(_fit(together, cpus, gpus), by_node)
     return Place(Share(cpus, gpus, capacity.device), at_once)
 
 

@@ -141,12 +141,12 @@ class TrialError(RaysearchError):
 
     Attributes:
         reason: which, and why.
-        last: where its last good checkpoint is; in the message, beside the reason.
         expected: whether it is something that the user can mend.
-        disk_full: whether that was the cause, so that nothing else can go on either.
+
+    Args:
+        last: where its last good checkpoint is; in the message, beside the reason.
     """
 
-    def __init__(self, reason: str, last: str, expected: bool, disk_full: bool = False) -> None:
+    def __init__(self, reason: str, last: str, expected: bool) -> None:
         super().__init__(f"{reason} (last good checkpoint: {last})")
-        self.reason, self.last, self.expected = reason, last, expected
-        self.disk_full = disk_full
+        self.reason, self.expected = reason, expected

@@ -21,13 +21,14 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 
 from raysearch.errors import RaysearchError
 from raysearch.files import write_whole
@@ -47,9 +48,9 @@ DONE = "answer"  # folder
 KEPT = 2  # checkpoints of work that goes on: the newest, and one in case that is damaged
 
 
-@dataclass
+@dataclass(config={"extra": "forbid"})
 class Progress:
-    """How far work is.
+    """How far work is; checked for its types, whoever wrote the file.
 
     Attributes:
         epochs: that it has in all.
@@ -62,7 +63,7 @@ class Progress:
 
     epochs: int
     epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     wall_seconds: float = 0.0
     device_seconds: float = 0.0
     sizes: dict[str, int] = field(default_factory=dict)
@@ -134,15 +135,6 @@ class ProposalFolder:
         for checkpoint in self._checkpoints():
             shutil.rmtree(checkpoint, ignore_errors=True)
 
-    def give_file(self, file: Values) -> None:
-        """Let the proposal count as done, with this file to go on from."""
-        if not self.answered:
-            self._write(
-                DONE,
-                {FILE: file, ANSWER: {"failed": None, "values": {}, "policy": None}},
-                Progress(0),
-            )
-
     def write_checkpoint(self, state: Values, progress: Progress) -> None:
         """Keep how far the work is; the checkpoint before it stays, all earlier ones go."""
         earlier = self._checkpoints()
@@ -207,9 +199,7 @@ def _read_progress(folder: Path) -> Progress | None:
     """How far the work was, or None where the folder is not whole."""
     try:
         progress = Progress(**json.loads((folder / PROGRESS).read_text()))
-        whole = _has_its_types(progress) and all(
-            _is_whole(folder / name, size) for name, size in progress.sizes.items()
-        )
+        whole = all(_is_whole(folder / name, size) for name, size in progress.sizes.items())
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return progress if whole else None
@@ -220,15 +210,6 @@ def _is_whole(path: Path, size: int) -> bool:
     return path.stat().st_size == size and zipfile.is_zipfile(path)
 
 
-def _has_its_types(progress: Progress) -> bool:
-    """Whether it holds numbers and lists where there should be some, whoever wrote the file."""
-    wanted = asdict(Progress(epochs=0))
-    return all(
-        isinstance(value, int | float if isinstance(wanted[name], float) else type(wanted[name]))
-        for name, value in vars(progress).items()
-    ) and all(isinstance(row, dict) for row in progress.history)
-
-
 def keep_state(folder: Path, state: Values) -> None:
     """Write a search's state; the one before it is kept, should the disk lose this one."""
     path = folder / STATE
@@ -237,13 +218,18 @@ def keep_state(folder: Path, state: Values) -> None:
     save_whole(path, state)
 
 
-def states(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """A search's states, the newest first; None for one that is damaged."""
-    for name in (STATE, BEFORE):
-        path = folder / name
+def read_state(folder: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """The newest of a search's states that is whole, and the newest one where that is damaged."""
+    damaged: Path | None = None
+    for path in (folder / STATE, folder / BEFORE):
         if not path.exists():
             continue
         try:
-            yield path, load(path)
+            state = load(path)
         except Exception:  # of any kind, by what is left of it
-            yield path, None
+            damaged = damaged or path
+            continue
+        if damaged is not None:
+            path.replace(damaged)
+        return state, damaged
+    return None, damaged

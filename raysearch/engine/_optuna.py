@@ -38,19 +38,18 @@ class OptunaStudies:
     """Makes studies; see `raysearch.methods.Studies`.
 
     Args:
-        folder: where their record is kept, see `OptunaStudy.keep_record`; None is nowhere.
+        folder: where their record is kept, see `OptunaStudy`; None is nowhere.
+        prefix: of the studies' names there.
     """
 
     folder: Path | None = None
+    prefix: str = ""
 
     def __call__(
         self, name: str, space: Space, seed: int, sampler: str, startup: int
     ) -> OptunaStudy:
         """A study without trials."""
-        study = OptunaStudy(name, space, seed, sampler, startup)
-        if self.folder is not None:
-            study.keep_record(self.folder)
-        return study
+        return OptunaStudy(self.prefix + name, space, seed, sampler, startup, self.folder)
 
 
 class OptunaStudy:
@@ -62,19 +61,28 @@ class OptunaStudy:
         seed: of the samplers.
         sampler: `tpe` or `random`.
         startup: trials at the beginning that are drawn at random.
+        folder: the study is copied into Optuna's storage there, `sqlite:///FOLDER/optuna.db`.
 
     Attributes:
         tried: the trials told about, in order.
     """
 
-    def __init__(self, name: str, space: Space, seed: int, sampler: str, startup: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        space: Space,
+        seed: int,
+        sampler: str,
+        startup: int,
+        folder: Path | None = None,
+    ) -> None:
         self.name, self.seed = name, seed
         self._space = {key: _distribution(one) for key, one in space.items()}
         self._sampler, self._startup = sampler, startup
         self.tried: list[Tried] = []
         self._made: list[FrozenTrial] = []
-        self._record: optuna.Study | None = None
-        self._storage = ""
+        self._storage = f"sqlite:///{(folder / RECORD).resolve()}" if folder is not None else ""
+        self._record = self._opened() if folder is not None else None
 
     def propose(self, count: int) -> list[dict[str, Any]]:
         """Parameters of the next trials, which may run at the same time."""
@@ -106,32 +114,26 @@ class OptunaStudy:
         self.tried += tried
         self._copy()
 
-    def keep_record(self, folder: Path) -> None:
-        """Copy the study into Optuna's storage in a folder, `sqlite:///FOLDER/optuna.db`."""
-        self._storage = f"sqlite:///{(folder / RECORD).resolve()}"
-        self._record = optuna.create_study(
+    def _opened(self) -> optuna.Study:
+        return optuna.create_study(
             storage=self._storage, study_name=self.name, direction="minimize", load_if_exists=True
         )
 
     def _copy(self) -> None:
-        """Bring the record up to date; a search goes on without (others may hold the file)."""
-        try:
-            self._bring_up_to_date()
-        except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-            _log.warning("%s is behind: %s", self._storage, " ".join(str(error).split()))
+        """Add what the record lacks; it is made anew where it has more than was told about.
 
-    def _bring_up_to_date(self) -> None:
-        """Add what the record lacks; it is made anew where it has more than was told about."""
+        A search goes on where that fails: others may hold the file.
+        """
         if self._record is None:
             return
-        kept = len(self._record.get_trials(deepcopy=False))
-        if kept > len(self.tried):
-            optuna.delete_study(study_name=self.name, storage=self._storage)
-            self._record = optuna.create_study(
-                storage=self._storage, study_name=self.name, direction="minimize"
-            )
-            kept = 0
-        self._record.add_trials(self._frozen()[kept:])
+        try:
+            if len(self._record.get_trials(deepcopy=False)) > len(self.tried):
+                optuna.delete_study(study_name=self.name, storage=self._storage)
+                self._record = self._opened()
+            kept = len(self._record.get_trials(deepcopy=False))
+            self._record.add_trials(self._frozen()[kept:])
+        except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+            _log.warning("%s is behind: %s", self._storage, " ".join(str(error).split()))
 
     def state_dict(self) -> list[dict[str, Any]]:
         """All that `load_state_dict` needs: plain data."""
@@ -141,10 +143,6 @@ class OptunaStudy:
         """Continue from `state_dict`."""
         self.tried, self._made = [Tried(**one) for one in state], []
         self._copy()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the record, which only the driver keeps."""
-        return {**self.__dict__, "_record": None}
 
 
 def _distribution(one: Choice | Range | Whole) -> BaseDistribution:

@@ -5,30 +5,50 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raysearch.engine._entries import Ended, Entry, Outcome
-from raysearch.engine._files import Progress, ProposalFolder, keep_state, states
+from raysearch.engine._entries import Ended, Entry, Outcome, Place
+from raysearch.engine._files import Progress, ProposalFolder, keep_state, read_state
 from raysearch.errors import RaysearchError, SearchFailedError
-from raysearch.policy import Policy
 from raysearch.protocol import Answer, Failed, Metrics, Proposal, Values
-from raysearch.trials import TrialInfo, TrialResult, Watcher
+from raysearch.trials import COSTS, TrialInfo, TrialResult, Watcher
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A proposal of an entry, and its files."""
+
+    entry: Entry
+    proposal: Proposal
+    folder: ProposalFolder
+
+    @property
+    def trial(self) -> TrialInfo | None:
+        """What watchers know it as, where they do."""
+        return self.entry.shown.get(self.proposal.id)
+
+    @property
+    def place(self) -> Place:
+        """What its work holds."""
+        return self.entry.places[self.proposal.stage]
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        own = self.trial
+        return own.name if own is not None else f"{self.entry.trial.name} trial {self.proposal.id}"
 
 
 @dataclass
 class _Running:
-    """A search, and what it has cost."""
+    """A search, and how far it is."""
 
     entry: Entry
     folder: Path
-    history: list[Metrics] = field(default_factory=list)
-    wall_seconds: float = 0.0
-    device_seconds: float = 0.0
-    beside: list[TrialResult] = field(default_factory=list)
-    needed_before: tuple[str, ...] = ()  # by the state before the newest one
-    rounds: dict[str, int] = field(default_factory=dict)  # of the proposals whose files are there
+    progress: Progress  # its history, in rounds, and its seconds
+    unneeded: set[str] = field(default_factory=set)  # proposals, at the end of the last round
     active: set[str] = field(default_factory=set)  # proposals that are worked on
     since: float = 0.0  # when the first of them was handed out, on the monotonic clock
     announced: bool = False
@@ -40,19 +60,14 @@ class _Running:
     def state(self) -> dict[str, Any]:
         return {
             "search": self.entry.search.state_dict(),
-            "history": self.history,
-            "wall_seconds": self.wall_seconds,
-            "device_seconds": self.device_seconds,
-            "needed_before": list(self.needed_before),
-            "rounds": dict(self.rounds),
+            "progress": asdict(self.progress),
+            "unneeded": sorted(self.unneeded),
         }
 
     def take(self, state: Values) -> None:
         self.entry.search.load_state_dict(state["search"])
-        self.history = list(state["history"])
-        self.wall_seconds, self.device_seconds = state["wall_seconds"], state["device_seconds"]
-        self.needed_before = tuple(state["needed_before"])
-        self.rounds = dict(state["rounds"])
+        self.progress = Progress(**state["progress"])
+        self.unneeded = set(state["unneeded"])
 
 
 class Pool:
@@ -91,14 +106,6 @@ class Pool:
         found = {name: one.outcome for name, one in self._running.items() if one.outcome}
         return Ended(found, dict(self.failed))
 
-    def entry(self, name: str) -> Entry:
-        """The entry of that id."""
-        return self._running[name].entry
-
-    def folder(self, name: str) -> Path:
-        """The entry's folder."""
-        return self._running[name].folder
-
     def add(self, entries: Sequence[Entry]) -> None:
         """Take entries in, each as far as its files say that it is.
 
@@ -109,19 +116,20 @@ class Pool:
         for entry in entries:
             if entry.id in self._running:
                 raise RaysearchError(f"two searches are called {entry.id}")
-            one = _Running(entry, self._folder / entry.id)
+            one = _Running(entry, self._folder / entry.id, Progress(entry.search.rounds))
             one.folder.mkdir(parents=True, exist_ok=True)
             self._running[entry.id] = one
             self._load(one)
             for id_, file in entry.given.items():
-                one.proposal(id_).give_file(file)
+                if not one.proposal(id_).answered:
+                    one.proposal(id_).write_answer(Answer({}, file=file), Progress(0))
             new.append(one)
         done = [one for one in new if self._already_over(one)]
         trials = [trial for one in new for trial in _trials(one.entry)]
         for watcher in self._watchers if trials else ():
             watcher.planned(trials, sum(len(_trials(one.entry)) for one in done))
         for one in new:
-            self._replay(one)
+            self._catch_up(one)
 
     def _already_over(self, one: _Running) -> bool:
         """Whether the search had ended in an earlier attempt."""
@@ -131,58 +139,45 @@ class Pool:
 
     def _load(self, one: _Running) -> None:
         """Go on from the newest of the search's states that is whole."""
-        damaged: Path | None = None
-        for path, state in states(one.folder):
-            if state is None:
-                damaged = damaged or path
-                continue
+        state, damaged = read_state(one.folder)
+        if state is not None:
             one.take(state)
-            if damaged is not None:
-                self.say(
-                    f"{one.entry.trial.name}: {damaged} is damaged; it goes on from the round "
-                    "before"
-                )
-                path.replace(damaged)
+        if damaged is None:
             return
-        if damaged is not None:
+        said = f"{one.entry.trial.name}: {damaged} is damaged"
+        if state is None:
             raise RaysearchError(
-                f"{one.entry.trial.name}: {damaged} is damaged, and there is none before it; "
+                f"{said}, and there is none before it; "
                 f"remove {one.folder} to begin this search again"
             )
+        self.say(f"{said}; it goes on from the round before")
 
-    def _replay(self, one: _Running) -> None:
+    def _catch_up(self, one: _Running) -> None:
         """Tell the search what was answered before the driver died, until something is left."""
-        search = one.entry.search
-        while not self._is_over(one):
-            asked: list[Proposal] = []
-            answered = 0
-            while (proposal := search.ask()) is not None:
-                if one.proposal(proposal.id).answered:
-                    answered += 1
-                    one.rounds[proposal.id] = proposal.round
-                    self.tell(one.entry.id, proposal.id)
-                    if self._is_over(one):
-                        break
+        search, answered = one.entry.search, True
+        while answered and not self._is_over(one):
+            answered = False
+            for asked in self._asked(one):
+                if asked.folder.answered:
+                    answered = True
+                    self.tell(asked)
                 else:
-                    asked.append(proposal)
-            for proposal in asked:
-                search.retract(proposal.id)
-                self._say_what_is_damaged(one, proposal)
-            if not answered:
-                if search.finished and one.outcome is None:
-                    self._end(one, None)
-                return
+                    search.retract(asked.proposal.id)
+                    self._say_what_is_damaged(asked)
+        if search.finished and not self._is_over(one):
+            self._end(one, Answer({}, search.policy()), one.progress)
 
-    def _say_what_is_damaged(self, one: _Running, proposal: Proposal) -> None:
-        folder = one.proposal(proposal.id)
-        newest = folder.newest()
-        for path in folder.damaged():
-            self.say(
-                f"{self.name(one.entry.id, proposal.id)}: {path} is damaged; it goes on from "
-                f"{newest or 'its start'}"
-            )
+    def _asked(self, one: _Running) -> list[Assignment]:
+        """All that the search asks for now."""
+        proposals = iter(one.entry.search.ask, None)
+        return [Assignment(one.entry, each, one.proposal(each.id)) for each in proposals]
 
-    def ask(self, room: Callable[[Entry, str], bool]) -> tuple[Entry, Proposal] | None:
+    def _say_what_is_damaged(self, asked: Assignment) -> None:
+        newest = asked.folder.newest()
+        for path in asked.folder.damaged():
+            self.say(f"{asked.name}: {path} is damaged; it goes on from {newest or 'its start'}")
+
+    def ask(self, room: Callable[[Entry, str], bool]) -> Assignment | None:
         """The next proposal: of the largest search that has one for which there is room.
 
         Args:
@@ -197,83 +192,72 @@ class Pool:
             if not room(one.entry, proposal.stage):
                 one.entry.search.retract(proposal.id)
                 continue
-            one.rounds[proposal.id] = proposal.round
-            self._started(one, proposal.id)
-            return one.entry, proposal
+            asked = Assignment(one.entry, proposal, one.proposal(proposal.id))
+            self._started(one, asked)
+            return asked
         return None
 
-    def _started(self, one: _Running, id_: str) -> None:
-        if not one.active:
-            one.since = time.monotonic()
-        one.active.add(id_)
-        told = one.entry.shown.get(id_)
+    def _started(self, one: _Running, asked: Assignment) -> None:
+        one.since = one.since or time.monotonic()
+        one.active.add(asked.proposal.id)
+        begun = [] if asked.trial is None else [asked.trial]
         if not one.announced and not one.entry.asks_once:
-            one.announced = True
-            self._tell_started(one.entry.trial)
-        if told is not None:
-            self._tell_started(told)
-
-    def _tell_started(self, trial: TrialInfo) -> None:
-        for watcher in self._watchers:
-            watcher.trial_started(trial)
-
-    def progress(self, name: str, id_: str, rows: Iterable[Metrics]) -> None:
-        """Epochs of a proposal's work have ended."""
-        told = self._running[name].entry.shown.get(id_)
-        for row in rows if told is not None else ():
-            assert told is not None
+            begun.insert(0, one.entry.trial)
+        one.announced = True
+        for trial in begun:
             for watcher in self._watchers:
-                watcher.trial_progress(told, int(row["epoch"]), row)
+                watcher.trial_started(trial)
 
-    def retract(self, name: str, id_: str) -> None:
+    def progress(self, asked: Assignment, rows: Iterable[Metrics]) -> None:
+        """Epochs of a proposal's work have ended."""
+        if asked.trial is not None:
+            self._tell_progress(asked.trial, rows)
+
+    def _tell_progress(self, trial: TrialInfo, rows: Iterable[Metrics]) -> None:
+        for row in rows:
+            for watcher in self._watchers:
+                watcher.trial_progress(trial, int(row["epoch"]), row)
+
+    def retract(self, asked: Assignment) -> None:
         """The process that worked on a proposal has died."""
-        one = self._running[name]
-        self._stopped(one, id_)
+        one = self._running[asked.entry.id]
+        self._stopped(one, asked)
         if not self._is_over(one):
-            one.entry.search.retract(id_)
+            one.entry.search.retract(asked.proposal.id)
 
-    def _stopped(self, one: _Running, id_: str) -> None:
-        one.active.discard(id_)
+    def _stopped(self, one: _Running, asked: Assignment) -> None:
+        one.active.discard(asked.proposal.id)
         now = time.monotonic()
         if one.since:
-            one.wall_seconds += now - one.since
+            one.progress.wall_seconds += now - one.since
         one.since = now if one.active else 0.0
 
-    def tell(self, name: str, id_: str) -> None:
+    def tell(self, asked: Assignment) -> None:
         """A proposal has its answer, on disk."""
-        one = self._running[name]
-        self._stopped(one, id_)
+        entry, one = asked.entry, self._running[asked.entry.id]
+        self._stopped(one, asked)
         if self._is_over(one):
             return
-        entry = one.entry
-        answer, progress = one.proposal(id_).read_answer()
-        one.device_seconds += progress.device_seconds
-        told = entry.shown.get(id_)
-        if told is not None and told != entry.trial:
-            one.beside.append(_result(told, answer, progress))
-            self._finished(one.beside[-1])
+        answer, progress = asked.folder.read_answer()
+        one.progress.device_seconds += progress.device_seconds
+        if asked.trial is not None and asked.trial != entry.trial:
+            self._finished(_result(asked.trial, answer, progress))
         try:
-            rows = entry.search.tell(id_, answer)
+            rows = entry.search.tell(asked.proposal.id, answer)
         except SearchFailedError as error:
             self.fail(entry.method, error)
             return
-        one.history += rows
-        for row in rows:
-            for watcher in self._watchers:
-                watcher.trial_progress(entry.trial, int(row["epoch"]), row)
+        one.progress.history += rows
+        self._tell_progress(entry.trial, rows)
         if entry.asks_once:
-            self._end(one, (answer, progress))
+            self._end(one, answer, progress)
         elif rows:
             self._keep(one)
             if entry.search.finished:
-                self._end(one, None)
+                self._end(one, Answer({}, entry.search.policy()), one.progress)
 
     def _finished(self, result: TrialResult) -> None:
-        costs = {
-            "wall_seconds": result.wall_seconds,
-            "device_seconds": result.device_seconds,
-            "epoch_equivalents": result.epoch_equivalents,
-        }
+        costs = {cost: getattr(result, cost) for cost in COSTS}
         for watcher in self._watchers:
             watcher.trial_finished(result.trial, result.error, {**result.metrics, **costs})
 
@@ -283,44 +267,33 @@ class Pool:
         Those of the round that has just ended stay, and those that it needed: should the state be
         damaged, the search goes on from the one before.
         """
-        search = one.entry.search
-        needed = tuple(search.needed())
-        keep = {*needed, *one.needed_before, *one.entry.shown}
-        one.needed_before = needed
-        gone = [
-            id_
-            for id_, round_ in one.rounds.items()
-            if round_ < search.round - 1 and id_ not in keep
-        ]
-        for id_ in gone:
-            del one.rounds[id_]
+        there = {path.name for path in one.folder.iterdir() if path.is_dir()}
+        unneeded = there - set(one.entry.search.needed()) - one.entry.shown.keys()
+        gone = unneeded & one.unneeded
+        one.unneeded = unneeded - gone
         keep_state(one.folder, one.state())
         for id_ in gone:
             shutil.rmtree(one.folder / id_, ignore_errors=True)
 
-    def _end(self, one: _Running, last: tuple[Answer | Failed, Progress] | None) -> None:
+    def _end(self, one: _Running, answer: Answer | Failed, progress: Progress) -> None:
         """The search has ended: make its outcome, and take in what that makes possible."""
         entry = one.entry
-        policy: Policy | None = None
-        network: Path | None = None
-        if last is not None:
-            answer, progress = last
-            result = _result(entry.trial, answer, progress)
-            policy = answer.policy if isinstance(answer, Answer) else None
-            network = one.proposal(next(iter(entry.shown))).network
-        else:
-            metrics = dict(one.history[-1]) if one.history else {}
-            result = TrialResult(
-                entry.trial,
-                one.history,
-                metrics,
-                one.wall_seconds,
-                one.device_seconds,
-                metrics.get("epoch_equivalents", 0.0),
-            )
-            policy = entry.search.policy()
-        one.outcome = Outcome(entry, result, tuple(one.beside), policy, network, one.folder)
-        self._finished(result)
+        shown = {id_: one.proposal(id_) for id_ in entry.shown}
+        beside = [
+            _result(entry.shown[id_], *folder.read_answer())
+            for id_, folder in shown.items()
+            if entry.shown[id_] != entry.trial and folder.answered
+        ]
+        networks = [folder.network for folder in shown.values() if folder.network is not None]
+        one.outcome = Outcome(
+            entry,
+            _result(entry.trial, answer, progress),
+            tuple(beside),
+            answer.policy if isinstance(answer, Answer) else None,
+            networks[0] if networks else None,
+            one.folder,
+        )
+        self._finished(one.outcome.result)
         try:
             more = self._ended(one.outcome)
         except RaysearchError as error:
@@ -335,23 +308,9 @@ class Pool:
         self.failed[method] = error
         reason = getattr(error, "reason", str(error))
         for one in self._running.values():
-            if one.entry.method == method and one.outcome is None and (one.announced or one.active):
+            if one.entry.method == method and one.outcome is None and one.announced:
                 for watcher in self._watchers:
                     watcher.trial_finished(one.entry.trial, reason, {})
-
-    def is_failed(self, name: str) -> bool:
-        """Whether the entry's method cannot go on."""
-        return self._running[name].entry.method in self.failed
-
-    def name(self, name: str, id_: str) -> str:
-        """What people call a proposal's trial."""
-        entry = self._running[name].entry
-        told = entry.shown.get(id_)
-        return told.name if told is not None else f"{entry.trial.name} trial {id_}"
-
-    def last_checkpoint(self, name: str, id_: str) -> str:
-        """Where a proposal's work goes on from, for people."""
-        return str(self._running[name].proposal(id_).newest() or "its start")
 
     def say(self, text: str) -> None:
         """A remark for those who watch."""

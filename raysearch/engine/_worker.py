@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from ray import tune
@@ -26,18 +25,13 @@ REPORT_VARIABLE = "RAYSEARCH_REPORT_SECONDS"  # of the environment: another time
 READY_SECONDS = 0.1  # between signs of a process that waits for the others
 
 
-def process_trial(index: int) -> dict[str, Any]:
-    """The configuration of a trial that only starts a process."""
-    return {"id": f"process-{index + 1}", "name": f"process {index + 1}", "process": True}
-
-
 class WorkerTrainable(tune.Trainable):
     """A proposal's work; each step is what is done of it until a report is due.
 
-    Its configuration is `{"trial": {id, name, entry, folder, proposal, needs, build, share}}`, or a
-    `process_trial` and its `share`: `folder` is the entry's, `needs` the proposals whose files the
-    work goes on from, `build` refers to what makes it. Arrays of the proposal are references to
-    Ray's object store, because Tune keeps every trial's configuration.
+    Its configuration is `{"trial": {id, share, entry, folder, proposal, build}}`: `folder` is the
+    entry's, `proposal` and `build`, which makes the work, are references to Ray's object store,
+    because Tune keeps every trial's configuration. Of a trial that only starts a process it is
+    `{"trial": {id, share}}`.
     """
 
     def setup(self, config: dict[str, Any], shared: Any) -> None:  # type: ignore[override]
@@ -53,65 +47,64 @@ class WorkerTrainable(tune.Trainable):
         self._trial: dict[str, Any] = new_config["trial"]
         self._share: Share = self._trial["share"]
         self._work: Work | None = None
-        self._progress = Progress(0)
         return True
 
     def step(self) -> dict[str, Any]:
         """Work until a report is due, or the work is done."""
-        if self._trial.get("process"):
+        if "proposal" not in self._trial:
             time.sleep(READY_SECONDS)
             return {"ready": True, "done": False}
-        folder = ProposalFolder(Path(self._trial["folder"]) / self._trial["proposal"]["id"])
-        if self._work is None and folder.answered:  # the driver died before it knew
-            return {"rows": [], "done": True}
-        with said_when_out_of_memory(self._share):
-            try:
-                if self._work is None:
-                    self._begin(folder)
-                rows, done = self._go_on(folder)
-            except DivergedError as error:
-                folder.write_answer(Failed(str(error)), self._progress)
-                rows, done = [], True
+        if self._work is None:
+            proposal: Proposal = ray.get(self._trial["proposal"])
+            self._folder = ProposalFolder(Path(self._trial["folder"]) / proposal.id)
+            if self._folder.answered:  # the driver died before it knew
+                return {"rows": [], "done": True}
+        try:
+            work = self._work or self._begin(proposal)
+            rows, done = self._go_on(work)
+        except DivergedError as error:
+            self._folder.write_answer(Failed(str(error)), self._progress)
+            rows, done = [], True
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(self._share) from error
         return {"rows": rows, "done": done}
 
-    def _begin(self, folder: ProposalFolder) -> None:
+    def _begin(self, proposal: Proposal) -> Work:
         """Make the work, as far as it has been done."""
-        given = self._trial
-        name = given["entry"]
+        self._progress = Progress(0)
+        name = self._trial["entry"]
         if name not in self._builds:
             self._builds.clear()  # before there are two
-            self._builds[name] = ray.get(given["build"])(self._shared)
-        needed = {id_: Path(given["folder"]) / id_ for id_ in given["needs"]}
+            self._builds[name] = ray.get(self._trial["build"])(self._shared)
+        needed = [self._folder.path.parent / id_ for id_ in proposal.needs]
         self._files = {
-            path: self._files.get(path) or ProposalFolder(path).read_file()
-            for path in needed.values()
+            path: self._files.get(path) or ProposalFolder(path).read_file() for path in needed
         }
-        files = {id_: self._files[path] for id_, path in needed.items()}
-        work = self._builds[name](fetched(given["proposal"]), files)
+        work = self._builds[name](proposal, {path.name: self._files[path] for path in needed})
         self._progress = Progress(epochs=work.epochs)
-        if (kept := folder.read_checkpoint()) is not None:
+        if (kept := self._folder.read_checkpoint()) is not None:
             state, self._progress = kept
             work.load_state_dict(state)
         self._work = work
+        return work
 
-    def _go_on(self, folder: ProposalFolder) -> tuple[list[dict[str, float]], bool]:
+    def _go_on(self, work: Work) -> tuple[list[dict[str, float]], bool]:
         """Epochs until a report is due; whether they were the last."""
-        work, progress = self._work, self._progress
-        assert work is not None
+        progress = self._progress
         until = time.perf_counter() + self._seconds
         rows: list[dict[str, float]] = []
         while work.epoch < work.epochs and (not rows or time.perf_counter() < until):
-            with self._on_the_way(work, folder), self._counted():
+            with self._on_the_way(work), self._counted():
                 metrics = work.step()
             progress.epoch = work.epoch
             rows.append({"epoch": progress.epoch, **metrics})
             progress.history.append(rows[-1])
         if work.epoch < work.epochs:
-            folder.write_checkpoint(work.state_dict(), progress)
+            self._folder.write_checkpoint(work.state_dict(), progress)
             return rows, False
         with self._counted():
             answer = work.answer()
-        folder.write_answer(answer, progress)
+        self._folder.write_answer(answer, progress)
         self._work = None
         return rows, True
 
@@ -130,7 +123,7 @@ class WorkerTrainable(tune.Trainable):
         self._since = now
 
     @contextmanager
-    def _on_the_way(self, work: Work, folder: ProposalFolder) -> Iterator[None]:
+    def _on_the_way(self, work: Work) -> Iterator[None]:
         """Let an epoch that takes long be checkpointed between its batches."""
         loop = getattr(work, "loop", None)
         if loop is None:
@@ -142,7 +135,7 @@ class WorkerTrainable(tune.Trainable):
             nonlocal last
             if time.perf_counter() - last >= ON_THE_WAY_SECONDS:
                 self._count()
-                folder.write_checkpoint(work.state_dict(), self._progress)
+                self._folder.write_checkpoint(work.state_dict(), self._progress)
                 self._since = last = time.perf_counter()
 
         loop.between_batches = keep
@@ -150,39 +143,6 @@ class WorkerTrainable(tune.Trainable):
             yield
         finally:
             loop.between_batches = None
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing that Tune has to know: what is to be kept is in the proposal's folder."""
-
-    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """See `save_checkpoint`."""
-
-    def cleanup(self) -> None:
-        self._work = None
-
-
-def stored(proposal: Proposal) -> dict[str, Any]:
-    """A proposal for a configuration of Tune's."""
-    values = {
-        key: ray.put(value) if isinstance(value, np.ndarray | bytes | torch.Tensor) else value
-        for key, value in proposal.values.items()
-    }
-    return {
-        "id": proposal.id,
-        "round": proposal.round,
-        "values": values,
-        "stage": proposal.stage,
-        "needs": proposal.needs,
-    }
-
-
-def fetched(stored: Mapping[str, Any]) -> Proposal:
-    """The proposal again."""
-    values = {
-        key: ray.get(value) if isinstance(value, ray.ObjectRef) else value
-        for key, value in stored["values"].items()
-    }
-    return Proposal(stored["id"], stored["round"], values, tuple(stored["needs"]), stored["stage"])
 
 
 def ready_worker(share: Share) -> None:
@@ -194,14 +154,10 @@ def ready_worker(share: Share) -> None:
         torch.cuda.set_per_process_memory_fraction(share.gpus)
 
 
-@contextmanager
-def said_when_out_of_memory(share: Share) -> Iterator[None]:
-    """A GPU without memory is something that the user can mend."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        held = f"{share.gpus:g} of a GPU" if share.device == "cuda" else "the CPU's memory"
-        raise RaysearchError(
-            f"out of memory with {held}: use a smaller batch_size"
-            + (" or a larger gpus_per_trial" if share.device == "cuda" else "")
-        ) from error
+def _out_of_memory(share: Share) -> RaysearchError:
+    if share.device == "cpu":
+        return RaysearchError("out of memory with the CPU's memory: use a smaller batch_size")
+    return RaysearchError(
+        f"out of memory with {share.gpus:g} of a GPU: "
+        "use a smaller batch_size or a larger gpus_per_trial"
+    )

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from raysearch.data import Dataset
 from raysearch.engine import Wish
-from raysearch.errors import RaysearchError
 from raysearch.experiment._experiment import Experiment, compose_experiment, compose_run
-from raysearch.experiment._folder import Folder, resume
 from raysearch.experiment._overrides import overrides_of
-from raysearch.experiment._result import Result
-from raysearch.experiment._session import begin, check_new, earlier, prepare
+from raysearch.experiment._result import Result, read_result
+from raysearch.experiment._run import begin
+from raysearch.experiment._session import earlier, prepare
 from raysearch.experiment._signals import handlers_kept
+from raysearch.experiment._storage import check_storage
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from raysearch.data import Dataset
-
 AGAIN = "the same call"
 OWN_IMAGES = "folder"  # the data file whose settings suit a user's own images
-
-
-@dataclass(frozen=True)
-class _Given:
-    """A user's own objects among what was asked for."""
-
-    dataset: Dataset | None
-    network: Callable[..., nn.Module] | None
 
 
 def search(
@@ -70,10 +60,10 @@ def search(
         >>> result = raysearch.search(data="folder", root="photos", method="dada")  # doctest: +SKIP
         >>> result.policy.save("policy.json")                                       # doctest: +SKIP
     """
-    given, lines = _read(data, root, model, settings)
-    experiment = _with_objects(compose_run([f"method={method}", *lines]), given)
+    lines = _overrides(data, root, model, settings)
+    experiment = compose_run([f"method={method}", *lines])
     wish = Wish(experiment.settings.device, num_cpus, num_gpus, address)
-    return _carry_out(experiment, given, wish, quiet)
+    return _carry_out(experiment, data, model, wish, quiet)
 
 
 def compare(
@@ -101,98 +91,43 @@ def compare(
     Raises:
         RaysearchError: what is wrong, in one line.
     """
-    given, lines = _read(data, root, model, settings)
-    experiment = _with_objects(compose_experiment(list(methods), lines), given)
+    lines = _overrides(data, root, model, settings)
+    experiment = compose_experiment(list(methods), lines)
     wish = Wish(experiment.settings.device, num_cpus, num_gpus, address)
-    return _carry_out(experiment, given, wish, quiet)
+    return _carry_out(experiment, data, model, wish, quiet)
 
 
-def _carry_out(experiment: Experiment, given: _Given, wish: Wish, quiet: bool) -> Result:
-    folder = _begun(experiment)
-    if folder is not None and _is_complete(folder, experiment):
-        folder.release()
-        return read_result(folder)
+def _overrides(data: Any, root: str | None, model: Any, settings: Mapping[str, Any]) -> list[str]:
+    """What was asked for, as overrides; a user's own objects have no names yet."""
+    own_images = data is not None and not isinstance(data, str)
+    named = {
+        "data": OWN_IMAGES if own_images else data,
+        "data.root": root,
+        "model": model if isinstance(model, str) else None,
+    }
+    given = {key: value for key, value in named.items() if value is not None}
+    return [*overrides_of(given), *overrides_of(settings)]
+
+
+def _carry_out(experiment: Experiment, data: Any, model: Any, wish: Wish, quiet: bool) -> Result:
+    dataset = network = None
+    if data is not None and not isinstance(data, str):
+        dataset = data if isinstance(data, Dataset) else Dataset.of(data)
+        own = {"name": dataset.name, "size": list(dataset.size)}
+        experiment = experiment.changed(data={**experiment.values["data"], **own})
+    if model is not None and not isinstance(model, str):
+        network = model
+        name = getattr(model, "__name__", type(model).__name__)
+        experiment = experiment.changed(model={**experiment.values["model"], "name": name})
+    folder = earlier(experiment)
     try:
-        plan, forecast = prepare(
-            experiment if folder is None else folder.experiment,
-            wish,
-            kept=None if folder is None else folder.path,
-            dataset=given.dataset,
-            network=given.network,
-        )
-    except BaseException:
+        if folder is not None and folder.is_complete:
+            return read_result(folder.path)
+        asked = experiment if folder is None else folder.experiment
+        check_storage(asked, resumed=folder is not None)
+        session = prepare(asked, wish, folder=folder, dataset=dataset, network=network)
+        with handlers_kept(forever=False):
+            return begin(session, again=AGAIN, quietly=quiet)
+    finally:
         if folder is not None:
             folder.release()
-        raise
-    with handlers_kept(forever=False):
-        folder, done = begin(plan, forecast, wish, folder=folder, again=AGAIN, quietly=quiet)
-    return Result(folder.path, done.measured, done.summary, done.failed)
-
-
-def read_result(folder: Folder) -> Result:
-    """The result of an experiment that has been carried out.
-
-    Raises:
-        RaysearchError: it cannot be read.
-    """
-    from raysearch import results
-
-    measured = results.read(folder.path)
-    return Result(folder.path, measured, results.summarise(measured))
-
-
-def _begun(experiment: Experiment) -> Folder | None:
-    """The folder of an experiment of that name that was begun before."""
-    if experiment.compared:
-        return earlier(experiment)
-    path = experiment.path
-    if path is None or not path.exists():
-        check_new(experiment)
-        return None
-    from raysearch.experiment._experiment import check_same
-
-    folder = resume(str(path), experiment.settings.runs_dir)
-    try:
-        check_same(path, folder.experiment, experiment)
-    except RaysearchError:
-        folder.release()
-        raise
-    return folder
-
-
-def _is_complete(folder: Folder, experiment: Experiment) -> bool:
-    return set(experiment.methods) <= set(folder.complete)
-
-
-def _read(
-    data: Any, root: str | None, model: Any, settings: dict[str, Any]
-) -> tuple[_Given, list[str]]:
-    """Objects, and the overrides for all that is none."""
-    lines = list(overrides_of(settings))
-    dataset, network = None, None
-    if isinstance(data, str):
-        lines.insert(0, f"data={data}")
-    elif data is not None:
-        from raysearch.data import Dataset
-
-        dataset = data if isinstance(data, Dataset) else Dataset.of(data)
-        lines.insert(0, f"data={OWN_IMAGES}")
-    if root is not None:
-        lines += overrides_of({"data.root": root})
-    if isinstance(model, str):
-        lines.append(f"model={model}")
-    elif model is not None:
-        network = model
-    return _Given(dataset, network), lines
-
-
-def _with_objects(experiment: Experiment, given: _Given) -> Experiment:
-    """The settings with the names of a user's own objects, by which they are known again."""
-    changed: dict[str, Any] = {}
-    if given.dataset is not None:
-        size = list(given.dataset.size)
-        changed["data"] = {**experiment.values["data"], "name": given.dataset.name, "size": size}
-    if given.network is not None:
-        name = getattr(given.network, "__name__", type(given.network).__name__)
-        changed["model"] = {**experiment.values["model"], "name": name}
-    return experiment.changed(**changed) if changed else experiment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import raysearch
-from raysearch.errors import RaysearchError, unknown
+from raysearch.errors import RaysearchError, near, unknown
 from raysearch.experiment._settings import Settings, check, check_kinds
 from raysearch.experiment._tracking import settled
 
@@ -76,16 +75,20 @@ def compose(arguments: Sequence[str], tracked_as: str = "raysearch") -> Configur
             wrong type or out of range, or an override that cannot be read.
     """
     known = groups()
-    overrides = [_parse(line) for argument in arguments for line in _spell_out_model(argument)]
+    overrides = [
+        parse_override(line) for argument in arguments for line in _spell_out_model(argument)
+    ]
     chosen = [o for o in overrides if o.key_or_group in known]
     for override in chosen:
-        _check_choice(override.key_or_group, override.value())
-    default = _compose(_lines(chosen))
-    keys = set(_keys(default))
+        group, choice = override.key_or_group, override.value()
+        if choice not in choices(group):
+            raise unknown(KINDS.get(group, group), str(choice), choices(group))
+    default = _compose(chosen)
+    keys = {*_keys(default), *known}
     for override in overrides:
-        if override.key_or_group not in keys | set(known):
-            raise _unknown_key(override.key_or_group, keys | set(known))
-    values = _compose(_lines(chosen) + _lines([o for o in overrides if o not in chosen]))
+        if override.key_or_group not in keys:
+            raise _unknown_key(override.key_or_group, keys)
+    values = _compose(overrides)
     values["tracking"] = settled(values["tracking"], tracked_as)
     for group in FREE:
         check_kinds(values[group], default[group], f"{group}.")
@@ -112,7 +115,8 @@ def from_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _parse(argument: str) -> Override:
+def parse_override(argument: str) -> Override:
+    """KEY=VALUE, taken apart; raises RaysearchError for anything else."""
     try:
         override: Override = OverridesParser.create().parse_override(argument)
         value = override.value()
@@ -138,29 +142,17 @@ def _spell_out_model(argument: str) -> list[str]:
     if name in models.names():
         return ["model=torchvision", f"model.name={name}"]
     own = [model for model in choices("model") if model != "torchvision"]
-    near = difflib.get_close_matches(name, sorted({*own, *models.names()}), n=3, cutoff=0.5)
-    hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     raise RaysearchError(
-        f"unknown model {name!r}:{hint} "
+        f"unknown model {name!r}{near(name, {*own, *models.names()})} "
         f"(known: {', '.join(own)}, and torchvision's classifiers by their names)"
     )
 
 
-def _check_choice(group: str, choice: Any) -> None:
-    if not isinstance(choice, str):
-        raise RaysearchError(f"{group}={choice}: expected a name, one of {choices(group)}")
-    if choice not in choices(group):
-        raise unknown(KINDS.get(group, group), choice, choices(group))
-
-
-def _lines(overrides: Sequence[Override]) -> list[str]:
-    return [str(override.input_line).lstrip("+") for override in overrides]
-
-
-def _compose(overrides: list[str]) -> dict[str, Any]:
+def _compose(overrides: Sequence[Override]) -> dict[str, Any]:
+    lines = [str(override.input_line).lstrip("+") for override in overrides]
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="raysearch"):
-            config = hydra_compose("config", overrides=overrides)
+            config = hydra_compose("config", overrides=lines)
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise RaysearchError(" ".join(str(error).split())) from error
@@ -182,16 +174,11 @@ def _unknown_key(key: str, known: set[str]) -> RaysearchError:
         return RaysearchError(
             f"unknown setting {key!r}: only method={' and '.join(having)} {verb} a {group} group"
         )
-    near = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.5)
-    hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    return RaysearchError(f"unknown setting {key!r}:{hint} (--dry-run prints all settings)")
+    hint = f"{near(key, known)} (--dry-run prints all settings)"
+    return RaysearchError(f"unknown setting {key!r}{hint}")
 
 
 def _methods_with(group: str) -> list[str]:
     """The methods whose files have settings beside the `method` group under this name."""
-    found = []
-    for name in choices("method"):
-        values = from_yaml(config_dir() / "method" / f"{name}.yaml")
-        if isinstance(values.get(group), Mapping):
-            found.append(name)
-    return found
+    files = {name: config_dir() / "method" / f"{name}.yaml" for name in choices("method")}
+    return [name for name, path in files.items() if isinstance(from_yaml(path).get(group), Mapping)]

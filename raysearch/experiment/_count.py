@@ -1,4 +1,4 @@
-"""What work costs, from a few seconds: counted arithmetic, and a handful of timed steps."""
+"""What plain training costs, from a few seconds: counted arithmetic, a handful of timed steps."""
 
 from __future__ import annotations
 
@@ -7,29 +7,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from raysearch.data import Dataset, TensorSplit
 from raysearch.errors import RaysearchError
-from raysearch.methods import Groups
 from raysearch.policy import trivial_augment
-from raysearch.protocol import Proposal
 from raysearch.training import plain_step_flops
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from raysearch.experiment._plan import Part, Plan
     from raysearch.training import Setup
 
 TIMING_SECONDS = 2.0  # that timing plain steps may take
-COUNT_SECONDS = 1.0  # that a plain step on two images may take, for a method's step to be counted
 FLOPS = 2e10  # a second, of one CPU thread; what is too large to be timed is judged by it
 LARGEST = 10**8  # parameters of a network that is built for timing
 REPEATS = 3  # steps timed with whole batches
-FEW = 4  # images of the data set on which a step is counted
 
 
 @dataclass(frozen=True)
@@ -110,52 +104,6 @@ def _time(setup: Setup, batch_size: int) -> float:
 def _step(setup: Setup, model: torch.nn.Module, images: Tensor) -> None:
     loss = model(setup.normalise(images)).float().square().mean()
     torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
-
-
-def epoch_ratio(plan: Plan, part: Part, plain: Plain) -> float | None:
-    """Epoch-equivalents of an epoch of a search in one trial, from one of its steps.
-
-    The step is done on two made-up images, on the CPU; that finds settings that a method does not
-    take, too. What it is in plain steps hardly depends on the size of the images.
-
-    Returns:
-        None where that would take too long, or does not work.
-
-    Raises:
-        RaysearchError: the method does not take its settings.
-    """
-    if plain.parameters > LARGEST:
-        return None
-    setup = plan.setting(part, "cpu").setup(plan.dataset, part.seeds[0])
-    setup, scale = _affordable(setup, plain_step_flops(setup, 2))
-    if 2 * plain.seconds / scale > COUNT_SECONDS:
-        return None
-    setup = replace(setup, dataset=_few_images(setup.dataset))
-    groups = part.groups()
-    method = {**groups.method, **({"warmup": 0.0} if "warmup" in groups.method else {})}
-    groups = Groups(method, {**groups.search, "batch_size": 2}, groups.finetune, 1)
-    with _one_thread():
-        work = part.method.build(setup, groups)(Proposal("search", 0), {})
-        try:
-            metrics: dict[str, Any] = work.step()
-        except Exception:  # two images are few: what is found out is not worth an error
-            return None
-    counted = metrics.get("epoch_equivalents")
-    return None if counted is None else float(counted)
-
-
-def _few_images(dataset: Dataset) -> Dataset:
-    """A data set like it, of a few made-up images; of its first classes, so that all occur."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (FEW, dataset.channels, *dataset.size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    like, classes = dataset.train.targets, len(dataset.classes)
-    if like.ndim == 2:  # several labels an image
-        targets = (torch.arange(FEW)[:, None] + torch.arange(classes)) % 2
-    else:
-        targets, classes = torch.arange(FEW) % 2, 2
-    split = TensorSplit(images, targets.to(like.dtype))
-    return replace(dataset, classes=dataset.classes[:classes], train=split, val=split, test=split)
 
 
 @contextmanager

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from raysearch.engine import (
-    Capacity,
-    Entry,
-    Outcome,
-    Place,
-    trial_share,
-)
+from raysearch.engine import Capacity, Entry, Outcome, Place, trial_share
 from raysearch.engine._optuna import OptunaStudies
 from raysearch.errors import SearchFailedError
 from raysearch.experiment._folder import Folder
 from raysearch.experiment._given import shared_file
 from raysearch.experiment._plan import Part, Plan, Row, slug
+from raysearch.experiment._work import EvaluationWork, SearchWork
 from raysearch.files import write_whole
-from raysearch.methods import Augmentation, Once, Space, Studies, Study
+from raysearch.methods import Augmentation, Once
 from raysearch.policy import Policy
+from raysearch.results import write_policies
 from raysearch.trials import TrialInfo, TrialResult
 
 SEARCH, SHARED, TRAINING = "search", "shared", "training"  # proposals' ids
 Sizes = Mapping[tuple[str, str], float]
 """What a search, and an evaluation, of a method cost in trainings, by (method, stage)."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a method has come to.
-
-    Attributes:
-        policy: what is handed over: known, or merged from what all seeds found.
-        policies: what each search seed found.
-        failed: why a search seed found nothing.
-    """
-
-    policy: Policy
-    policies: Mapping[int, Policy] = field(default_factory=dict)
-    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 class Entries:
@@ -53,7 +33,8 @@ class Entries:
         sizes: what searches and evaluations cost, in trainings.
 
     Attributes:
-        found: what methods have come to, by their names.
+        policies: what methods hand over, by their names: known, or merged from all searches.
+        seed_policies: what each method's search seeds found.
         not_run: evaluations of a search that has failed.
     """
 
@@ -62,7 +43,8 @@ class Entries:
         self._device = capacity.device
         self._places = {name: places_of(part, capacity) for name, part in plan.parts.items()}
         self._ended: dict[str, dict[int, Outcome]] = {name: {} for name in plan.parts}
-        self.found: dict[str, Found] = {}
+        self.policies: dict[str, Policy] = {}
+        self.seed_policies: dict[str, dict[int, Policy]] = {}
         self.not_run: list[TrialResult] = []
 
     def first(self, done: Sequence[str] = ()) -> list[Entry]:
@@ -74,8 +56,8 @@ class Entries:
         parts = [part for name, part in self._plan.parts.items() if name not in done]
         entries = [entry for part in parts for entry in self._searches(part)]
         for part in parts:
-            if not part.seeds and part.known is not None:
-                self._settle(part, Found(part.known))
+            if part.known is not None:
+                self._settle(part, part.known, {})
             for row in part.rows:
                 if row.augmentation is not None:
                     entries += self._evaluations(part, row)
@@ -95,7 +77,12 @@ class Entries:
         self._keep_files(part, outcome)
         if len(ended) < len(part.seeds):
             return []
-        self._settle(part, _merged(part, ended))
+        policies = {s: p for s in part.seeds if (p := ended[s].policy) is not None}
+        if not policies:
+            reason = _reason(ended[part.seeds[0]])
+            raise SearchFailedError(f"no search of {part.name} found a policy: {reason}")
+        found = list(policies.values())
+        self._settle(part, type(found[0]).merge(found), policies)
         rows = [row for row in part.rows if row.augmentation is None]
         return [entry for row in rows for entry in self._evaluations(part, row)]
 
@@ -107,8 +94,10 @@ class Entries:
             part.name, part.parallel(places[part.rounds_stage].at_once)
         )
         groups = part.groups(parallel)
+        whose = f"{part.name} " if self._plan.experiment.compared else ""
+        studies = OptunaStudies(self._folder.path, prefix=whose)  # all in one file
         for seed in part.seeds:
-            search = part.method.search(seed, groups, self._studies(part))
+            search = part.method.search(seed, groups, studies)
             once = isinstance(search, Once)
             epochs = part.configuration.settings.search.epochs if once else search.rounds
             trial = self._trial(part, SEARCH, f"search seed {seed}", seed, epochs)
@@ -122,26 +111,21 @@ class Entries:
                 method=part.name,
                 trial=trial,
                 search=search,
-                build=self._plan.search_work(part, self._device, seed, parallel),
+                build=SearchWork(self._plan.setup(part, self._device), part.method, groups, seed),
                 places=places,
                 size=self._sizes.get((part.name, SEARCH), 1.0),
                 shown=shown,
                 given={SHARED: part.given[seed]} if seed in part.given else {},
             )
 
-    def _studies(self, part: Part) -> Studies:
-        """Makes Optuna's studies; those of several methods are in one file."""
-        if not self._plan.experiment.compared:
-            return OptunaStudies(self._folder.path)
-        return _StudiesOf(part.name, OptunaStudies(self._folder.path))
-
     def _evaluations(self, part: Part, row: Row) -> Iterator[Entry]:
-        settings = part.configuration.settings
-        for index, seed in enumerate(settings.evaluation.seeds):
+        setup = self._plan.setup(part, self._device)
+        evaluation = part.configuration.values["evaluation"]
+        for index, seed in enumerate(part.configuration.settings.evaluation.seeds):
             augmentation, search_seed = self._augmentation(part, row, index)
             trial = self._evaluation(part, row, seed, search_seed)
             if augmentation is None:
-                reason = self.found[part.name].failed[part.seeds[index]]
+                reason = _reason(self._ended[part.name][part.seeds[index]])
                 error = f"search seed {search_seed} failed: {reason}"
                 self.not_run.append(TrialResult(trial, [], {}, 0.0, 0.0, 0.0, error))
                 continue
@@ -150,7 +134,7 @@ class Entries:
                 method=part.name,
                 trial=trial,
                 search=Once(TRAINING, "evaluation"),
-                build=self._plan.evaluation_work(part, self._device, seed, augmentation),
+                build=EvaluationWork(setup, evaluation, *augmentation, seed),
                 places=self._places[part.name],
                 size=self._sizes.get((part.name, "evaluation"), 1.0),
                 shown={TRAINING: trial},
@@ -162,17 +146,16 @@ class Entries:
         """What an evaluation trains with, and the search seed of which it is; None: it failed."""
         if row.augmentation is not None:
             return row.augmentation, None
-        found = self.found[part.name]
         if not row.paired:
             seed = part.seeds[0] if len(part.seeds) == 1 else None
-            return (found.policy, part.accompanying), seed
+            return (self.policies[part.name], part.accompanying), seed
         seed = part.seeds[index]
-        policy = found.policies.get(seed)
+        policy = self.seed_policies[part.name].get(seed)
         return (None if policy is None else (policy, part.accompanying)), seed
 
-    def _settle(self, part: Part, found: Found) -> None:
-        self.found[part.name] = found
-        self._folder.keep_policies(part.name, found.policy, found.policies)
+    def _settle(self, part: Part, policy: Policy, found: dict[int, Policy]) -> None:
+        self.policies[part.name], self.seed_policies[part.name] = policy, found
+        write_policies(self._folder.path, part.name, policy, found, len(self._plan.parts))
 
     def _keep_files(self, part: Part, outcome: Outcome) -> None:
         """What a search leaves beside its policy: a network, and what others may begin with."""
@@ -236,28 +219,6 @@ def places_of(part: Part, capacity: Capacity) -> dict[str, Place]:
     }
 
 
-@dataclass(frozen=True)
-class _StudiesOf:
-    """Makes studies under names that begin with a method's."""
-
-    method: str
-    studies: Studies
-
-    def __call__(self, name: str, space: Space, seed: int, sampler: str, startup: int) -> Study:
-        """See `Studies`."""
-        return self.studies(f"{self.method} {name}", space, seed, sampler, startup)
-
-
-def _merged(part: Part, ended: Mapping[int, Outcome]) -> Found:
-    """What the searches of all seeds came to."""
-    policies, failed = {}, {}
-    for seed in part.seeds:
-        outcome = ended[seed]
-        if outcome.policy is None:
-            failed[seed] = outcome.failed or "it found no policy"
-        else:
-            policies[seed] = outcome.policy
-    if not policies:
-        raise SearchFailedError(f"no search of {part.name} found a policy: {failed[part.seeds[0]]}")
-    found = list(policies.values())
-    return Found(type(found[0]).merge(found), policies, failed)
+def _reason(search: Outcome) -> str:
+    """Why a search has come to nothing."""
+    return search.failed or "it found no policy"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ COMMON = ("name", "runs_dir", "storage", "tracking", "device", "task", "metric",
 MAY_CHANGE = ("name", "runs_dir", "storage", "device", "tracking")
 SEARCH = ("search", "seeds")  # what means nothing where nothing is searched
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "max_failures")
-CHOSEN = (("model", "name"), ("data", "size"))  # what may be `auto`, and is settled by the plan
+CHOSEN = ("model.name", "data.size", "data.range")  # may be `auto`, settled by the plan
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,19 @@ class Experiment:
         return {
             "layout": LAYOUT,
             "compared": self.compared,
-            **{key: value for key, value in self.values.items() if key not in OWN},
-            "methods": {
-                name: {key: each.values[key] for key in OWN if key in each.values}
-                for name, each in self.methods.items()
-            },
+            **common(next(iter(self.methods.values()))),
+            "methods": {name: own(each) for name, each in self.methods.items()},
         }
+
+
+def own(configuration: Configuration) -> dict[str, Any]:
+    """A method's own groups of settings."""
+    return {key: configuration.values[key] for key in OWN if key in configuration.values}
+
+
+def common(configuration: Configuration) -> dict[str, Any]:
+    """All settings but a method's own."""
+    return {key: value for key, value in configuration.values.items() if key not in OWN}
 
 
 def checked(values: Mapping[str, Any]) -> Configuration:
@@ -112,14 +119,14 @@ def compose_experiment(methods: Sequence[str], overrides: Sequence[str]) -> Expe
     _check_methods(methods)
     for line in overrides:
         _check_override(line, methods)
-    own = {name: [o for o in overrides if o.startswith(f"{name}.")] for name in methods}
-    common = [o for o in overrides if not any(o in lines for lines in own.values())]
-    base = compose(common).settings
+    theirs = {name: [o for o in overrides if o.startswith(f"{name}.")] for name in methods}
+    shared = [o for o in overrides if not any(o in lines for lines in theirs.values())]
+    base = compose(shared).settings
     name = base.name or f"compare-{base.data.name}"
     found: dict[str, Configuration] = {}
-    for method, lines in own.items():
+    for method, lines in theirs.items():
         given = [line.removeprefix(f"{method}.") for line in lines]
-        values = compose([f"method={method}", *common, *given], tracked_as=name).values
+        values = compose([f"method={method}", *shared, *given], tracked_as=name).values
         values["name"] = name
         values["evaluation"] = {**values["evaluation"], "policies": list(methods)}
         found[method] = checked(values)
@@ -163,21 +170,16 @@ def check_same(path: Path, before: Experiment, now: Experiment, anew: Collection
 
     for name, asked in now.methods.items():
         began = before.methods.get(name, next(iter(before.methods.values())))
-        own = () if name in before.methods and name not in anew else OWN
+        new = now.compared and (name not in before.methods or name in anew)
         searched = asked.settings.method.name not in methods.FIXED
-        free = (*MAY_CHANGE, *own, *(() if searched else SEARCH))
-        first, second = dict(leaves(began.values)), dict(leaves(asked.values))
-        for key in sorted(first.keys() | second.keys()):
-            if key.partition(".")[0] in free or key.rpartition(".")[2] in RESOURCES:
+        free = (*MAY_CHANGE, *(OWN if new else ()), *(() if searched else SEARCH))
+        for key, first, second in _differences(began.values, asked.values):
+            if key.partition(".")[0] in free or (key == "evaluation.policies" and now.compared):
                 continue
-            if key == "evaluation.policies" and now.compared:
-                continue
-            if tuple(key.split(".")) in CHOSEN and second.get(key) == "auto":
-                continue
-            if first.get(key) != second.get(key):
+            if not (key in CHOSEN and second == "auto"):
                 raise RaysearchError(
-                    f"{path} began with {key}={first.get(key)}, not {second.get(key)}: keep "
-                    f"{key}={first.get(key)}, choose another name=, or remove that folder"
+                    f"{path} began with {key}={first}, not {second}: keep {key}={first}, choose "
+                    "another name=, or remove that folder"
                 )
 
 
@@ -210,16 +212,19 @@ def _check_override(line: str, methods: Sequence[str]) -> None:
 def _check_alike(found: Mapping[str, Configuration]) -> None:
     """Whatever is not a method's own is the same for all; a method's file may set such things."""
     first, *others = found
-    known = dict(leaves(_common(found[first])))
     for name in others:
-        own = dict(leaves(_common(found[name])))
-        for key in sorted(known.keys() | own.keys()):
-            if known.get(key) != own.get(key) and key.rpartition(".")[2] not in RESOURCES:
-                raise RaysearchError(
-                    f"{first} and {name} cannot be compared: {key} is {known.get(key)} in one and "
-                    f"{own.get(key)} in the other; give {key}= for both"
-                )
+        for key, one, other in _differences(common(found[first]), common(found[name])):
+            raise RaysearchError(
+                f"{first} and {name} cannot be compared: {key} is {one} in one and {other} in the "
+                f"other; give {key}= for both"
+            )
 
 
-def _common(configuration: Configuration) -> dict[str, Any]:
-    return {key: value for key, value in configuration.values.items() if key not in OWN}
+def _differences(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Settings that are not the same, with both values; resources may always differ."""
+    one, other = dict(leaves(first)), dict(leaves(second))
+    for key in sorted(one.keys() | other.keys()):
+        if one.get(key) != other.get(key) and key.rpartition(".")[2] not in RESOURCES:
+            yield key, one.get(key), other.get(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
+import itertools
 import json
 import os
 import secrets
@@ -14,18 +14,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from raysearch import __version__
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, near
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._experiment import Experiment, read_experiment
 from raysearch.files import lock, remove_unfinished, write_whole
+from raysearch.settings import leaves
 
 if TYPE_CHECKING:
     from raysearch.data import Dataset
-    from raysearch.policy import Policy
 
 CONFIG, STATE, LOCK, LOG, TRIALS = "config.yaml", "run.json", ".lock", "raysearch.log", "trials"
 MEAN_TOLERANCE = 1e-4  # of colours on the scale of 0 to 1, that other machines may compute
+BY_NAME = ("seconds", "searching", "methods", "parallel", "mlflow")  # groups of the state
 KEEP_SECONDS = 1.0  # between two times that the seconds so far are written
 
 
@@ -37,12 +40,13 @@ class Folder:
         experiment: its settings.
         state: what a later process needs besides the settings: `status` (running, interrupted,
             failed or complete), `methods` (each one's status), `parallel` (proposals in a round,
-            by method), `mlflow`, `seconds` per stage, `device`, and `data`, by which images are
-            known again.
+            by method), `mlflow` (runs, by method), `seconds` per stage, `searching` (seconds, by
+            method), `device`, and `data`, by which images are known again.
     """
 
     def __init__(self, path: Path, experiment: Experiment, state: dict[str, Any]) -> None:
-        self.path, self.experiment, self.state = path, experiment, state
+        self.path, self.experiment = path, experiment
+        self.state = {key: dict[str, Any]() for key in BY_NAME} | {"version": __version__} | state
         self._made: list[Path] = []
         self._written = 0.0  # when seconds were last written, on the monotonic clock
         self._lock: int | None = _lock(path)
@@ -55,27 +59,22 @@ class Folder:
     @property
     def complete(self) -> list[str]:
         """The methods that have been carried out."""
-        return [name for name, status in self._methods.items() if status == "complete"]
+        return [name for name, status in self.state["methods"].items() if status == "complete"]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return set(self.experiment.methods) <= set(self.complete)
 
     @property
     def failed(self) -> list[str]:
         """The methods that could not go on."""
-        return [name for name, status in self._methods.items() if status == "failed"]
-
-    @property
-    def log(self) -> Path:
-        """The log file."""
-        return self.path / LOG
+        return [name for name, status in self.state["methods"].items() if status == "failed"]
 
     @property
     def trials(self) -> Path:
         """Where the engine keeps what it needs to go on, until all is done."""
         return self.path / TRIALS
-
-    @property
-    def _methods(self) -> dict[str, str]:
-        found: dict[str, str] = self.state.setdefault("methods", {})
-        return found
 
     def configure(self, experiment: Experiment) -> None:
         """Go on with other settings: a method more, or other resources."""
@@ -100,17 +99,11 @@ class Folder:
 
     def parallel(self, method: str, wanted: int) -> int:
         """A method's proposals in a round: as they are wanted now, or as they were at the start."""
-        kept = self.state.setdefault("parallel", {})
+        kept = self.state["parallel"]
         if method not in kept:
             kept[method] = wanted
             self.save()
         return int(kept[method])
-
-    def keep_policies(self, method: str, policy: Policy, found: Mapping[int, Policy]) -> None:
-        """Write what a method hands over, and what each search seed found, as soon as they are."""
-        from raysearch.results import write_policies
-
-        write_policies(self.path, method, policy, found, len(self.experiment.methods))
 
     def save(self, **changes: Any) -> None:
         """Change and write the state."""
@@ -119,7 +112,7 @@ class Folder:
 
     def mark(self, methods: Iterable[str], status: str) -> None:
         """Note how methods have ended."""
-        self._methods.update(dict.fromkeys(methods, status))
+        self.state["methods"].update(dict.fromkeys(methods, status))
         self.save()
 
     def count(self, seconds: float, stages: Iterable[str], methods: Iterable[str]) -> None:
@@ -127,7 +120,7 @@ class Folder:
 
         It is kept now and then: the process may be killed.
         """
-        spent, searching = self.state["seconds"], self.state.setdefault("searching", {})
+        spent, searching = self.state["seconds"], self.state["searching"]
         for stage in (*stages, "total"):
             spent[stage] = spent.get(stage, 0.0) + seconds
         for method in methods:
@@ -140,22 +133,20 @@ class Folder:
 
     def forget_method(self, method: str) -> None:
         """Let a method begin anew."""
-        kept = self.state.setdefault("parallel", {})
-        kept.pop(method, None)
+        self.state["parallel"].pop(method, None)
         for kind in ("search", "evaluation"):
             for name in (f"{method}", f"{method}-method"):  # see `TrialInfo.id`
                 for path in self.trials.glob(f"{kind}-{name}-seed-*"):
                     shutil.rmtree(path, ignore_errors=True)
 
-    def forget_trials(self, entries: Iterable[str] | None = None) -> None:
-        """Remove what the engine needed to go on.
+    def forget_trials(self, entries: Iterable[str]) -> None:
+        """Remove what the engine needed to go on; all of it, unless a method has failed.
 
         Args:
-            entries: the ids of those that have ended; None is all of it.
+            entries: the ids of those that have ended.
         """
-        if entries is None:
+        if not self.failed:
             shutil.rmtree(self.trials, ignore_errors=True)
-            return
         for entry in entries:
             shutil.rmtree(self.trials / entry, ignore_errors=True)
 
@@ -181,30 +172,42 @@ def create(experiment: Experiment) -> Folder:
     settings = experiment.settings
     runs = Path(settings.runs_dir)
     made = [p for p in (runs, *runs.parents) if not p.exists()]
-    stem = f"{settings.method.name}-{settings.data.name}"
-    name = settings.name or _free_name(runs, stem, shared=settings.storage is not None)
-    path, named = runs / name, experiment.changed(name=name)
-    begun = False
+    path = None
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        if not _only_locked(path):
-            path.mkdir()
-        begun = True
-        folder = Folder(path, named, {"version": __version__, "seconds": {}})
+        path = _new_folder(runs, experiment)
+        folder = Folder(path, experiment.changed(name=path.name), {})
         folder._made = made
-        folder.configure(named)
+        folder.configure(folder.experiment)
         folder.save(status="running", created=datetime.now().astimezone().isoformat())
     except FileExistsError as error:
-        if settings.name is None and runs.is_dir():  # another run took the name just now
-            return create(experiment)
-        check_free(named)
         raise RaysearchError(f"runs_dir={runs} is not a folder") from error
     except OSError as error:
-        if begun:
+        if path is not None:
             shutil.rmtree(path, ignore_errors=True)
         _remove_empty(made)
         raise RaysearchError(f"runs_dir={runs} cannot be written: {error.strerror}") from error
     return folder
+
+
+def _new_folder(runs: Path, experiment: Experiment) -> Path:
+    """A folder of the experiment's name, or of one that nobody has taken; raises RaysearchError."""
+    settings = experiment.settings
+    if settings.name is not None:
+        path = runs / settings.name
+        if not is_only_locked(path):
+            check_free(experiment)
+            path.mkdir()
+        return path
+    stem = f"{settings.method.name}-{settings.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if settings.storage is not None:  # where runs begun elsewhere in the same second are to come
+        stem = f"{stem}-{secrets.token_hex(2)}"
+    for number in itertools.count(1):
+        path = runs / (stem if number == 1 else f"{stem}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            break
+    return path
 
 
 def resume(run: str, runs_dir: str) -> Folder:
@@ -218,15 +221,14 @@ def resume(run: str, runs_dir: str) -> Folder:
             break
     else:
         present = sorted(p.parent.name for p in Path(runs_dir).glob(f"*/{CONFIG}"))
-        near = difflib.get_close_matches(run, present, n=3, cutoff=0.5)
-        hint = f": did you mean {' or '.join(near)}?" if near else f" (looked in {runs_dir}/ too)"
+        hint = near(run, present) or f" (looked in {runs_dir}/ too)"
         raise RaysearchError(f"there is no run {run}{hint}")
     path = path.resolve() if Path(run).is_absolute() else path
     experiment = read_experiment(path / CONFIG)
     try:
         state = json.loads((path / STATE).read_text())
     except FileNotFoundError:  # killed between the two files: nothing has been computed
-        state = {"version": __version__, "seconds": {}}
+        state = {"seconds": {}}
     except (OSError, ValueError, RecursionError) as error:
         raise RaysearchError(f"{path / STATE} cannot be read: {error}") from error
     if not isinstance(state, dict) or not isinstance(state.get("seconds"), dict):
@@ -236,11 +238,6 @@ def resume(run: str, runs_dir: str) -> Folder:
     return folder
 
 
-def has_experiment(folder: Path) -> bool:
-    """Whether a folder is an experiment's; of what earlier versions made, too."""
-    return (folder / CONFIG).is_file() or any(folder.glob(f"*/{CONFIG}"))
-
-
 def check_free(experiment: Experiment) -> None:
     """The experiment's name is not taken.
 
@@ -248,7 +245,7 @@ def check_free(experiment: Experiment) -> None:
         RaysearchError: it is.
     """
     path = experiment.path
-    if path is not None and path.exists() and not _only_locked(path):
+    if path is not None and path.exists() and not is_only_locked(path):
         raise RaysearchError(
             f"{path} exists already: choose another name, or continue that run with --resume {path}"
         )
@@ -270,20 +267,15 @@ def check_space(folder: Path, needed: int) -> None:
 
 def _change(before: Any, now: Mapping[str, Any]) -> str | None:
     """How the images differ from those before, as far as numbers and colours tell."""
-    if not isinstance(before, dict) or before.keys() != now.keys():
+    first, second = dict(leaves(before)), dict(leaves(now))
+    if first.keys() != second.keys():
         return None
-    if before["images"] != now["images"]:
-        return "; ".join(
-            f"{split}: {before['images'].get(split)}, now {count}"
-            for split, count in now["images"].items()
-            if before["images"].get(split) != count
-        )
-    if before["classes"] != now["classes"]:
-        return "the classes have other names"
-    if len(before["mean"]) != len(now["mean"]):
-        return "as many, with other colour channels"
-    if any(abs(a - b) > MEAN_TOLERANCE for a, b in zip(before["mean"], now["mean"], strict=True)):
-        return f"as many, their mean colour was {before['mean']}, now {now['mean']}"
+    for key, value in second.items():
+        same = first[key] == value
+        if key == "mean" and len(first[key]) == len(value):
+            same = bool(np.allclose(first[key], value, rtol=0, atol=MEAN_TOLERANCE))
+        if not same:
+            return f"{key.removeprefix('images.')}: {first[key]!s:.200}, now {value!s:.200}"
     return None
 
 
@@ -301,24 +293,12 @@ def _lock(folder: Path) -> int:
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders that were made for another, the innermost first."""
+    """Remove folders that were made for another, as far as they are empty."""
     for folder in folders:
-        try:
+        with contextlib.suppress(OSError):
             folder.rmdir()
-        except OSError:
-            break
 
 
-def _only_locked(path: Path) -> bool:
+def is_only_locked(path: Path) -> bool:
     """Whether the folder is that of a process which was killed before it wrote anything else."""
     return path.is_dir() and [file.name for file in path.iterdir()] == [LOCK]
-
-
-def _free_name(runs: Path, stem: str, shared: bool) -> str:
-    """A name of its own; also where runs begun elsewhere in the same second are to come."""
-    base = name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    base = name = f"{base}-{secrets.token_hex(2)}" if shared else base
-    count = 2
-    while (runs / name).exists():
-        name, count = f"{base}-{count}", count + 1
-    return name

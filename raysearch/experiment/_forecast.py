@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raysearch.experiment._count import Plain, epoch_ratio, plain_cost
+from raysearch.experiment._count import Plain, plain_cost
 from raysearch.experiment._entries import places_of
-from raysearch.methods import SearchMethod
 from raysearch.results._words import plural
 
 if TYPE_CHECKING:
     from raysearch.engine import Capacity, Place
     from raysearch.experiment._plan import Part, Plan
 
-SECONDS = 10.0  # that a forecast may take; what has not been counted by then is not known
 PROPOSAL_SECONDS = 0.05  # a proposal's own overhead; see benchmarks/trial_overhead.py
 START_SECONDS = 12.0  # Ray, its workers, the report
 LONG_SECONDS = 2 * 3600.0  # beyond which a person is told before the start
@@ -33,7 +30,7 @@ class Group:
         count: how many.
         proposals: of each.
         place: what a proposal holds; None where a cluster decides.
-        equivalents: epoch-equivalents of each; None where it is not known beforehand.
+        equivalents: epoch-equivalents of each.
         seconds: of each on one thread of this machine's CPU, all proposals in turn.
         parallel: proposals of one trial that can run at once.
         described: what it is made of, in words.
@@ -44,10 +41,10 @@ class Group:
     count: int
     proposals: int
     place: Place | None
-    equivalents: float | None
-    seconds: float | None
-    parallel: int = 1
-    described: str = ""
+    equivalents: float
+    seconds: float
+    parallel: int
+    described: str
 
 
 @dataclass(frozen=True)
@@ -66,40 +63,27 @@ class Forecast:
 
     @property
     def sizes(self) -> dict[tuple[str, str], float]:
-        """The cost of a trial in trainings, by method and stage, where it is known."""
-        seconds = {(g.method, g.stage): g.seconds for g in self.groups if g.seconds}
-        one = next((s for (_, stage), s in seconds.items() if stage == "evaluation"), None)
-        return {key: spent / one for key, spent in seconds.items()} if one else {}
+        """The cost of a trial in trainings, by method and stage."""
+        one = next((g.seconds for g in self.groups if g.stage == "evaluation"), None)
+        return {(g.method, g.stage): g.seconds / one for g in self.groups} if one else {}
 
     @property
-    def equivalents(self) -> float | None:
-        """Epoch-equivalents of everything; None where a part is not known."""
-        each = [None if g.equivalents is None else g.count * g.equivalents for g in self.groups]
-        return None if None in each else self.given + sum(one for one in each if one is not None)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the cost of every group is known."""
-        return all(group.seconds is not None for group in self.groups)
+    def equivalents(self) -> float:
+        """Epoch-equivalents of everything."""
+        return self.given + sum(group.count * group.equivalents for group in self.groups)
 
     @property
     def seconds(self) -> float | None:
-        """Of all groups whose cost is known, on this machine's CPU; None on GPUs or a cluster."""
+        """Of all groups, on this machine's CPU; None on GPUs or a cluster."""
         work, chains = 0.0, dict.fromkeys((g.method for g in self.groups), 0.0)
         for group in self.groups:
             place = group.place
             if place is None or place.share.device != "cpu":
                 return None
-            each = (group.seconds or 0.0) / place.share.threads
+            each = group.seconds / place.share.threads
             work += group.count * each / place.at_once
             chains[group.method] += each / min(group.parallel, place.at_once)
         return START_SECONDS + max([work, *chains.values()])
-
-    @property
-    def about(self) -> str:
-        """How long it takes, in words; where `seconds` is known."""
-        assert self.seconds is not None
-        return f"{'about' if self.is_whole else 'more than'} {duration(self.seconds)}"
 
     def advice(self, side: int) -> str | None:
         """What to say of a long experiment before it starts: how long, and what would shorten it.
@@ -112,20 +96,19 @@ class Forecast:
             return None
         stages: dict[str, float] = {}
         for group in self.groups:
-            spent = group.count * (group.seconds or 0.0)
-            stages[group.stage] = stages.get(group.stage, 0.0) + spent
+            stages[group.stage] = stages.get(group.stage, 0.0) + group.count * group.seconds
         stage = max(stages, key=lambda name: stages[name])
         how = f"a lower {stage}.epochs= shortens it"
         if side >= 64:
             how = f"data.size={side // 2} would take about a quarter of that"
         return (
-            f"this takes {self.about} on this machine, most of it for the {stage}: {how}; "
-            "a smaller model= or data.limit= shortens it too"
+            f"this takes about {duration(total)} on this machine, most of it for the {stage}: "
+            f"{how}; a smaller model= or data.limit= shortens it too"
         )
 
 
 def forecast(plan: Plan, capacity: Capacity | None) -> Forecast:
-    """Find out what a plan costs, in `SECONDS` at most.
+    """Find out what a plan costs.
 
     Args:
         plan: what is to be done.
@@ -135,13 +118,12 @@ def forecast(plan: Plan, capacity: Capacity | None) -> Forecast:
         RaysearchError: a method or a network does not take what it is given, or not even one
             trial fits.
     """
-    end = time.monotonic() + SECONDS
     parts = list(plan.parts.values())
     first = parts[0]
-    setup = plan.setting(first, "cpu").setup(plan.dataset, 0)
+    setup = plan.setup(first, "cpu")(dataset=plan.dataset, seed=0)
     settings = first.configuration.settings
     plain = plain_cost(setup, settings.evaluation.batch_size)
-    groups = tuple(g for part in parts for g in _groups(plan, part, plain, capacity, end))
+    groups = tuple(g for part in parts for g in _groups(plan, part, plain, capacity))
     given = sum(
         float(checkpoint["metrics"]["epoch_equivalents"])
         for part in parts
@@ -150,33 +132,31 @@ def forecast(plan: Plan, capacity: Capacity | None) -> Forecast:
     return Forecast(groups, given, _bytes(groups, plain))
 
 
-def _groups(
-    plan: Plan, part: Part, plain: Plain, capacity: Capacity | None, end: float
-) -> Iterator[Group]:
+def _groups(plan: Plan, part: Part, plain: Plain, capacity: Capacity | None) -> Iterator[Group]:
     settings = part.configuration.settings
     places: Mapping[str, Place] = places_of(part, capacity) if capacity else {}
-    setup = plan.setting(part, "cpu").setup(plan.dataset, (part.seeds or (0,))[0])
+    setup = plan.setup(part, "cpu")(dataset=plan.dataset, seed=(part.seeds or (0,))[0])
     train = setup.search_splits()[0] if part.seeds else plan.dataset.train
     epoch = len(train) * plain.seconds  # an epoch-equivalent
     if part.seeds:
         place = places.get(part.rounds_stage)
         parallel = part.parallel(place.at_once if place else 1)
-        if issubclass(part.method, SearchMethod):
-            ratio = epoch_ratio(plan, part, plain) if time.monotonic() < end else None
-            equivalents, proposals = _whole(part, ratio), 1
-            words = _of(len(part.seeds), settings.search.epochs)
-        else:
-            expected = part.method.forecast(setup, part.groups(parallel))
-            equivalents, proposals = expected.equivalents, expected.proposals
-            words = expected.described
-            if len(part.seeds) > 1:
-                words = f"{len(part.seeds)} searches of {words}"
-        seconds = None
-        if equivalents is not None:
-            seconds = equivalents * epoch + proposals * PROPOSAL_SECONDS
+        expected = part.method.forecast(setup, part.groups(parallel))
+        count, words = len(part.seeds), expected.described
+        if expected.proposals == 1:
+            words = _of(count, settings.search.epochs)
+        elif count > 1:
+            words = f"{count} searches of {words}"
         yield Group(
-            *(part.name, "search", len(part.seeds), proposals, place),
-            *(equivalents, seconds, min(parallel, proposals), words),
+            method=part.name,
+            stage="search",
+            count=count,
+            proposals=expected.proposals,
+            place=place,
+            equivalents=expected.equivalents,
+            seconds=expected.equivalents * epoch + expected.proposals * PROPOSAL_SECONDS,
+            parallel=min(parallel, expected.proposals),
+            described=words,
         )
     if part.rows:
         evaluation = settings.evaluation
@@ -184,22 +164,21 @@ def _groups(
         whole = min(images, max(1, images // evaluation.batch_size) * evaluation.batch_size)
         equivalents = evaluation.epochs * whole * evaluation.enlarge_batch / len(train)
         count = len(part.rows) * len(evaluation.seeds)
-        seconds = equivalents * epoch
-        place = places.get("evaluation")
-        words = _of(count, evaluation.epochs)
-        yield Group(part.name, "evaluation", count, 1, place, equivalents, seconds, described=words)
+        yield Group(
+            method=part.name,
+            stage="evaluation",
+            count=count,
+            proposals=1,
+            place=places.get("evaluation"),
+            equivalents=equivalents,
+            seconds=equivalents * epoch,
+            parallel=1,
+            described=_of(count, evaluation.epochs),
+        )
 
 
 def _of(trials: int, epochs: int) -> str:
     return f"{plural(trials, 'trial')} of {plural(epochs, 'epoch')}"
-
-
-def _whole(part: Part, ratio: float | None) -> float | None:
-    """Of a search in one trial, whose first epochs may do no more than train."""
-    if ratio is None:
-        return None
-    warmup = float(part.configuration.values["method"].get("warmup", 0.0))
-    return (warmup + (1 - warmup) * ratio) * part.configuration.settings.search.epochs
 
 
 def _bytes(groups: tuple[Group, ...], plain: Plain) -> int:

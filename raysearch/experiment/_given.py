@@ -42,7 +42,7 @@ def given_checkpoints(plan: Plan, part: Part, kept: Path | None) -> Mapping[int,
             raise RaysearchError(
                 f"method.shared_checkpoint={path}: not a checkpoint ({type(error).__name__})"
             ) from None
-        setup = plan.setting(part, "cpu").setup(plan.dataset, seed)
+        setup = plan.setup(part, "cpu")(dataset=plan.dataset, seed=seed)
         try:
             part.method.fits(checkpoint, setup, part.groups())
         except RaysearchError as error:
@@ -53,13 +53,11 @@ def given_checkpoints(plan: Plan, part: Part, kept: Path | None) -> Mapping[int,
 
 def _find(given: str, method: str, seed: int, kept: Path | None) -> Path:
     name, place = f"seed-{seed}.pt", Path(given)
-    places = [place, place / name, place / SHARED / name, shared_file(place, method, seed)]
-    places += sorted((place / SHARED).glob(f"*/{name}"))
-    if kept is not None:
-        places.insert(0, shared_file(kept, method, seed))
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise RaysearchError(
-            f"method.shared_checkpoint={given}: there is no {name} in it, nor in its {SHARED}/"
-        )
-    return path
+    kept_here = [] if kept is None else [shared_file(kept, method, seed)]
+    others = sorted((place / SHARED).glob(f"*/{name}"))
+    for path in (*kept_here, place, place / name, shared_file(place, method, seed), *others):
+        if path.is_file():
+            return path
+    raise RaysearchError(
+        f"method.shared_checkpoint={given}: there is no {name} in it, nor in its {SHARED}/"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from raysearch import results
 from raysearch.data import Split, rank_in_class
 from raysearch.experiment._entries import Entries
-from raysearch.experiment._experiment import OWN
+from raysearch.experiment._experiment import common, own
 from raysearch.experiment._plan import LEARNED
 from raysearch.results import Measured, MethodMeasured
 
@@ -46,11 +46,11 @@ def measured(
         earlier: what was measured when the experiment had fewer methods.
         places: where MLflow has the methods' figures, by their names.
     """
-    done = [name for name in plan.parts if name in entries.found and name not in ended.failed]
-    own = {name: _method(plan.parts[name], entries, folder, places.get(name)) for name in done}
+    done = [name for name in plan.parts if name in entries.policies and name not in ended.failed]
+    now = {name: _method(plan.parts[name], entries, folder, places.get(name)) for name in done}
     before = {}
     if earlier is not None:
-        others = plan.parts.keys() - own.keys()
+        others = plan.parts.keys() - now.keys()
         before = {name: m for name, m in earlier.methods.items() if name in others}
     trials = _trials(ended, entries, done)
     tables = [results.frame(trials), results.history(trials)]
@@ -58,20 +58,20 @@ def measured(
         for place, old in enumerate((earlier.trials, earlier.history)):
             kept = old[old["method"].isin(before)]
             tables[place] = pd.concat([kept, tables[place]], ignore_index=True)
-    found = {**before, **own}
-    data = plan.dataset
+    found = {**before, **now}
+    data, first = plan.dataset, next(iter(plan.parts.values())).configuration
     return Measured(
         name=folder.path.name,
         folder=str(folder.path),
-        metric=plan.metric,
+        metric=plan.task.metric,
         methods={name: found[name] for name in plan.parts if name in found},
         trials=tables[0],
         history=tables[1],
-        configuration=_configuration(plan),
+        configuration=common(first) if plan.experiment.compared else first.values,
         classes=data.classes,
         images=data.counts,
         guess=plan.task.guess(data.train.targets, data.test.targets),
-        samples=_samples(data.train, plan.task),
+        samples=samples(data.train, plan.task),
         size=data.size,
         wall_seconds=folder.state["seconds"],
         tracking=next(iter(places.values()), None),
@@ -87,15 +87,15 @@ def reason(error: RaysearchError) -> str:
 def _method(
     part: Part, entries: Entries, folder: Folder, place: Mapping[str, str] | None
 ) -> MethodMeasured:
-    uniform, found = part.uniform, entries.found[part.name]
+    uniform = part.method.uniform(part.configuration.values["method"]) if part.seeds else None
     return MethodMeasured(
         row=handed_over(part),
-        policy=found.policy,
-        seed_policies=found.policies,
+        policy=entries.policies[part.name],
+        seed_policies=entries.seed_policies[part.name],
         predefined=asdict(part.accompanying),
         uniform=uniform.marginals() if uniform else None,
-        configuration={k: v for k, v in part.configuration.values.items() if k in OWN},
-        wall_seconds=folder.state.get("searching", {}).get(part.name, 0.0),
+        configuration=own(part.configuration),
+        wall_seconds=folder.state["searching"].get(part.name, 0.0),
         tracking=place,
     )
 
@@ -104,14 +104,6 @@ def handed_over(part: Part) -> str:
     """The name of the row of the policy that the method hands over."""
     names = [row.name for row in part.rows if not row.paired or len(part.seeds) == 1]
     return part.name if LEARNED not in names and part.name in names else LEARNED
-
-
-def _configuration(plan: Plan) -> dict[str, Any]:
-    """The settings: of a run all of them, of a comparison those that all methods share."""
-    experiment = plan.experiment
-    if not experiment.compared:
-        return experiment.values
-    return {key: value for key, value in experiment.values.items() if key not in OWN}
 
 
 def _trials(ended: Ended, entries: Entries, done: Sequence[str]) -> list[TrialResult]:
@@ -127,7 +119,7 @@ def ended_trials(ended: Ended, entries: Entries) -> list[TrialResult]:
     return [*ran, *entries.not_run]
 
 
-def _samples(split: Split, task: Task) -> Tensor:
+def samples(split: Split, task: Task) -> Tensor:
     """Some images of the train split, the first of each class first, uint8 [N, C, H, W]."""
     order = rank_in_class(task.stratum(split.targets)).argsort(stable=True)
     chosen = split.subset(order[:SAMPLES])

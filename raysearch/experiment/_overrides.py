@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 from raysearch.errors import RaysearchError
 
 PLAIN = re.compile(r"[A-Za-z_][\w.-]*")
@@ -42,9 +44,7 @@ def _written(key: str, value: Any) -> str:
     if isinstance(value, str):
         if PLAIN.fullmatch(value) and value.lower() not in SPECIAL:
             return value
-        escaped = re.sub(r"(\\*)'", r"\1\1\'", value)  # as Hydra reads quoted words
-        escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-        return f"'{escaped}'"
+        return QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, list | tuple | range):
         return f"[{','.join(_written(key, each) for each in value)}]"
     raise RaysearchError(f"{key}={value!r}: expected a number, a word, or a list of them")

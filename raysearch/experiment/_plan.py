@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysearch import methods, models
+import torch
+
+from raysearch import methods, models, tasks
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.experiment._compose import Configuration
 from raysearch.experiment._experiment import Experiment
 from raysearch.experiment._given import given_checkpoints
-from raysearch.experiment._settings import AUTO
-from raysearch.experiment._work import EvaluationWork, Model, SearchWork, Setting
+from raysearch.experiment._settings import AUTO, Settings
+from raysearch.experiment._work import Model
 from raysearch.methods import Augmentation, Groups, Method
 from raysearch.policy import Policy, read_policy
-from raysearch.tasks import Metric, Task
-from raysearch.training import Predefined
+from raysearch.tasks import Task
+from raysearch.training import Predefined, Setup
 
 if TYPE_CHECKING:
     from raysearch.engine import Capacity
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 
 LEARNED = "learned"  # a run's own policy, in evaluation.policies
 POLICIES = (*methods.FIXED, "randaugment", LEARNED)
-Told = Callable[[int, int], None]  # images that have been read, of so many
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Part:
     Attributes:
         name: its name in the experiment.
         configuration: its own.
+        method: its class.
+        known: its policy, where nothing is searched.
         seeds: a search for each; none where its policy is known.
         rows: the policies that are evaluated on its behalf.
         given: by search seed, the shared checkpoint of another run.
@@ -62,25 +66,12 @@ class Part:
 
     name: str
     configuration: Configuration
+    method: type[Method]
+    known: Policy | None
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
     accompanying: Predefined
     given: Mapping[int, Values] = field(default_factory=dict)
-
-    @property
-    def method(self) -> type[Method]:
-        """Its class."""
-        return methods.find(self.configuration.settings.method.name)
-
-    @property
-    def known(self) -> Policy | None:
-        """Its policy, where nothing is searched."""
-        return self.method.known(self.configuration.values["method"])
-
-    @property
-    def uniform(self) -> Policy | None:
-        """The policy of a search that knows nothing; None without a search."""
-        return self.method.uniform(self.configuration.values["method"]) if self.seeds else None
 
     @property
     def rounds_stage(self) -> str:
@@ -109,6 +100,7 @@ class Plan:
         experiment: its settings, without anything that is `auto`.
         parts: what each method does, by its name.
         dataset: the splits.
+        task: what is predicted and how that is judged; the same for all methods.
         notes: what was chosen and why, for the person who asked for it.
         network: builds a network, where `model` does not name one.
     """
@@ -116,42 +108,21 @@ class Plan:
     experiment: Experiment
     parts: Mapping[str, Part]
     dataset: Dataset
-    notes: tuple[str, ...] = ()
-    network: Model | None = None
+    task: Task
+    notes: tuple[str, ...]
+    network: Model | None
 
-    @property
-    def task(self) -> Task:
-        """What is predicted and how that is judged; the same for all methods."""
-        return self.setting(next(iter(self.parts.values())), "cpu").task_of(self.dataset)
-
-    @property
-    def metric(self) -> Metric:
-        """What networks are judged by."""
-        return self.task.metric
-
-    def setting(self, part: Part, device: str) -> Setting:
-        """What a method's trials have in common, on a device."""
+    def setup(self, part: Part, device: str) -> partial[Setup]:
+        """Makes the setup of a method's trials on a device, given `dataset` and `seed`."""
         settings = part.configuration.settings
-        return Setting(
+        return partial(
+            Setup,
             model=self.network or settings.model.name,
-            device=device,
-            predefined=predefined_of(part.configuration.values),
+            device=torch.device(device),
+            predefined=predefined_of(part.configuration),
             val_fraction=settings.search.val_fraction,
-            task=settings.task,
-            metric=settings.metric,
+            task=self.task,
         )
-
-    def search_work(self, part: Part, device: str, seed: int, parallel: int) -> SearchWork:
-        """What does the work of a search."""
-        method = part.configuration.settings.method.name
-        return SearchWork(self.setting(part, device), method, part.groups(parallel), seed)
-
-    def evaluation_work(
-        self, part: Part, device: str, seed: int, augmentation: Augmentation
-    ) -> EvaluationWork:
-        """What trains with a policy."""
-        evaluation = part.configuration.values["evaluation"]
-        return EvaluationWork(self.setting(part, device), evaluation, *augmentation, seed)
 
 
 def make_plan(
@@ -161,7 +132,6 @@ def make_plan(
     kept: Path | None = None,
     dataset: Dataset | None = None,
     network: Model | None = None,
-    progress: Told | None = None,
 ) -> Plan:
     """Load the data, choose what is `auto`, and lay out what is done.
 
@@ -171,7 +141,6 @@ def make_plan(
         kept: the experiment's folder, where it is continued.
         dataset: the data, where they are there already.
         network: builds a network, where `model` does not name one.
-        progress: told how many images have been read.
 
     Raises:
         RaysearchError: data that cannot be used, or a method or a policy that is not known.
@@ -179,14 +148,14 @@ def make_plan(
     _check_rows(experiment)
     if dataset is None:
         device = capacity.device if capacity else experiment.settings.device.replace(AUTO, "cuda")
-        dataset = load_dataset(experiment.values["data"], progress, device=device)
+        dataset = load_dataset(experiment.values["data"], device=device)
     experiment, notes = settle_choices(experiment, dataset, capacity)
     parts = {
         name: _part(experiment, name, configuration, dataset.size)
         for name, configuration in experiment.methods.items()
     }
-    plan = Plan(experiment, parts, dataset, (*dataset.notes, *notes), network)
-    _check_task(plan.task, dataset)
+    task = _task(experiment, dataset)
+    plan = Plan(experiment, parts, dataset, task, (*dataset.notes, *notes), network)
     given = {n: replace(p, given=given_checkpoints(plan, p, kept)) for n, p in parts.items()}
     return replace(plan, parts=given)
 
@@ -210,13 +179,14 @@ def settle_choices(
         notes = (reason,)
     if values["data"].get("size") == AUTO:
         changed["data"] = {**values["data"], "size": list(dataset.size)}
-    return (experiment.changed(**changed) if changed else experiment), notes
+    if values["data"].get("range") == AUTO and dataset.range is not None:
+        changed["data"] = {**changed.get("data", values["data"]), "range": list(dataset.range)}
+    return experiment.changed(**changed), notes
 
 
-def predefined_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data's predefined augmentation, fields of `Predefined`."""
-    given: Mapping[str, Any] = values["data"].get("predefined") or {}
-    return given
+def predefined_of(configuration: Configuration) -> Predefined:
+    """The data's predefined augmentation."""
+    return Predefined.of(configuration.values["data"].get("predefined") or {})
 
 
 def slug(name: str) -> str:
@@ -227,73 +197,61 @@ def slug(name: str) -> str:
 def _part(
     experiment: Experiment, name: str, configuration: Configuration, size: tuple[int, int]
 ) -> Part:
-    values, settings = configuration.values, configuration.settings
-    cls, given = methods.find(settings.method.name), Predefined.of(predefined_of(values))
-    searched = cls.known(values["method"]) is None
-    make = _own_rows if experiment.compared else _named_rows
-    return Part(
-        name=name,
-        configuration=configuration,
-        seeds=tuple(settings.seeds) if searched else (),
-        rows=make(name, configuration, size),
-        accompanying=cls.predefined(given, size),
-    )
+    values, settings = configuration.values["method"], configuration.settings
+    cls, given = methods.find(settings.method.name), predefined_of(configuration)
+    known, accompanying = cls.known(values), cls.predefined(given, size)
+    own: Augmentation | None = None if known is None else (known, accompanying)
+    fixed = methods.augmentations(given, size)
+    if experiment.compared:
+        if settings.method.name in methods.FIXED:
+            own = fixed[settings.method.name]
+        rows = [Row(name, own)] if own is not None else _searched_rows(name, settings)
+    else:
+        files = [policy for policy in settings.evaluation.policies if policy.endswith(".json")]
+        fixed |= {"uniform": (cls.uniform(values), given)}
+        fixed |= {file: (read_policy(file), given) for file in files}
+        rows = [
+            Row(policy, own if policy == LEARNED else fixed[policy])
+            for policy in settings.evaluation.policies
+        ]
+    seeds = tuple(settings.seeds) if known is None else ()
+    return Part(name, configuration, cls, known, seeds, tuple(rows), accompanying)
 
 
-def _own_rows(name: str, configuration: Configuration, size: tuple[int, int]) -> tuple[Row, ...]:
-    """The rows of a method that is judged.
+def _searched_rows(name: str, settings: Settings) -> list[Row]:
+    """The rows of a method that is judged, and has to search.
 
     A statement about a method needs a search of its own for every evaluation. Where there are as
     many, evaluation i is of what search i found, and the policy that is handed over, merged from
     several, has a row of its own.
     """
-    values, settings = configuration.values, configuration.settings
-    method, given = settings.method.name, Predefined.of(predefined_of(values))
-    fixed = methods.augmentations(given, size)
-    if method in methods.FIXED:
-        return (Row(name, fixed[method]),)
-    cls = methods.find(method)
-    if (known := cls.known(values["method"])) is not None:
-        return (Row(name, (known, cls.predefined(given, size))),)
     searches = len(settings.seeds)
     paired = searches == len(settings.evaluation.seeds)
     if paired and searches > 1:
-        return Row(f"{name} (method)", None, paired=True), Row(name, None)
-    return (Row(name, None),)
+        return [Row(f"{name} (method)", None, paired=True), Row(name, None)]
+    return [Row(name, None)]
 
 
-def _named_rows(name: str, configuration: Configuration, size: tuple[int, int]) -> tuple[Row, ...]:
-    """The rows of a run: the policies in `evaluation.policies`."""
-    values, settings = configuration.values, configuration.settings
-    cls, given = methods.find(settings.method.name), Predefined.of(predefined_of(values))
-    fixed = {
-        **methods.augmentations(given, size),
-        "uniform": (cls.uniform(values["method"]), given),
-    }
-    known = cls.known(values["method"])
-    own = None if known is None else (known, cls.predefined(given, size))
-    rows = []
-    for policy in settings.evaluation.policies:
-        if policy == LEARNED:
-            rows.append(Row(policy, own))
-        elif policy.endswith(".json"):
-            rows.append(Row(policy, (read_policy(policy), given)))
-        else:
-            rows.append(Row(policy, fixed[policy]))
-    return tuple(rows)
+def _task(experiment: Experiment, dataset: Dataset) -> Task:
+    """What is predicted: as asked for, or as the data's targets have it.
 
-
-def _check_task(task: Task, dataset: Dataset) -> None:
-    """Raises RaysearchError for a metric that has no value on the images to be judged."""
-    targets = {"validation": dataset.val, "test": dataset.test}
-    for name, split in targets.items():
-        if split is None:
-            continue
-        if math.isnan(task.guess(dataset.train.targets, split.targets)):
+    Raises:
+        RaysearchError: the data have no such targets, the task no such metric, or the metric no
+            value on the images to be judged.
+    """
+    asked, metric = experiment.settings.task, experiment.settings.metric
+    fits = "multi_label" if dataset.kind == "multi" else "classification"
+    if asked not in (None, fits):
+        has = "any number of labels" if dataset.kind == "multi" else "one class"
+        raise RaysearchError(f"task={asked}: an image of {dataset.name} has {has} ({fits})")
+    task = tasks.find(fits, metric)
+    for name, split in {"validation": dataset.val, "test": dataset.test}.items():
+        if split is not None and math.isnan(task.guess(dataset.train.targets, split.targets)):
             raise RaysearchError(
                 f"metric={task.metric.name} has no value on the {name} images: they are all of one "
                 "class, or none has any"
             )
+    return task
 
 
 def _check_rows(experiment: Experiment) -> None:

@@ -100,3 +100,13 @@ class Result:
             parts.append(f'<img alt="policy" src="data:image/png;base64,{data}">')
         parts.append(f"<p>report: <code>{html.escape(str(self.folder / 'report.html'))}</code></p>")
         return "".join(parts)
+
+
+def read_result(folder: Path) -> Result:
+    """The result of an experiment that has been carried out, from its folder.
+
+    Raises:
+        RaysearchError: it cannot be read.
+    """
+    measured = results.read(folder)
+    return Result(folder, measured, results.summarise(measured))

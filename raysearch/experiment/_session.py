@@ -1,57 +1,60 @@
-"""From settings to an experiment that is carried out: new, continued, or joined with others."""
+"""From settings to an experiment that can be carried out: new, or begun before."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from raysearch import machine, results
-from raysearch.engine import Interrupted, Wish, local_capacity
+from raysearch.engine import Wish, local_capacity
 from raysearch.errors import RaysearchError
-from raysearch.experiment._compose import Configuration
-from raysearch.experiment._experiment import OWN, Experiment, check_same
-from raysearch.experiment._folder import (
-    CONFIG,
-    Folder,
-    check_free,
-    create,
-    has_experiment,
-    resume,
-)
+from raysearch.experiment._experiment import Experiment, check_same, own
+from raysearch.experiment._folder import CONFIG, Folder, is_only_locked, resume
 from raysearch.experiment._forecast import Forecast, forecast
-from raysearch.experiment._plan import Plan, Told, make_plan
-from raysearch.experiment._run import Done, carry_out
-from raysearch.experiment._storage import check_storage
+from raysearch.experiment._plan import Plan, make_plan
 from raysearch.experiment._tracking import chosen
 from raysearch.experiment._work import Model
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from raysearch.data import Dataset
     from raysearch.results import Measured
+
+
+@dataclass(frozen=True)
+class Session:
+    """An experiment that can be carried out; see `raysearch.experiment._run.begin`.
+
+    Attributes:
+        plan: what is done.
+        forecast: what that costs.
+        wish: what of the machine or cluster is used.
+        folder: where it was begun before; None is a new one.
+        others: experiments that there are, which go on the same page.
+    """
+
+    plan: Plan
+    forecast: Forecast
+    wish: Wish
+    folder: Folder | None
+    others: Sequence[Measured]
 
 
 def prepare(
     experiment: Experiment,
     wish: Wish,
     *,
-    kept: Path | None = None,
+    folder: Folder | None = None,
     dataset: Dataset | None = None,
     network: Model | None = None,
-    progress: Told | None = None,
     others: Sequence[Measured] = (),
-) -> tuple[Plan, Forecast]:
-    """What is to be done, and what it costs; nothing is started.
+) -> Session:
+    """Load the data, plan and count the cost; nothing is started.
 
     Args:
         experiment: its settings.
-        wish: what of the machine or cluster to use.
-        kept: its folder, where it is continued.
-        dataset, network, progress: see `make_plan`.
-        others: experiments that it is to be compared with.
+        wish, folder, others: see `Session`.
+        dataset, network: see `make_plan`.
 
     Raises:
         RaysearchError: it cannot be done, or not be compared with the others.
@@ -61,9 +64,8 @@ def prepare(
     name = experiment.settings.name or "this"
     for other in others:
         results.check_alike(name, experiment.values, other.name, other.configuration)
-    plan = make_plan(
-        experiment, capacity, kept=kept, dataset=dataset, network=network, progress=progress
-    )
+    kept = None if folder is None else folder.path
+    plan = make_plan(experiment, capacity, kept=kept, dataset=dataset, network=network)
     limit = machine.cpu_limit() if capacity is not None and wish.cpus is None else None
     tracking = experiment.settings.tracking
     place = chosen(tracking.uri, tracking.experiment) if tracking.enabled else None
@@ -74,103 +76,46 @@ def prepare(
                 f"{name} and {other.name} cannot be compared: they have other images "
                 f"({plan.dataset.counts} and {dict(other.images)})"
             )
-    return plan, forecast(plan, capacity)
-
-
-def check_new(experiment: Experiment) -> None:
-    """There is room for a new experiment under its name; raises RaysearchError."""
-    check_free(experiment)
-    check_storage(experiment)
+    return Session(plan, forecast(plan, capacity), wish, folder, others)
 
 
 def earlier(experiment: Experiment) -> Folder | None:
-    """The folder of a comparison that was begun before; it takes in methods that are new.
+    """The folder of an experiment of that name; a comparison takes in methods that are new.
 
     Raises:
         RaysearchError: it began with other settings, is going on, or is something else.
     """
     path = experiment.path
-    if path is None or not path.exists():
+    if path is None or not path.exists() or is_only_locked(path):
         return None
+    kind = "comparison" if experiment.compared else "run"
     if not (path / CONFIG).is_file():
-        if has_experiment(path) or any(file.name != ".lock" for file in path.iterdir()):
-            raise RaysearchError(
-                f"{path} exists and is no comparison of this version: choose another name="
-            )
-        return None
+        raise RaysearchError(
+            f"{path} exists and is no {kind} of this version: choose another name="
+        )
     folder = resume(str(path), experiment.settings.runs_dir)
     try:
-        before = folder.experiment
-        if not before.compared:
-            raise RaysearchError(f"{path} is a run, not a comparison: choose another name=")
-        check_same(path, before, experiment, anew=folder.failed)
-        for name in folder.failed:
-            asked_for = experiment.methods.get(name)
-            if asked_for is not None and _own(asked_for) != _own(before.methods[name]):
-                folder.forget_method(name)
-        kept = {name: each for name, each in before.methods.items() if name in folder.complete}
-        chosen = {group: before.values[group] for group in ("model", "data")}
-        asked = experiment.changed(**chosen)
-        methods = {**kept, **asked.methods, **kept}
-        evaluation = {**experiment.values["evaluation"], "policies": list(methods)}
-        folder.experiment = replace(asked, methods=methods).changed(evaluation=evaluation)
+        if folder.experiment.compared != experiment.compared:
+            other = "run" if experiment.compared else "comparison"
+            raise RaysearchError(f"{path} is a {other}, not a {kind}: choose another name=")
+        anew = folder.failed if experiment.compared else ()
+        check_same(path, folder.experiment, experiment, anew)
+        if experiment.compared:
+            _take_in(folder, experiment)
     except BaseException:
         folder.release()
         raise
     return folder
 
 
-def _own(configuration: Configuration) -> dict[str, Any]:
-    return {key: configuration.values.get(key) for key in OWN}
-
-
-def begin(
-    plan: Plan,
-    forecast: Forecast,
-    wish: Wish,
-    *,
-    folder: Folder | None = None,
-    again: str | None = None,
-    quietly: bool = False,
-    console: Console | None = None,
-    others: Sequence[Measured] = (),
-) -> tuple[Folder, Done]:
-    """Carry an experiment out.
-
-    Args:
-        plan, forecast, wish, quietly, console, others: see `carry_out`.
-        folder: where it was begun before; it is let go of. None makes one.
-        again: what continues it when it was stopped; None is what does so on the command line.
-
-    Raises:
-        KeyboardInterrupt: it was stopped; the message says how to continue.
-        RaysearchError: see `carry_out`.
-    """
-    new = folder is None
-    folder = folder or create(plan.experiment)
-    if not new:
-        folder.configure(plan.experiment)
-    try:
-        done = carry_out(
-            replace(plan, experiment=folder.experiment),
-            folder,
-            wish,
-            forecast,
-            quietly=quietly,
-            console=console,
-            others=others,
-        )
-    except (Interrupted, KeyboardInterrupt) as error:
-        if not folder.begun:
-            raise KeyboardInterrupt("interrupted before anything was computed") from error
-        how = again or (
-            "the same command" if plan.experiment.compared else f"--resume {folder.path}"
-        )
-        raise KeyboardInterrupt(
-            f"stopped; {folder.path} keeps what was done, {how} continues it"
-        ) from error
-    finally:
-        if new and not folder.begun:
-            folder.discard()
-        folder.release()
-    return folder, done
+def _take_in(folder: Folder, asked: Experiment) -> None:
+    """What has been carried out, and what is asked for; a failed method may begin anew."""
+    before = folder.experiment
+    for name in folder.failed:
+        if name in asked.methods and own(asked.methods[name]) != own(before.methods[name]):
+            folder.forget_method(name)
+    kept = {name: each for name, each in before.methods.items() if name in folder.complete}
+    asked = asked.changed(model=before.values["model"], data=before.values["data"])
+    methods = {**kept, **asked.methods, **kept}
+    evaluation = {**asked.values["evaluation"], "policies": list(methods)}
+    folder.experiment = replace(asked, methods=methods).changed(evaluation=evaluation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import PureWindowsPath
 from typing import Annotated, Any, Literal
 
@@ -24,6 +24,7 @@ from raysearch.settings import (
     WholeNumber,
     Word,
     in_one_line,
+    leaves,
     wrong,
 )
 
@@ -138,25 +139,14 @@ def check(config: Mapping[str, Any]) -> Settings:
         RaysearchError: one of them has the wrong type or is out of range, or is a URL with a
             password or the like: settings are stored, logged, tracked and shown.
     """
-    for key, text in _texts(config):
-        if redacted(text) != text:
-            raise RaysearchError(f"{key}={redacted(text)}: {NO_CREDENTIALS}")
+    for key, value in leaves(config):
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and redacted(text) != text:
+                raise RaysearchError(f"{key}={redacted(text)}: {NO_CREDENTIALS}")
     try:
         return Settings.model_validate(dict(config))
     except ValidationError as error:
         raise in_one_line(error, config, list(Settings.model_fields)) from None
-
-
-def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All settings that are words, by their names."""
-    if isinstance(values, str):
-        yield key, values
-    elif isinstance(values, Mapping):
-        for name, value in values.items():
-            yield from _texts(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(values, list):
-        for value in values:
-            yield from _texts(value, key)
 
 
 def check_kinds(config: Mapping[str, Any], default: Mapping[str, Any], path: str) -> None:

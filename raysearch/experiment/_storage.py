@@ -9,23 +9,24 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from raysearch.errors import RaysearchError
 from raysearch.experiment._experiment import Experiment
-from raysearch.experiment._folder import STATE, TRIALS
+from raysearch.experiment._folder import STATE, TRIALS, Folder
 from raysearch.experiment._signals import interruptible
+from raysearch.files import write_whole
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-AGAIN = "--resume copies again"  # what to do when a copy does not work
+    from raysearch.results import Display
+
 CHECK_SECONDS = 30.0  # in which a place has to have taken and given up a small file
-T = TypeVar("T")
 
 
 def check_storage(experiment: Experiment, *, resumed: bool = False) -> None:
@@ -48,7 +49,8 @@ def check_storage(experiment: Experiment, *, resumed: bool = False) -> None:
             raise RaysearchError(
                 f"storage={storage.url} is runs_dir, where the run goes anyway: leave it out"
             )
-        if _in_job() and not storage.is_absolute:
+        given = Path(storage.url.removeprefix("file://"))
+        if _in_job() and not given.is_absolute():
             raise RaysearchError(
                 f"storage={storage.url} would be in the job's working directory, which goes with "
                 "the job: give an absolute path or a URL"
@@ -56,40 +58,28 @@ def check_storage(experiment: Experiment, *, resumed: bool = False) -> None:
     storage.check(None if resumed else settings.name)
 
 
-def copy_results(experiment: Experiment, folder: Path, again: str = AGAIN) -> str | None:
+def copy_results(folder: Folder) -> str | None:
     """Copy a run's folder to the run's `storage`, where it has one; say where it is then.
 
-    Args:
-        experiment: its settings.
-        folder: its folder.
-        again: what to do when it does not work.
-
     Raises:
-        RaysearchError: it could not be written.
+        RaysearchError: it could not be written; the message says how to copy it again.
     """
-    url = experiment.settings.storage
-    return None if url is None else Storage(url).copy(folder, again)
+    url = folder.experiment.settings.storage
+    try:
+        return None if url is None else Storage(url).copy(folder.path)
+    except RaysearchError as error:
+        raise RaysearchError(f"{error} ({_again(folder)})") from error
 
 
 @contextlib.contextmanager
-def copied(
-    experiment: Experiment,
-    folder: Path,
-    begun: Callable[[], bool],
-    *,
-    say: Callable[[str], None],
-    warn: Callable[[str], None],
-    again: str = AGAIN,
-) -> Iterator[None]:
+def copied(folder: Folder, display: Display) -> Iterator[None]:
     """Copy a folder to `storage` at the end of what is inside, however it ends; see `copy_results`.
 
     After an error or Ctrl-C another Ctrl-C ends the copying.
 
     Args:
-        experiment, folder, again: see there.
-        begun: whether there is anything to copy after an error.
-        say: told where it is.
-        warn: told, after an error, what is being done, and that it could not be.
+        folder: the experiment's.
+        display: told where the copy is, or why there is none.
 
     Raises:
         RaysearchError: what is inside has ended well, and it could not be written.
@@ -97,18 +87,25 @@ def copied(
     try:
         yield
     except BaseException:
-        if experiment.settings.storage is not None and begun():
-            warn(f"copying what there is to {experiment.settings.storage}; Ctrl-C ends it")
+        url = folder.experiment.settings.storage
+        if url is not None and folder.begun:
+            display.warning(f"copying what there is to {url}; Ctrl-C ends it")
             try:
                 with interruptible():
-                    copy_results(experiment, folder, again)
+                    copy_results(folder)
             except RaysearchError as trouble:
-                warn(str(trouble))
+                display.warning(str(trouble))
             except KeyboardInterrupt:
-                warn(f"copying stopped ({folder} has it all, {again})")
+                display.warning(f"copying stopped ({_again(folder)})")
         raise
-    if stored := copy_results(experiment, folder, again):
-        say(f"results copied to {stored}")
+    if stored := copy_results(folder):
+        display.message(f"results copied to {stored}")
+
+
+def _again(folder: Folder) -> str:
+    """What to do when a copy does not work."""
+    how = "the same command" if folder.experiment.compared else "--resume"
+    return f"{folder.path} has it all, {how} copies again"
 
 
 def warning(experiment: Experiment) -> str | None:
@@ -138,11 +135,6 @@ class Storage:
         self._files, self._root = self._open()
         self.local = Path(self._root) if _is_local(self.url) else None
 
-    @property
-    def is_absolute(self) -> bool:
-        """Whether it means the same in every working directory."""
-        return not _is_local(self.url) or Path(self.url.removeprefix("file://")).is_absolute()
-
     def check(self, name: str | None) -> None:
         """Write a small file and remove it, within seconds.
 
@@ -152,11 +144,9 @@ class Storage:
         Raises:
             RaysearchError: that does not work, or there is a run of that name.
         """
-        if name is not None and self._within(lambda: self._exists(name)):
-            raise RaysearchError(f"storage={self.url} has a run {name} already: choose another")
-        self._within(self._probe)
+        self._within(lambda: self._probe(name))
 
-    def copy(self, folder: Path, again: str = AGAIN) -> str:
+    def copy(self, folder: Path) -> str:
         """Copy a run's files, each of them whole, but for its trials' checkpoints.
 
         `run.json`, which says how the run ended, comes last: when it says `complete`, all is there.
@@ -167,24 +157,20 @@ class Storage:
         Raises:
             RaysearchError: it could not be written; what is in the folder is untouched.
         """
-        try:
-            with self._said():
-                for name in _results(folder):
-                    self._put(folder / name, f"{folder.name}/{name}")
-        except RaysearchError as error:
-            raise RaysearchError(f"{error} ({folder} has it all, {again})") from error
+        with self._said():
+            for name in _results(folder):
+                self._put(folder / name, f"{folder.name}/{name}")
         return f"{self.url}/{folder.name}"
 
     def _open(self) -> tuple[AbstractFileSystem, str]:
         from fsspec.core import url_to_fs
 
-        protocol = self.url.partition("://")[0]
-        url = self.url
-        if _is_local(url):
-            url = str(Path(url.removeprefix("file://")).expanduser().absolute())
+        local = _is_local(self.url)
+        path = str(Path(self.url.removeprefix("file://")).expanduser().absolute())
         try:
-            files, root = url_to_fs(url)
+            files, root = url_to_fs(path if local else self.url)
         except ImportError as error:
+            protocol = self.url.partition("://")[0]
             raise RaysearchError(
                 f"storage={self.url}: {protocol}:// needs a package that is not installed: {error}"
             ) from None
@@ -192,68 +178,50 @@ class Storage:
             raise RaysearchError(f"storage={self.url}: {_reason(error)}") from None
         return files, str(root).rstrip("/")
 
-    def _exists(self, name: str) -> bool:
-        return bool(self._files.exists(f"{self._root}/{name}"))
-
-    def _probe(self) -> None:
-        name = f".raysearch-{secrets.token_hex(8)}"
-        made = []
+    def _probe(self, name: str | None) -> None:
+        if name is not None and self._files.exists(f"{self._root}/{name}"):
+            raise RaysearchError(f"storage={self.url} has a run {name} already: choose another")
         if self.local is not None:
-            made = [path for path in (self.local, *self.local.parents) if not path.exists()]
-        try:
-            with tempfile.TemporaryDirectory() as place:
-                probe = Path(place) / name
-                probe.write_bytes(b"raysearch")
-                self._put(probe, name)
-            with contextlib.suppress(Exception):  # a place that lets nobody delete will do
-                self._files.rm_file(f"{self._root}/{name}")
-        finally:
-            for path in made:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+            self.local.mkdir(parents=True, exist_ok=True)
+        probe = f"{self._root}/.raysearch-{secrets.token_hex(8)}"
+        self._files.pipe_file(probe, b"raysearch")
+        with contextlib.suppress(Exception):  # a place that lets nobody delete will do
+            self._files.rm_file(probe)
 
     def _put(self, source: Path, name: str) -> None:
         """Copy a file, which appears whole, as in object stores it does by itself."""
         target = f"{self._root}/{name}"
         if self.local is None:
             self._files.put_file(str(source), target)
-            return
-        folder, _, file = target.rpartition("/")
-        self._files.makedirs(folder, exist_ok=True)
-        temporary = f"{folder}/.{file}.{secrets.token_hex(4)}"
-        try:
-            self._files.put_file(str(source), temporary)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        else:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(Path(target), source.read_bytes())
 
-    def _within(self, work: Callable[[], T]) -> T:
+    def _within(self, work: Callable[[], None]) -> None:
         """Do something that may hang, in `CHECK_SECONDS` at most."""
-        done: list[T] = []
-        failed: list[BaseException] = []
+        done: Future[None] = Future()
 
         def run() -> None:
             try:
-                done.append(work())
+                work()
+                done.set_result(None)
             except BaseException as error:
-                failed.append(error)
+                done.set_exception(error)
 
-        thread = threading.Thread(target=run, name="storage-check", daemon=True)
-        thread.start()
-        thread.join(CHECK_SECONDS)
+        # A pool's thread would keep the process from ending.
+        threading.Thread(target=run, name="storage-check", daemon=True).start()
         with self._said():
-            if failed:
-                raise failed[0]
-            if not done:
+            if not wait([done], CHECK_SECONDS).done:
                 raise TimeoutError(f"no answer in {CHECK_SECONDS:g} s")
-        return done[0]
+            done.result()
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:
         """Whatever goes wrong, in one line."""
         try:
             yield
+        except RaysearchError:
+            raise
         except Exception as error:  # whatever a protocol's package raises
             raise RaysearchError(
                 f"storage={self.url} cannot be written: {_reason(error)}"
@@ -262,10 +230,8 @@ class Storage:
 
 def _results(folder: Path) -> list[Path]:
     """The files of a run's folder that are results, as relative paths, `run.json` last."""
-    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    kept = [
-        n for n in names if TRIALS not in n.parts[:-1] and not any(p[0] == "." for p in n.parts)
-    ]
+    names = [path.relative_to(folder) for path in folder.rglob("[!.]*") if path.is_file()]
+    kept = [name for name in names if TRIALS not in name.parts[:-1]]
     return sorted(kept, key=lambda name: (name.name == STATE, name))
 
 

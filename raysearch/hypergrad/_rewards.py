@@ -11,7 +11,7 @@ that the classifier's own update needs anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -21,9 +21,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from raysearch.tasks import Classification, Task
+from raysearch.training import autocast
 
 Parameters = dict[str, Tensor]
 Difference = Literal["auto", "forward", "central"]
+Losses = tuple[Tensor, Tensor | None]
+"""ℓ_i of each image, [B], and ∂Σℓ/∂x, [B, C, H, W], where it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,6 @@ class Network:
                 self.model, ({**parameters}, self._scratch), (images,)
             )
 
-    def losses(self, parameters: Mapping[str, Tensor], images: Tensor, targets: Tensor) -> Tensor:
-        """Per-image losses at other parameters, [B], precise enough to be subtracted."""
-        return self.task.losses(self.outputs(parameters, images, exact=True), targets)
-
     def own_losses(
         self, images: Tensor, targets: Tensor, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
@@ -90,13 +89,11 @@ class Network:
 
         Copies of these can be given as `parameters`; nothing is rounded by autocast then.
         """
-        if parameters is not None:
-            return self.task.losses(
-                functional_call(self.model, dict(parameters), (images,)), targets
-            )
-        device = images.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            outputs = self.model(images)
+        if parameters is None:
+            with autocast(images.device):
+                outputs = self.model(images)
+        else:
+            outputs = functional_call(self.model, dict(parameters), (images,))
         return self.task.losses(outputs, targets)
 
 
@@ -171,44 +168,22 @@ def one_step_rewards(
     masks = int(torch.randint(2**62, ()))  # the same dropout masks in every pass that is compared
     own = network.parameters()
     torch.manual_seed(masks)
-    losses, train_loss, gradient, pixels_at_w = _train_gradient(
-        network, train, weights, with_pixels
-    )
+    at_w, train_loss, gradient = _train_gradient(network, train, weights, with_pixels)
     v, val_loss, val_wrong = validate(network, step_along(own, gradient, -lr), val)
-    step = epsilon / max(norm(v), 1e-12)
 
-    def at(scale: float) -> tuple[Tensor, Tensor | None]:
+    def at(scale: float) -> Losses:
         torch.manual_seed(masks)
         with _tf32(allowed=False):
-            return _losses_and_pixels(network, step_along(own, v, scale), train, with_pixels)
+            return _losses(network, step_along(own, v, scale), train, with_pixels)
 
-    if difference == "auto":
-        difference = "central" if losses.is_cuda else "forward"
-    plus = at(step)
-    if difference == "central":
-        minus, width = at(-step), 2 * step
-    elif losses.is_cuda:  # those at w were rounded to bfloat16
-        minus, width = at(0.0), step
-    else:
-        minus, width = (losses, pixels_at_w), step
-    rewards = (plus[0] - minus[0]) / width
-    pixel_rewards = None
-    if plus[1] is not None and minus[1] is not None:
-        pixel_rewards = (plus[1] - minus[1]).flatten(1).sum(1) / width
-    return OneStep(
-        rewards=rewards,
-        pixel_rewards=pixel_rewards,
-        gradient=gradient,
-        train_loss=train_loss,
-        val_loss=val_loss,
-        val_wrong=val_wrong,
-    )
+    rewards, pixels = _derivative(at, at_w, epsilon / max(norm(v), 1e-12), difference)
+    return OneStep(rewards, pixels, gradient, train_loss, val_loss, val_wrong)
 
 
 def _train_gradient(
     network: Network, train: tuple[Tensor, Tensor], weights: Tensor | None, with_pixels: bool
-) -> tuple[Tensor, Tensor, Parameters, Tensor | None]:
-    """ℓ_i(w), the train loss, its gradient, and ∂Σℓ/∂x when asked for."""
+) -> tuple[Losses, Tensor, Parameters]:
+    """What `_losses` gives at w; the train loss, and its gradient."""
     images = train[0].detach().requires_grad_(with_pixels)
     own = network.parameters()
     losses = network.own_losses(images, train[1])
@@ -218,7 +193,32 @@ def _train_gradient(
     count = len(images) if weights is None else 1
     gradient = {name: g / count for name, g in zip(own, found, strict=False)}
     pixels = found[-1] if with_pixels else None
-    return losses.detach(), total.detach() / count, gradient, pixels
+    return (losses.detach(), pixels), total.detach() / count, gradient
+
+
+def _derivative(
+    at: Callable[[float], Losses], at_w: Losses, step: float, difference: Difference
+) -> Losses:
+    """dℓ_i/dε of w + ε v at ε = 0, and that of Σ_pixels ∂ℓ_i/∂x_i where there is one; both [B].
+
+    Args:
+        at: ℓ at w + ε v.
+        at_w: ℓ at w, as the train gradient has it.
+        step: ε.
+        difference: see `one_step_rewards`.
+    """
+    on_gpu = at_w[0].is_cuda
+    if difference == "auto":
+        difference = "central" if on_gpu else "forward"
+    above = at(step)
+    if difference == "central":
+        below, width = at(-step), 2 * step
+    else:  # on a GPU those at w were rounded to bfloat16
+        below, width = at(0.0) if on_gpu else at_w, step
+    pixels = None
+    if above[1] is not None and below[1] is not None:
+        pixels = (above[1] - below[1]).flatten(1).sum(1) / width
+    return (above[0] - below[0]) / width, pixels
 
 
 def validate(
@@ -232,12 +232,12 @@ def validate(
     return v, loss.detach(), network.task.wrong(outputs, val[1])
 
 
-def _losses_and_pixels(
+def _losses(
     network: Network, parameters: Parameters, train: tuple[Tensor, Tensor], with_pixels: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Losses at `parameters`, and ∂Σℓ/∂x when asked for."""
+) -> Losses:
+    """Losses at `parameters`, precise enough to be subtracted; see `Losses`."""
     images = train[0].detach().requires_grad_(with_pixels)
     with torch.set_grad_enabled(with_pixels):
-        losses = network.losses(parameters, images, train[1])
+        losses = network.task.losses(network.outputs(parameters, images, exact=True), train[1])
     pixels = torch.autograd.grad(losses.sum(), images)[0] if with_pixels else None
     return losses.detach(), pixels

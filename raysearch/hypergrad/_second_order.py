@@ -35,9 +35,7 @@ class SecondOrder(TorchFunctionMode):
     torch.Size([2, 3, 8, 8])
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._wanted = _Wanted()
+    of_weights = True  # whether the backward pass that runs now is for weights of convolutions too
 
     def __torch_function__(
         self,
@@ -68,11 +66,11 @@ class SecondOrder(TorchFunctionMode):
             of_weights: whether weights of convolutions are among the inputs; without them, their
                 gradients are not computed.
         """
-        self._wanted.weights = of_weights
+        self.of_weights = of_weights
         try:
             return torch.autograd.grad(outputs, inputs, cotangents)
         finally:
-            self._wanted.weights = True
+            self.of_weights = True
 
     def _batch_norm(
         self,
@@ -101,16 +99,9 @@ class SecondOrder(TorchFunctionMode):
     ) -> Tensor:
         if isinstance(padding, str) or images.ndim != 4:
             return F.conv2d(images, weight, bias, stride, padding, dilation, groups)
-        how = _How(_two(stride), _two(padding), _two(dilation), groups, self._wanted)
+        how = _How(_two(stride), _two(padding), _two(dilation), groups, self)
         result: Tensor = _Conv.apply(images, weight, how)  # type: ignore[no-untyped-call]
         return result if bias is None else result + bias[:, None, None]
-
-
-@dataclass
-class _Wanted:
-    """Which gradients the backward pass that runs now is for."""
-
-    weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,7 +112,7 @@ class _How:
     padding: Ints
     dilation: Ints
     groups: int
-    wanted: _Wanted
+    second: SecondOrder
 
     def forward(self, images: Tensor, weight: Tensor) -> Tensor:
         return torch.conv2d(
@@ -164,7 +155,7 @@ class _Conv(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
         of_images, of_weight, _ = ctx.needs_input_grad
-        of_weight = of_weight and ctx.how.wanted.weights
+        of_weight = of_weight and ctx.how.second.of_weights
         found = _ConvBackward.apply(  # type: ignore[no-untyped-call]
             gradients[0], images, weight, ctx.how, of_images, of_weight
         )
@@ -202,7 +193,7 @@ class _ConvBackward(Function):
         if u is not None:
             through = how.forward(u, weight)
             of_gradient = through if of_gradient is None else of_gradient.add_(through)
-            if ctx.needs_input_grad[2] and how.wanted.weights:
+            if ctx.needs_input_grad[2] and how.second.of_weights:
                 of_weight = how.backward(gradient, u, weight, False, True)[1]
         return of_gradient, of_images, of_weight, None, None, None
 

@@ -40,7 +40,7 @@ class SGDRule:
     def step(
         self,
         parameters: Mapping[str, Tensor],
-        velocity: Mapping[str, Tensor],
+        velocity: Mapping[str, Tensor | None],
         gradient: Mapping[str, Tensor],
         lr: float,
     ) -> tuple[Parameters, Parameters]:
@@ -48,7 +48,7 @@ class SGDRule:
 
         Args:
             parameters: w_k.
-            velocity: m_k; where a name is missing it is 0.
+            velocity: m_k; where a name is missing, or None, it is 0.
             gradient: ∇_w L_train at w_k, without weight decay.
             lr: ζ_k.
         """

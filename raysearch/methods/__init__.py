@@ -6,19 +6,17 @@ import importlib
 import pkgutil
 
 from raysearch.errors import unknown
-from raysearch.methods._base import Expected, Groups, Method, SearchMethod
+from raysearch.methods._base import Groups, Method, SearchMethod
 from raysearch.methods._fixed import FIXED, Augmentation, augmentations
 from raysearch.methods._once import Once
 from raysearch.methods._study import (
     Choice,
-    GiveUp,
     Pruning,
     Range,
     Space,
     Studies,
     Study,
     Tried,
-    Watch,
     Whole,
     unpacked,
 )
@@ -27,8 +25,6 @@ __all__ = [
     "FIXED",
     "Augmentation",
     "Choice",
-    "Expected",
-    "GiveUp",
     "Groups",
     "Method",
     "Once",
@@ -39,7 +35,6 @@ __all__ = [
     "Studies",
     "Study",
     "Tried",
-    "Watch",
     "Whole",
     "augmentations",
     "find",

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from raysearch import ops
 from raysearch.errors import RaysearchError
 from raysearch.methods._once import Once
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Policy, SubPolicies
 from raysearch.protocol import Answer, Build, Proposal, Search, Values, Work
-from raysearch.training import Loop, Predefined, Setup
+from raysearch.training import Loop, Predefined, Setup, SGDSettings
 
 SEARCH = "search"
 """The id of a single-pass search's only proposal."""
@@ -159,19 +161,26 @@ class Method:
         raise RaysearchError(f"method {groups.method.get('name')} takes no shared checkpoint")
 
 
+def search_loop(setup: Setup, search: Mapping[str, Any]) -> Loop:
+    """The classifier's training on the part of the images that a search trains on.
+
+    Args:
+        setup: data, network, device and seed.
+        search: the `search` group.
+    """
+    train, val = setup.search_splits()
+    return Loop(setup, SGDSettings.of(search), train, val, where="search")
+
+
 class SearchMethod(Method, ABC):
     """A method that searches in one training, epoch by epoch: it is its search's only work.
 
     See `raysearch.protocol.Work`. Restored, it goes on bit for bit on the CPU.
 
     Attributes:
-        epochs: how many steps the search has.
-        epoch: how many are done.
         loop: trains the classifier, and counts what that and the search cost.
     """
 
-    epochs: int
-    epoch: int = 0
     loop: Loop
 
     @abstractmethod
@@ -183,6 +192,16 @@ class SearchMethod(Method, ABC):
             search: the `search` group of the configuration: how the classifier is trained.
             method: the `method` group: the method's own settings.
         """
+
+    @property
+    def epochs(self) -> int:
+        """How many steps the search has."""
+        return self.loop.epochs
+
+    @property
+    def epoch(self) -> int:
+        """How many are done."""
+        return self.loop.epoch
 
     @classmethod
     def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> Once:
@@ -250,9 +269,21 @@ class SearchMethod(Method, ABC):
         return Answer(values, policy=self.policy(), network=self.trained())
 
     @abstractmethod
+    def parts(self) -> Mapping[str, Any]:
+        """What a search changes beside `loop`, by name: tensors, and what has a `state_dict`."""
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings and containers of them: all that a restored search needs."""
+        state = self.loop.state_dict()
+        for name, part in self.parts().items():
+            state[name] = part.clone() if isinstance(part, Tensor) else part.state_dict()
+        return state
 
-    @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state_dict` of a search with the same setup and settings."""
+        self.loop.load_state_dict(state)
+        for name, part in self.parts().items():
+            if isinstance(part, Tensor):
+                part.copy_(state[name])
+            else:
+                part.load_state_dict(state[name])

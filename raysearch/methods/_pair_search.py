@@ -22,14 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysearch.data import Split
+from raysearch.methods._base import Groups
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
 from raysearch.methods._rounds import RoundSearch, means, trial_id
 from raysearch.methods._settings import MethodSettings, Operations
-from raysearch.methods._shared import Goal
+from raysearch.methods._validated import Goal, ValidatedTraining
 from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
 from raysearch.protocol import Metrics, Proposal, Values
 from raysearch.settings import BelowOne, Count, Positive, WholeNumber, wrong
-from raysearch.training import derive_seed
+from raysearch.training import Training, derive_seed
 
 
 @dataclass(frozen=True)
@@ -74,36 +76,21 @@ class PairSearch(RoundSearch):
 
     Args:
         seed: everything random follows from it.
+        groups: the settings.
         settings: the method's.
         ppo: how the policy moves.
-        group: trials in a round.
     """
 
-    def __init__(self, seed: int, settings: PairSettings, ppo: PPOSettings, group: int) -> None:
-        super().__init__()
-        self.seed = seed
-        self.group = group
+    def __init__(self, seed: int, groups: Groups, settings: PairSettings, ppo: PPOSettings) -> None:
+        super().__init__(seed, groups)
         self.draws = settings.draws
-        self.uniform = settings.uniform
-        self.distribution = PairDistribution(len(self.uniform), settings.form)
+        self.start = settings.uniform
+        self.distribution = PairDistribution(len(self.start), settings.form)
         self.ppo = PPO(self.distribution, ppo)
 
     @abstractmethod
     def values(self, id: str) -> Values:
         """What a trial has to know beside the policy: a `seed` at least."""
-
-    @abstractmethod
-    def move(
-        self, counts: Tensor, rewards: Sequence[float], answers: Sequence[Values | None]
-    ) -> Metrics:
-        """Move the policy at a round's end; metrics of that.
-
-        Args:
-            counts: how often each trial drew each pair, float [trials, N, N]; 0 where nobody
-                knows.
-            rewards: one for each trial, in the order of asking; larger is better.
-            answers: of the trials.
-        """
 
     def trials(self, number: int, needs: tuple[str, ...], stage: str) -> list[Proposal]:
         """The trials of an update of the policy, counted from 1."""
@@ -117,29 +104,28 @@ class PairSearch(RoundSearch):
     def current(self) -> Pairs:
         """The distribution as it stands."""
         log_p = self.distribution.log_probabilities().detach()
-        return self.uniform.with_probabilities(log_p.double().exp())
+        return self.start.with_probabilities(log_p.double().exp())
 
-    def learn(self, answers: Sequence[Values | None]) -> Metrics:
-        """Move the policy by a round's trials; the round's metrics."""
-        n = len(self.uniform)
+    def outcome(self, answers: Sequence[Values | None]) -> tuple[Tensor, list[float], Metrics]:
+        """A round's trials: what they drew, what came of it, and the round's metrics.
+
+        Returns:
+            How often each trial drew each pair, float [trials, N, N], 0 where nobody knows; their
+            rewards, larger being better; means of what they measured.
+        """
+        n = len(self.start)
         pairs = zip(self.proposals, answers, strict=True)
         counts = torch.stack([self._counts(*pair) for pair in pairs]).reshape(-1, n, n).float()
         worst = min(float(one["reward"]) for one in answers if one is not None)
         rewards = [worst if one is None else float(one["reward"]) for one in answers]
-        moved = self.move(counts, rewards, answers)
-        return {
-            **means(answers),
-            "reward": sum(rewards) / len(rewards),
-            **self.figures(),
-            **moved,
-        }
+        return counts, rewards, {**means(answers), "reward": sum(rewards) / len(rewards)}
 
     def _counts(self, proposal: Proposal, answer: Values | None) -> Tensor:
         """How often a trial drew each pair, int32 [N·N]."""
         if answer is not None:
             counts: Tensor = answer["counts"]
             return counts
-        return torch.from_numpy(TrialPairs.of(self.uniform, proposal, self.draws).counts)
+        return torch.from_numpy(TrialPairs.of(self.start, proposal, self.draws).counts)
 
     def figures(self) -> Metrics:
         """How far the policy is from uniform, and each operation's share."""
@@ -154,13 +140,12 @@ class PairSearch(RoundSearch):
 
     def state_dict(self) -> dict[str, Any]:
         """What moves the policy besides."""
-        return {**super().state_dict(), "ppo": self.ppo.state_dict(), "group": self.group}
+        return {**super().state_dict(), "ppo": self.ppo.state_dict()}
 
     def load_state_dict(self, state: Values) -> None:
-        """Go on from `state_dict`; a round's size is that with which the search began."""
+        """Go on from `state_dict`."""
         super().load_state_dict(state)
         self.ppo.load_state_dict(state["ppo"])
-        self.group = state["group"]
 
 
 class TrialPairs(Pairs):
@@ -207,3 +192,33 @@ class TrialPairs(Pairs):
         """See `Pairs.draws_for`."""
         self.seen += pair.bincount(minlength=len(self.seen))
         return super().draws_for(pair, generator)
+
+
+class PairTraining(ValidatedTraining):
+    """A trial's training, whose draws from its policy are counted.
+
+    Args:
+        training: goes on from where it stands, with the trial's policy.
+        policy: counts what is drawn.
+        val, epochs, every: see `ValidatedTraining`.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        policy: TrialPairs,
+        val: Split,
+        epochs: int | None = None,
+        every: int | None = None,
+    ) -> None:
+        super().__init__(training, val, epochs, every)
+        self.policy = training.policy = policy
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was drawn besides."""
+        return {**super().state_dict(), "seen": self.policy.seen}
+
+    def load_state_dict(self, state: Values) -> None:
+        """Continue from `state_dict`."""
+        super().load_state_dict(state)
+        self.policy.seen = state["seen"].clone()

@@ -44,7 +44,9 @@ class PairDistribution:
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """How a policy moves.
+    """How a policy moves; by default a step is REINFORCE's.
+
+    The first step on a group has ratios of 1, and nothing is clipped.
 
     Attributes:
         lr: Adam's learning rate for θ, in full after the warm-up.
@@ -58,11 +60,11 @@ class PPOSettings:
 
     lr: float
     betas: tuple[float, float]
-    warmup: int
-    clip: float
-    inner_updates: int
-    kl_limit: float
-    baseline_decay: float
+    warmup: int = 0
+    clip: float = 0.5
+    inner_updates: int = 1
+    kl_limit: float = 0.0
+    baseline_decay: float = 0.0
 
 
 def surrogate(

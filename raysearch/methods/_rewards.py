@@ -2,21 +2,99 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import Tensor
 
 from raysearch.errors import NonFiniteLossError
 from raysearch.hypergrad import Network, OneStep, one_step_rewards
-from raysearch.methods._settings import RewardSettings
+from raysearch.methods._settings import MethodSettings, Operations
 from raysearch.policy import Policy
-from raysearch.training import Loop, Setup, SGDSettings
+from raysearch.settings import BelowOne, NotNegative, Positive
+from raysearch.training import Loop, Setup
+
+RATE = 0.1  # of the running moments of rewards
 
 
-def search_loop(setup: Setup, settings: SGDSettings) -> Loop:
-    """The classifier's training on the part of the images that a search trains on."""
-    train, val = setup.search_splits()
-    return Loop(setup, settings, train, val, where="search")
+@dataclass(frozen=True)
+class RewardSettings(MethodSettings):
+    """Settings of the methods that move a policy over operations by per-image rewards.
+
+    Attributes:
+        operations: names of the operations that are searched, two or more.
+        sampling: a choice per `image`, or choices for the whole `batch` as the papers' code has it.
+        lr: Adam's learning rate for the policy's logits.
+        betas: Adam's decay rates.
+        prior_strength: T ≥ 0; see the methods' texts.
+        difference: `forward` or `central` differences along v; `auto` is forward on the CPU and
+            central on a GPU, where a forward difference is no cheaper.
+        epsilon: length of the step along v, in weight space.
+        warmup: share of the search's epochs, in [0, 1), that train with the starting policy
+            before the policy begins to move; they cost one epoch-equivalent each.
+    """
+
+    operations: Operations
+    sampling: Literal["image", "batch"]
+    lr: Positive
+    betas: tuple[BelowOne, BelowOne]
+    prior_strength: NotNegative
+    difference: Literal["auto", "forward", "central"]
+    epsilon: Positive
+    warmup: BelowOne
+
+
+class RewardScale:
+    """Turns per-image rewards into costs: minus the reward, centred, in standard deviations.
+
+    Centring takes nothing from the image itself and scaling nothing from the batch, but for the
+    very first, so that estimators of a policy's gradient stay unbiased (given v and the batch
+    statistics of normalisation, through which a choice touches its neighbours).
+
+    Attributes:
+        mean: running mean of the rewards.
+        scale: running standard deviation within a batch; 0 before the first.
+    """
+
+    def __init__(self) -> None:
+        self.mean = self.scale = 0.0
+
+    def per_image(self, rewards: Tensor) -> Tensor:
+        """Costs of images that each drew their own choice, from rewards [n]; both on the CPU.
+
+        The centre is the mean of the other images' rewards.
+        """
+        n = len(rewards)
+        if n == 1:
+            return self.of_batch(rewards)
+        centred = (rewards - rewards.mean()) * (n / (n - 1))
+        return -centred / self._before(rewards)[1]
+
+    def of_batch(self, rewards: Tensor) -> Tensor:
+        """The cost of one choice for all images, [1], from rewards [n].
+
+        The centre is the running mean of earlier batches.
+        """
+        mean, scale = self._before(rewards)
+        return -(rewards.mean() - mean).reshape(1) / scale
+
+    def _before(self, rewards: Tensor) -> tuple[float, float]:
+        """The moments that earlier batches left, and then this batch's share in them."""
+        mean = float(rewards.mean())
+        scale = float(rewards.std()) if len(rewards) > 1 else abs(mean - self.mean)
+        scale += 1e-12
+        before = (self.mean, self.scale) if self.scale else (mean, scale)
+        self.mean = before[0] + RATE * (mean - before[0])
+        self.scale = before[1] + RATE * (scale - before[1])
+        return before
+
+    def state_dict(self) -> dict[str, float]:
+        """The running moments."""
+        return {"mean": self.mean, "scale": self.scale}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from `state_dict`."""
+        self.mean, self.scale = state["mean"], state["scale"]
 
 
 def warmup_epochs(settings: RewardSettings, epochs: int) -> int:
@@ -35,10 +113,7 @@ def one_step_cost(settings: RewardSettings, setup: Setup, rows: int = 1) -> tupl
         setup: data, network, device and seed.
         rows: how often each image is in a step.
     """
-    difference = settings.difference
-    if difference == "auto":
-        difference = "forward" if setup.device.type == "cpu" else "central"
-    passes = 1 if difference == "forward" and setup.device.type == "cpu" else 2
+    passes = 1 if setup.device.type == "cpu" and settings.difference != "central" else 2
     return (3 * rows + 3 + passes * rows) / 3, passes
 
 

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from raysearch.errors import SearchFailedError
+from raysearch.methods._base import Groups, Method
+from raysearch.methods._study import Studies
 from raysearch.policy import Policy
 from raysearch.protocol import Answer, Failed, Metrics, Proposal, Values
 
 SHOWN = ("train_loss", "lr")
 
 
-class RoundSearch(ABC):
-    """A search in whose rounds it is known from the beginning what will be asked for.
+class RoundSearch(Method, ABC):
+    """A method that searches in rounds, of each of which it is known what will be asked for.
 
-    See `raysearch.protocol.Search`. A round's work may end in any order: the search moves when it
-    has been told about all of it, and reads the answers in the order of asking.
+    An object is the search of one seed; see `raysearch.protocol.Search`. A round's work may end in
+    any order: the search moves when it has been told about all of it, and reads the answers in the
+    order of asking.
 
     What failed has cost nobody knows how much; it counts as much as the dearest of its round, or
     of the last round in which any ended.
 
+    Args:
+        seed: everything random follows from it.
+        groups: the settings.
+        studies: makes studies, for methods that have their trials proposed.
+
     Attributes:
         rounds: how many it has.
         round: how many are done.
+        group: see `Groups.parallel`.
         equivalents: epoch-equivalents of the rounds that are done.
     """
 
     rounds: int
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
+        self.seed = seed
+        self.group = groups.parallel
         self.round = 0
         self.equivalents = 0.0
         self._dearest = 0.0  # of the last round in which any ended
@@ -42,6 +53,11 @@ class RoundSearch(ABC):
         self._asked: set[str] = set()  # of them, and not told yet
         self._answers: dict[str, Values] = {}  # to them
         self._failed: dict[str, str] = {}  # and why others could not end
+
+    @classmethod
+    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> RoundSearch:
+        """An object of this class."""
+        return cls(seed, groups, studies)
 
     @abstractmethod
     def propose(self) -> Sequence[Proposal]:
@@ -157,6 +173,21 @@ def trial_id(round_: int, index: int) -> str:
     return f"{round_:04d}-{index + 1:02d}"
 
 
+def operation_figures(policy: Policy, names: Sequence[str]) -> Metrics:
+    """Entropy of the operations' shares, their divergence from uniform, and the shares.
+
+    All are 0 where nothing is applied.
+    """
+    marginals = policy.marginals()
+    shares = {name: marginals.get(name, 0.0) for name in names}
+    entropy = math.fsum(-share * math.log(share) for share in shares.values() if share > 0)
+    return {
+        "entropy": entropy,
+        "kl_uniform": max(0.0, math.fsum(shares.values()) * math.log(len(names)) - entropy),
+        **{f"share/{name}": share for name, share in shares.items()},
+    }
+
+
 def means(answers: Sequence[Values | None]) -> Metrics:
     """Of a round's answers, the means of `train_loss`, `lr` and all `val_` figures that they have.
 
@@ -165,14 +196,3 @@ def means(answers: Sequence[Values | None]) -> Metrics:
     known = [one for one in answers if one is not None]
     keys = [key for key in next(iter(known), {}) if key in SHOWN or key.startswith("val_")]
     return {key: sum(float(one[key]) for one in known) / len(known) for key in keys}
-
-
-def snapshot(state: Any) -> Any:
-    """A copy of a state whose tensors lie on the CPU, for a file or to go on from."""
-    if isinstance(state, Tensor):
-        return state.detach().to("cpu", copy=True)
-    if isinstance(state, Mapping):
-        return {key: snapshot(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(snapshot(value) for value in state)
-    return state

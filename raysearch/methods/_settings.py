@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator
 
 from raysearch import ops
-from raysearch.settings import BelowOne, NotNegative, Positive, checked
+from raysearch.settings import checked
 
 
 def _operation(name: str) -> str:
@@ -17,21 +17,20 @@ def _operation(name: str) -> str:
     return name
 
 
-def _one_or_more(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not 1 <= len(names) == len(set(names)):
-        raise ValueError("expected one or more, each once")
-    return names
+def each_once(least: Literal[1, 2]) -> AfterValidator:
+    """That values differ, and that there are so many at least."""
 
+    def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not least <= len(values) == len(set(values)):
+            raise ValueError(f"expected {('one', 'two')[least - 1]} or more, each once")
+        return values
 
-def _two_or_more(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not 2 <= len(names) == len(set(names)):
-        raise ValueError("expected two or more, each once")
-    return names
+    return AfterValidator(check)
 
 
 Operation = Annotated[str, AfterValidator(_operation)]
-SomeOperations = Annotated[tuple[Operation, ...], AfterValidator(_one_or_more)]
-Operations = Annotated[tuple[Operation, ...], AfterValidator(_two_or_more)]
+SomeOperations = Annotated[tuple[Operation, ...], each_once(1)]
+Operations = Annotated[tuple[Operation, ...], each_once(2)]
 
 
 @dataclass(frozen=True)
@@ -52,30 +51,3 @@ class MethodSettings:
             RaysearchError: a key that does not belong, one that is missing, or a wrong value.
         """
         return checked(cls, "method", method)
-
-
-@dataclass(frozen=True)
-class RewardSettings(MethodSettings):
-    """Settings of the methods that move a policy over operations by per-image rewards.
-
-    Attributes:
-        operations: names of the operations that are searched, two or more.
-        sampling: a choice per `image`, or choices for the whole `batch` as the papers' code has it.
-        lr: Adam's learning rate for the policy's logits.
-        betas: Adam's decay rates.
-        prior_strength: T ≥ 0; see the methods' texts.
-        difference: `forward` or `central` differences along v; `auto` is forward on the CPU and
-            central on a GPU, where a forward difference is no cheaper.
-        epsilon: length of the step along v, in weight space.
-        warmup: share of the search's epochs, in [0, 1), that train with the starting policy
-            before the policy begins to move; they cost one epoch-equivalent each.
-    """
-
-    operations: Operations
-    sampling: Literal["image", "batch"]
-    lr: Positive
-    betas: tuple[BelowOne, BelowOne]
-    prior_strength: NotNegative
-    difference: Literal["auto", "forward", "central"]
-    epsilon: Positive
-    warmup: BelowOne

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raysearch.data import Split
-from raysearch.errors import NonFiniteLossError, RaysearchError
-from raysearch.methods._rounds import snapshot
+from raysearch.errors import RaysearchError
+from raysearch.methods._validated import ValidatedTraining, snapshot
 from raysearch.policy import Policy
-from raysearch.protocol import Answer, Metrics
-from raysearch.tasks import Metric
-from raysearch.training import Setup, Training, evaluate, validation_cost
+from raysearch.protocol import Answer
+from raysearch.training import Setup, Training
 
 FORMAT = "raysearch-shared-checkpoint"
-Goal = Literal["metric", "loss"]
-"""By what of the validation images trials are compared: the task's metric, or the loss."""
 
 
-class SharedTraining:
+class SharedTraining(ValidatedTraining):
     """A training with one policy throughout on the search's train split, as work.
 
     What it leaves is the shared checkpoint: weights with batch normalisation's statistics, the
@@ -45,81 +41,21 @@ class SharedTraining:
         policy: Policy | None,
         made: Mapping[str, Any],
     ) -> None:
-        train, self._val = setup.search_splits()
-        self._validation = validation_cost(train, self._val)
-        self._search, self._made = search, made
-        self.training = Training(setup, search, policy, policy is not None, split=train)
-        self.loop = self.training.loop
-        self.epochs = self.training.epochs
-        self._final: dict[str, float] = {}
-
-    @property
-    def epoch(self) -> int:
-        """How many epochs are done."""
-        return self.training.epoch
-
-    def step(self) -> dict[str, float]:
-        """One epoch; validated after the last."""
-        metrics = self.training.step()
-        if self.epoch == self.epochs:
-            training = self.training
-            metrics |= validated(training.model, training.setup, self._val, self.epoch)
-            metrics["epoch_equivalents"] += self._validation
-            self._final = metrics
-        return metrics
-
-    def checkpoint(self) -> dict[str, Any]:
-        """The shared checkpoint."""
-        state = self.training.state_dict()
-        return {
-            "format": FORMAT,
-            "made": {**made_with(self.training.setup, self._search), **self._made},
-            "model": snapshot(state["model"]),
-            "optimizer": snapshot(state["optimizer"]),
-            "metrics": dict(self._final),
-        }
+        train, val = setup.search_splits()
+        super().__init__(Training(setup, search, policy, policy is not None, split=train), val)
+        self._made = {**made_with(setup, search), **made}
 
     def answer(self) -> Answer:
-        """The metrics of the last epoch; the checkpoint is the file."""
-        return Answer(dict(self._final), file=self.checkpoint())
-
-    def state_dict(self) -> dict[str, Any]:
-        """The training's, and the last metrics."""
-        return {"training": self.training.state_dict(), "final": dict(self._final)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        self.training.load_state_dict(state["training"])
-        self._final = dict(state["final"])
-
-
-def validated(model: nn.Module, setup: Setup, val: Split, epoch: int) -> Metrics:
-    """`val_loss`, `val_<metric>` and the task's other figures after an epoch, counted from 1.
-
-    Raises:
-        NonFiniteLossError: the loss is NaN or infinite; the last step of a training is not noticed
-            otherwise.
-    """
-    figures = evaluate(model, setup, val)
-    if not math.isfinite(figures["loss"]):
-        raise NonFiniteLossError("validation", epoch, 1)
-    return {f"val_{name}": value for name, value in figures.items()}
-
-
-def reward(by: Goal, figures: Mapping[str, float], metric: Metric) -> float:
-    """How good validation figures are, larger being better.
-
-    Args:
-        by: minus the loss, or the metric, from 0 to 1.
-        figures: what `validated` has found.
-        metric: the task's.
-    """
-    return -figures["val_loss"] if by == "loss" else metric.score(figures[f"val_{metric.name}"])
-
-
-def cost(by: Goal, figures: Mapping[str, float], metric: Metric) -> float:
-    """What is minimised: the loss or the metric (minus it, where more is better); see `reward`."""
-    return figures["val_loss"] if by == "loss" else metric.cost(figures[f"val_{metric.name}"])
+        """The metrics of the last epoch; the shared checkpoint is the file."""
+        state = self.training.state_dict()
+        checkpoint = {
+            "format": FORMAT,
+            "made": self._made,
+            "model": snapshot(state["model"]),
+            "optimizer": snapshot(state["optimizer"]),
+            "metrics": self.metrics,
+        }
+        return Answer(self.metrics, file=checkpoint)
 
 
 def made_with(setup: Setup, search: Mapping[str, Any]) -> dict[str, Any]:

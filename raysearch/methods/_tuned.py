@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from raysearch.methods._base import Expected, Groups, Method
+from raysearch.data import Split
+from raysearch.methods._base import Expected, Groups
 from raysearch.methods._rounds import RoundSearch, means, trial_id
 from raysearch.methods._settings import MethodSettings
-from raysearch.methods._shared import Goal, cost, validated
-from raysearch.methods._study import GiveUp, Pruning, Space, Studies, Tried, packed, ranked
+from raysearch.methods._study import GiveUp, Pruning, Space, Studies, Tried, Watch, packed, ranked
+from raysearch.methods._validated import Goal, ValidatedTraining, cost
 from raysearch.policy import Policy
-from raysearch.protocol import Answer, Metrics, Proposal, Values
+from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
 from raysearch.settings import Count, WholeNumber
 from raysearch.training import Setup, Training, validation_cost
 
@@ -49,86 +49,64 @@ class TunedSettings(MethodSettings):
         """When a trial is given up."""
         return Pruning(self.pruner, self.startup_trials, self.warmup_epochs)
 
+    @property
+    def space(self) -> Space:
+        """The parameters that are chosen."""
+        raise NotImplementedError
 
-class Tuned(Method):
+    def policy(self, params: Mapping[str, Any]) -> Policy:
+        """The policy that parameters stand for."""
+        raise NotImplementedError
+
+
+class Tuned(RoundSearch):
     """A method whose policies are made of a few parameters, which Optuna chooses.
 
     The best training's policy is the result. Every training of a search starts from the same
     weights and sees the images in the same order: they differ in the policy alone.
+
+    Attributes:
+        settings_class: the method's settings.
     """
 
-    @classmethod
-    @abstractmethod
-    def settings_of(cls, method: Values) -> TunedSettings:
-        """The method's settings, checked."""
+    settings_class: ClassVar[type[TunedSettings]]
+
+    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
+        super().__init__(seed, groups)
+        assert studies is not None
+        self.settings = s = self.settings_class.of(groups.method)
+        self.rounds = -(-s.trials // self.group)
+        self.study = studies(f"seed {seed}", s.space, seed, s.sampler, s.startup_trials)
 
     @classmethod
-    @abstractmethod
-    def space(cls, settings: Any) -> Space:
-        """The parameters that are chosen."""
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+        """Makes whole trainings."""
+        assert give_up is not None
+        settings, (train, val) = cls.settings_class.of(groups.method), setup.search_splits()
 
-    @classmethod
-    @abstractmethod
-    def policy_of(cls, settings: Any, params: Mapping[str, Any]) -> Policy:
-        """The policy that parameters stand for."""
+        def built(proposal: Proposal, files: Mapping[str, Values]) -> TunedTraining:
+            policy = settings.policy(proposal.values["params"])
+            training = Training(setup, groups.search, policy, True, split=train)
+            watch = give_up(settings.pruning, bytes(proposal.values["before"]))
+            return TunedTraining(training, val, settings, watch)
 
-    @classmethod
-    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> TunedSearch:
-        """See `TunedSearch`."""
-        if studies is None:
-            raise TypeError(f"{cls.__name__} needs studies")
-        return TunedSearch(seed, cls, groups, studies)
-
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Trainer:
-        """See `Trainer`."""
-        if give_up is None:
-            raise TypeError(f"{cls.__name__} needs give_up")
-        return Trainer(setup, cls, groups, give_up)
+        return built
 
     @classmethod
     def parallel(cls, at_once: int, groups: Groups) -> int:
         """As many as run at the same time: what is proposed later has seen more."""
-        return cls.settings_of(groups.method).parallel or at_once
+        return cls.settings_class.of(groups.method).parallel or at_once
 
     @classmethod
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
         """As if none were given up; validated after every interval, and at the end."""
-        settings, epochs = cls.settings_of(groups.method), int(groups.search["epochs"])
+        settings = cls.settings_class.of(groups.method)
+        epochs, parallel = int(groups.search["epochs"]), groups.parallel
         looks = -(-epochs // settings.interval)
-        trials = -(-settings.trials // groups.parallel) * groups.parallel
-        each = epochs + looks * validation_cost(*setup.search_splits())
-        return Expected(
-            trials * each,
-            trials,
-            epochs,
-            0,
-            f"{trials} trials, {groups.parallel} between two proposals",
-        )
-
-
-class TunedSearch(RoundSearch):
-    """Asks for trainings, those of a round proposed together.
-
-    Args:
-        seed: everything random follows from it.
-        method: whose parameters are tuned.
-        groups: the settings.
-        studies: makes its only study.
-    """
-
-    def __init__(self, seed: int, method: type[Tuned], groups: Groups, studies: Studies) -> None:
-        super().__init__()
-        self.method = method
-        self.settings = s = method.settings_of(groups.method)
-        self._parallel = groups.parallel
-        space = method.space(s)
-        self.study = studies(f"seed {seed}", space, seed, s.sampler, s.startup_trials)
-
-    @property
-    def rounds(self) -> int:  # type: ignore[override]
-        """The last one is filled up."""
-        return -(-self.settings.trials // self._parallel)
+        trials = -(-settings.trials // parallel) * parallel
+        each = epochs + looks * validation_cost(*map(len, setup.search_splits()))
+        words = f"{trials} trials, {parallel} between two proposals"
+        return Expected(trials * each, trials, epochs, 0, words)
 
     def propose(self) -> Sequence[Proposal]:
         """Parameters, and what the pruner has to know."""
@@ -137,7 +115,7 @@ class TunedSearch(RoundSearch):
             Proposal(
                 trial_id(self.round + 1, index), self.round, {"params": params, "before": before}
             )
-            for index, params in enumerate(self.study.propose(self._parallel))
+            for index, params in enumerate(self.study.propose(self.group))
         ]
 
     def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
@@ -174,17 +152,15 @@ class TunedSearch(RoundSearch):
         """The policy of the best training; before there is one, the first that is proposed."""
         tried = ranked(self.study.tried)
         params = tried[0].params if tried else self.study.propose(1)[0]
-        return self.method.policy_of(self.settings, params)
+        return self.settings.policy(params)
 
     def state_dict(self) -> dict[str, Any]:
         """The study besides."""
-        state = super().state_dict()
-        return {**state, "study": self.study.state_dict(), "parallel": self._parallel}
+        return {**super().state_dict(), "study": self.study.state_dict()}
 
     def load_state_dict(self, state: Values) -> None:
-        """Go on from `state_dict`; a round's size is that with which the search began."""
+        """Go on from `state_dict`."""
         super().load_state_dict(state)
-        self._parallel = state["parallel"]
         self.study.load_state_dict(state["study"])
 
 
@@ -204,79 +180,35 @@ def _tried(params: Mapping[str, Any], answer: Values | None) -> Tried:
     )
 
 
-class Trainer:
-    """Makes whole trainings.
-
-    Args:
-        setup: data, network, device and seed.
-        method: whose parameters are tuned.
-        groups: the settings.
-        give_up: makes the watches over trainings.
-    """
-
-    def __init__(self, setup: Setup, method: type[Tuned], groups: Groups, give_up: GiveUp) -> None:
-        self.setup, self.settings = setup, method.settings_of(groups.method)
-        self._method, self._search, self._give_up = method, groups.search, give_up
-        self._train, self.val = setup.search_splits()
-        self.validation = validation_cost(self._train, self.val)
-
-    def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> TunedTraining:
-        """A training with the policy of the proposal's parameters."""
-        policy = self._method.policy_of(self.settings, proposal.values["params"])
-        training = Training(self.setup, self._search, policy, True, split=self._train)
-        before = bytes(proposal.values["before"])
-        return TunedTraining(self, training, self._give_up, before)
-
-
-class TunedTraining:
+class TunedTraining(ValidatedTraining):
     """A training that is validated every interval and may be given up then, as work.
 
     Args:
-        trainer: the validation images, and the settings.
-        training: goes on until it is given up.
-        give_up: makes the watch over it.
-        before: what that has to know of the trials before.
+        training, val: see `ValidatedTraining`.
+        settings: the method's.
+        watch: over the training, at its beginning.
     """
 
     def __init__(
-        self, trainer: Trainer, training: Training, give_up: GiveUp, before: bytes
+        self, training: Training, val: Split, settings: TunedSettings, watch: Watch
     ) -> None:
-        self._trainer, self.training, self.loop = trainer, training, training.loop
-        self._give_up, self._before = give_up, before
-        self._watch = give_up(trainer.settings.pruning, before)
-        self._seen: dict[int, float] = {}
-        self._metrics: Metrics = {}
-        self.pruned = False
-
-    @property
-    def epochs(self) -> int:
-        """Of a whole training; so many as are done where it is given up."""
-        return self.epoch if self.pruned else self.training.epochs
-
-    @property
-    def epoch(self) -> int:
-        """How many are done."""
-        return self.training.epoch
+        super().__init__(training, val, every=settings.interval)
+        self._by, self._watch = settings.objective, watch
+        self._seen: dict[int, float] = {}  # what is minimised, after some of the epochs
 
     def step(self) -> Metrics:
         """One epoch; where it is looked at the validation images, it may be the last."""
-        trainer, training = self._trainer, self.training
-        self._metrics |= training.step()
-        if training.epoch % trainer.settings.interval == 0 or training.epoch == training.epochs:
-            found = validated(training.model, trainer.setup, trainer.val, training.epoch)
-            self._metrics |= found
-            value = cost(trainer.settings.objective, found, trainer.setup.task.metric)
-            self._seen[training.epoch] = value
-            self._look(training.epoch, value)
-        return {**self._metrics, "epoch_equivalents": self._cost()}
+        metrics = super().step()
+        self._look(self.epoch)
+        return metrics
 
-    def _look(self, epoch: int, value: float) -> None:
-        hopeless = self._watch.hopeless(epoch, value)
-        self.pruned = hopeless and epoch < self.training.epochs
-
-    def _cost(self) -> float:
-        cost = self._metrics["epoch_equivalents"]
-        return cost + len(self._seen) * self._trainer.validation
+    def _look(self, epoch: int) -> None:
+        row = self.rows[epoch - 1]
+        if "val_loss" not in row:
+            return
+        self._seen[epoch] = cost(self._by, row, self.training.setup.task.metric)
+        if self._watch.hopeless(epoch, self._seen[epoch]):
+            self.epochs = epoch
 
     def answer(self) -> Answer:
         """How it went.
@@ -285,31 +217,12 @@ class TunedTraining:
         given up; `rungs`, see `Tried`; `val_loss` and the task's other figures, which were seen
         last; `train_loss`, `lr` and `epoch_equivalents`.
         """
-        return Answer(
-            {
-                **self._metrics,
-                "seen": dict(self._seen),
-                "pruned": self.pruned,
-                "rungs": self._watch.rungs(),
-                "epoch_equivalents": self._cost(),
-            }
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The training's state, and what was seen."""
-        return {
-            "training": self.training.state_dict(),
-            "seen": dict(self._seen),
-            "metrics": dict(self._metrics),
-        }
+        pruned = self.epochs < self.training.epochs
+        rungs = self._watch.rungs()
+        return Answer({**self.metrics, "seen": self._seen, "pruned": pruned, "rungs": rungs})
 
     def load_state_dict(self, state: Values) -> None:
         """Continue from `state_dict`; the watch looks at what was seen once more."""
-        self.training.load_state_dict(state["training"])
-        self._seen, self._metrics = dict(state["seen"]), dict(state["metrics"])
-        self._watch, self.pruned = (
-            self._give_up(self._trainer.settings.pruning, self._before),
-            False,
-        )
-        for epoch, value in self._seen.items():
-            self._look(epoch, value)
+        super().load_state_dict(state)
+        for epoch in range(1, len(self.rows) + 1):
+            self._look(epoch)

@@ -20,57 +20,56 @@ augmentation (section 4).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raysearch.hypergrad import (
-    Network,
-    SGDRule,
-    TrainStep,
-    image_gradients,
-    train_step,
-    validate,
-)
-from raysearch.methods._base import Groups, SearchMethod
-from raysearch.methods._joint_settings import BilevelSettings
-from raysearch.methods._learned_augmenter import LearnedAugmenter, mirroring
-from raysearch.policy import Schedule
-from raysearch.training import (
-    Gradient,
-    Loop,
-    Predefined,
-    Setup,
-    SGDSettings,
-    derive_seed,
-    estimate_statistics,
-    evaluate_on_test,
-    network_document,
-)
+from raysearch.hypergrad import SGDRule, TrainStep, image_gradients, train_step, validate
+from raysearch.methods._base import Groups, search_loop
+from raysearch.methods._joint import JointMethod, JointSettings
+from raysearch.settings import Count, wrong
+from raysearch.training import Gradient, Setup, derive_seed, estimate_statistics, evaluate_on_test
 
 
-class Bilevel(SearchMethod):
+@dataclass(frozen=True)
+class BilevelSettings(JointSettings):
+    """The `method` group of `bilevel`.
+
+    Attributes:
+        unroll: K, the classifier's last steps through which the augmenter's gradient goes.
+        interval: J, the classifier's steps from one update of the augmenter to the next, at
+            least K.
+        resplit: divide the training images anew in every epoch rather than once, where the data
+            have no validation split of their own.
+        clean_statistics: at the end, take batch normalisation's running statistics from training
+            images as they are. So are those with which the validation loss was computed.
+    """
+
+    unroll: Count
+    interval: Count
+    resplit: bool
+    clean_statistics: bool
+
+    def __post_init__(self) -> None:
+        if self.unroll > self.interval:
+            most = f"at most method.interval={self.interval}, which can be set too"
+            raise wrong("method.unroll", self.unroll, most)
+
+
+class Bilevel(JointMethod):
     """The search; see the module's text and `SearchMethod`."""
 
+    settings: BilevelSettings
+
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
-        self.settings = BilevelSettings.of(method)
-        self.setup = setup = replace(setup, predefined=mirroring(setup.predefined))
-        sgd = SGDSettings.of(search)
-        train, val = setup.search_splits()
-        self.loop = Loop(setup, sgd, train, val, where="search")
-        self.network = Network(self.loop.model, setup.task)
-        self.epochs = self.loop.epochs
-        self.augmenter = LearnedAugmenter(setup, self.settings)
+        loop = search_loop(self.mirrored(setup), search)
+        super().__init__(loop, BilevelSettings.of(method))
+        sgd = self.loop.settings
         self._rule = SGDRule(sgd.momentum, sgd.nesterov and sgd.momentum > 0, sgd.weight_decay)
         # the steps to differentiate through, and their images with A_φ's graph
         self._window: list[tuple[TrainStep, Tensor]] = []
-
-    @classmethod
-    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
-        """Mirroring alone (section 4)."""
-        return mirroring(given)
 
     @classmethod
     def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
@@ -85,7 +84,7 @@ class Bilevel(SearchMethod):
         if self.settings.resplit:
             seed = derive_seed(setup.seed, "split", loop.epoch)
             loop.train, loop.val = setup.dataset.search_splits(seed, setup.val_fraction)
-        self.augmenter.network.train()
+        self.augmenter.train()
         with loop.one_epoch() as batches:
             for images, targets, _ in batches:
                 images = setup.before(images, loop.generators.images)
@@ -98,11 +97,7 @@ class Bilevel(SearchMethod):
             loop.cost.counted(
                 "statistics", estimate_statistics, loop.model, setup, loop.train, batch
             )
-        metrics = loop.finish_epoch()
-        metrics["epoch_equivalents"] = self.epoch_equivalents()
-        metrics |= self.augmenter.finish_epoch(loop.epoch - 1)
-        self.epoch = loop.epoch
-        return metrics
+        return self.finish_epoch()
 
     def step_kind(self) -> str:
         """A name for the next step's arithmetic: whether it is kept, and whether φ moves after it.
@@ -125,7 +120,7 @@ class Bilevel(SearchMethod):
         """
         loop = self.loop
         with torch.set_grad_enabled(kind != "plain"):
-            augmented = self.augmenter.network.augment(images, loop.generators.policy)
+            augmented = self.augmenter.augment(images, loop.generators.policy)
         images = self.setup.normalise(augmented)
         if kind == "plain":
             return loop.plain_step(images, targets)
@@ -133,10 +128,10 @@ class Bilevel(SearchMethod):
         self._window.append((taken, images))
         gradient = {name: g.detach() for name, g in taken.gradient.items()}
         if kind != "kept":
-            self._move_augmenter(gradient)
+            self._update_augmenter(gradient)
         return gradient, taken.loss
 
-    def _move_augmenter(self, gradient: Mapping[str, Tensor]) -> None:
+    def _update_augmenter(self, gradient: Mapping[str, Tensor]) -> None:
         """φ ← φ − η ∂L_val(w')/∂φ, w' being one step of the classifier ahead (equation 5)."""
         loop = self.loop
         detached = {name: parameter.detach() for name, parameter in loop.parameters.items()}
@@ -146,40 +141,20 @@ class Bilevel(SearchMethod):
         steps, augmented = zip(*self._window, strict=True)
         self._window = []
         along = image_gradients(steps, v, self._rule)
-        found = torch.autograd.grad(augmented, self.augmenter.parameters(), along)
-        self.augmenter.move(found, loop.lr / loop.settings.lr)
+        found = torch.autograd.grad(augmented, list(self.augmenter.parameters()), along)
+        self.move_augmenter(found)
 
-    def _velocity(self) -> dict[str, Tensor]:
+    def _velocity(self) -> dict[str, Tensor | None]:
         """The momentum buffers of the classifier's optimiser, by parameter name."""
         state = self.loop.optimizer.state
-        buffers = {
-            name: state[parameter].get("momentum_buffer")
+        return {
+            name: state.get(parameter, {}).get("momentum_buffer")
             for name, parameter in self.loop.parameters.items()
-            if parameter in state
         }
-        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
-
-    def policy(self) -> Schedule:
-        """What the augmenter did, epoch by epoch."""
-        return self.augmenter.policy()
-
-    def trained(self) -> dict[str, Any]:
-        """The jointly trained classifier."""
-        return network_document(self.loop.model, self.setup)
 
     def test(self) -> dict[str, float]:
         """The classifier's test figures."""
         return evaluate_on_test(self.loop.model, self.setup)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The classifier's state and the augmenter's."""
-        return {**self.loop.state_dict(), **self.augmenter.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        self.loop.load_state_dict(state)
-        self.augmenter.load_state_dict(state)
-        self.epoch = self.loop.epoch
 
 
 METHOD = Bilevel

@@ -23,8 +23,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,18 +42,44 @@ from raysearch.hypergrad import (
     reinforce,
     relax,
 )
-from raysearch.methods._base import Groups, SearchMethod
-from raysearch.methods._dada_settings import DadaSettings
-from raysearch.methods._reward_scale import RewardScale
+from raysearch.methods._base import Groups, SearchMethod, search_loop
 from raysearch.methods._rewards import (
+    RewardScale,
+    RewardSettings,
     next_rewards,
     one_step_cost,
-    search_loop,
     warm_up,
     warmup_epochs,
 )
 from raysearch.policy import SubPolicies, random_draws
-from raysearch.training import Setup, SGDSettings, seeded
+from raysearch.settings import Between, Count, NotNegative, Positive, Probability, WholeNumber
+from raysearch.training import Setup, seeded
+
+
+@dataclass(frozen=True)
+class DadaSettings(RewardSettings):
+    """The `method` group of the configuration; `lr` is that of α, β and the control variate.
+
+    Attributes:
+        estimator: `relax`, `gumbel_softmax` or `reinforce`.
+        magnitude_lr: Adam's learning rate for m; 0 keeps the starting magnitudes.
+        magnitude_interval: steps from one update of m to the next, at least 1; the derivative
+            for m costs a backward pass.
+        temperature: τ of the relaxations, > 0.
+        alpha: standard deviation of the starting logits α.
+        probability: starting value of every σ(β), in (0, 1).
+        magnitude: starting value of every m, in [0, 1].
+        keep: sub-policies of largest α in the final policy; 0 keeps all.
+    """
+
+    estimator: Literal["relax", "gumbel_softmax", "reinforce"]
+    magnitude_lr: NotNegative
+    magnitude_interval: Count
+    temperature: Positive
+    alpha: NotNegative
+    probability: Between
+    magnitude: Probability
+    keep: WholeNumber
 
 
 class Dada(SearchMethod):
@@ -62,11 +88,9 @@ class Dada(SearchMethod):
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings = settings = DadaSettings.of(method)
         self.setup = setup
-        self.loop = search_loop(setup, SGDSettings.of(search))
+        self.loop = search_loop(setup, search)
         self.network = Network(self.loop.model, setup.task)
-        self.epochs = self.loop.epochs
         self._warmup = warmup_epochs(settings, self.epochs)
-        self.steps_done = 0  # search steps, all epochs together
         self.pairs = list(itertools.combinations(settings.operations, 2))
         self._ids = torch.tensor([[ops.operation_id(n) for n in pair] for pair in self.pairs])
         shape = self._ids.shape
@@ -107,10 +131,7 @@ class Dada(SearchMethod):
                 train = setup.normalise(setup.after(images, loop.generators.images)), targets
                 found = loop.cost.counted(self.step_kind(), self.search_step, train, choices)
                 loop.update(found.gradient, found.train_loss)
-                self.steps_done += 1
-        metrics = loop.finish_epoch()
-        self.epoch = loop.epoch
-        metrics["epoch_equivalents"] = self.epoch_equivalents()
+        metrics = {**loop.finish_epoch(), "epoch_equivalents": self.epoch_equivalents()}
         return metrics | self._policy_metrics()
 
     def augment(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Choices]:
@@ -136,7 +157,9 @@ class Dada(SearchMethod):
 
     def step_kind(self) -> str:
         """A name for the next step's arithmetic: steps that update the magnitudes cost more."""
-        due = self.steps_done % self.settings.magnitude_interval == 0
+        loop = self.loop
+        step = (loop.epoch - self._warmup) * loop.steps + loop.step  # of those that search
+        due = step % self.settings.magnitude_interval == 0
         return "magnitudes" if self.settings.magnitude_lr > 0 and due else "rewards"
 
     def search_step(self, train: tuple[Tensor, Tensor], draw: Choices) -> OneStep:
@@ -214,28 +237,16 @@ class Dada(SearchMethod):
             **{f"share/{name}": share for name, share in policy.marginals().items()},
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """The classifier's state and φ, c_ψ, Adam's moments and the rewards' running moments."""
+    def parts(self) -> dict[str, Any]:
+        """φ, c_ψ, Adam's moments and the rewards' running moments."""
         return {
-            **self.loop.state_dict(),
-            "steps_done": self.steps_done,
-            "alpha": self.alpha.clone(),
-            "beta": self.beta.clone(),
-            "magnitude": self.magnitude.clone(),
-            "control": self.control.state_dict(),
-            "adam": self._adam.state_dict(),
-            "scale": self._scale.state_dict(),
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "magnitude": self.magnitude,
+            "control": self.control,
+            "adam": self._adam,
+            "scale": self._scale,
         }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        self.loop.load_state_dict(state)
-        self.epoch, self.steps_done = self.loop.epoch, state["steps_done"]
-        for name in ("alpha", "beta", "magnitude"):
-            getattr(self, name).copy_(state[name])
-        self.control.load_state_dict(state["control"])
-        self._adam.load_state_dict(state["adam"])
-        self._scale.load_state_dict(state["scale"])
 
 
 METHOD = Dada

@@ -35,28 +35,56 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from raysearch import ops
 from raysearch.hypergrad import Network, OneStep
-from raysearch.methods._base import Groups, SearchMethod
-from raysearch.methods._ddas_settings import DdasSettings
-from raysearch.methods._reward_scale import RewardScale
+from raysearch.methods._base import Groups, SearchMethod, search_loop
 from raysearch.methods._rewards import (
+    RewardScale,
+    RewardSettings,
     next_rewards,
     one_step_cost,
-    search_loop,
     warm_up,
     warmup_epochs,
 )
+from raysearch.methods._settings import each_once
 from raysearch.policy import Candidates, Schedule
-from raysearch.training import Setup, SGDSettings
+from raysearch.settings import Between, Count, NotNegative, Probability
+from raysearch.training import Setup
 
 PAIR = 2  # candidates that an augmented image goes through
+
+
+Level = Annotated[float, Field(ge=0, le=2)]
+
+
+@dataclass(frozen=True)
+class DdasSettings(RewardSettings):
+    """The `method` group of the configuration; `lr` is that of the candidates' logits a.
+
+    Attributes:
+        levels: magnitudes, in [0, 2] of AutoAugment's ranges, at which operations that have a
+            magnitude are candidates; the others are one candidate each.
+        candidates: S ≥ 1, pairs that a step tries where sampling is `batch`.
+        exploration: share in [0, 1] of the uniform policy in what is drawn from, at both levels.
+        augment: starting value of t, in (0, 1).
+        augment_lr: Adam's learning rate for τ₀; 0 keeps t.
+        equal: which are equally likely at the start, where exploration and prior stay too:
+            `candidates`, or `operations`, whose levels share what each gets.
+    """
+
+    levels: Annotated[tuple[Level, ...], each_once(1)]
+    candidates: Count
+    exploration: Probability
+    augment: Between
+    augment_lr: NotNegative
+    equal: Literal["operations", "candidates"]
 
 
 @dataclass(frozen=True)
@@ -107,9 +135,8 @@ class Ddas(SearchMethod):
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings = settings = DdasSettings.of(method)
         self.setup = setup
-        self.loop = search_loop(setup, SGDSettings.of(search))
+        self.loop = search_loop(setup, search)
         self.network = Network(self.loop.model, setup.task)
-        self.epochs = self.loop.epochs
         self._warmup = warmup_epochs(settings, self.epochs)
         self.start = self.uniform(method)
         self._log_start = self.start.probabilities.float().log()
@@ -158,10 +185,8 @@ class Ddas(SearchMethod):
                 train = rows, torch.cat([targets] * (len(rows) // len(targets)))
                 found = loop.cost.counted("search", self.search_step, train, arms)
                 loop.update(found.gradient, found.train_loss)
-        metrics = loop.finish_epoch()
-        self.epoch = loop.epoch
         self._past.append((float(self.tau.sigmoid()), self.a.softmax(0)))
-        metrics["epoch_equivalents"] = self.epoch_equivalents()
+        metrics = {**loop.finish_epoch(), "epoch_equivalents": self.epoch_equivalents()}
         return metrics | self._policy_metrics()
 
     def augment(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Arms]:
@@ -252,26 +277,18 @@ class Ddas(SearchMethod):
             **{f"share/{name}": share for name, share in policy.marginals().items()},
         }
 
+    def parts(self) -> dict[str, Any]:
+        """τ₀ and a, Adam's moments and the rewards' scale."""
+        return {"tau": self.tau, "a": self.a, "adam": self._adam, "scale": self._scale}
+
     def state_dict(self) -> dict[str, Any]:
-        """The classifier's state, τ₀ and a, past policies, Adam's moments, the rewards' scale."""
-        return {
-            **self.loop.state_dict(),
-            "tau": self.tau.clone(),
-            "a": self.a.clone(),
-            "past": list(self._past),
-            "adam": self._adam.state_dict(),
-            "scale": self._scale.state_dict(),
-        }
+        """Past policies besides."""
+        return {**super().state_dict(), "past": list(self._past)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self.loop.load_state_dict(state)
-        self.epoch = self.loop.epoch
-        self.tau.copy_(state["tau"])
-        self.a.copy_(state["a"])
+        super().load_state_dict(state)
         self._past = list(state["past"])
-        self._adam.load_state_dict(state["adam"])
-        self._scale.load_state_dict(state["scale"])
 
 
 METHOD = Ddas

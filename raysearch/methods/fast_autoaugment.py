@@ -16,18 +16,19 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import nn
 
-from raysearch.methods._base import Expected, Groups, Method
-from raysearch.methods._matching import Matcher
-from raysearch.methods._rounds import SHOWN, RoundSearch, means, trial_id
+from raysearch.data import strata
+from raysearch.methods._base import Expected, Groups
+from raysearch.methods._matching import FoldTraining, Try, stratified_folds
+from raysearch.methods._rounds import SHOWN, RoundSearch, means, operation_figures, trial_id
 from raysearch.methods._settings import MethodSettings, Operations
-from raysearch.methods._shared import Goal
 from raysearch.methods._study import Choice, GiveUp, Range, Space, Studies, Study, Tried, ranked
+from raysearch.methods._validated import Goal
 from raysearch.policy import SubPolicies
-from raysearch.protocol import Metrics, Proposal, Values
+from raysearch.protocol import Build, Metrics, Proposal, Values, Work
 from raysearch.settings import Count, WholeNumber, wrong
-from raysearch.training import Setup, derive_seed
+from raysearch.training import Setup, Training, derive_seed
 
 LENGTH = 2  # operations of a sub-policy
 
@@ -86,36 +87,69 @@ class FastAutoAugmentSettings(MethodSettings):
 
     def policy(self, chosen: Sequence[Mapping[str, Any]]) -> SubPolicies:
         """The sub-policies of some policies, all alike."""
-        places = self._places()
-        shape = (-1, LENGTH)
-
-        def numbers(key: str) -> Tensor:
-            rows = [[params[f"{key}{place}"] for place in places] for params in chosen]
-            return torch.tensor(rows, dtype=torch.float64).reshape(shape)
-
-        names = [params[f"operation{place}"] for params in chosen for place in places]
+        names, *numbers = (
+            [params[f"{key}{place}"] for params in chosen for place in self._places()]
+            for key in ("operation", "probability", "magnitude")
+        )
         pairs = [names[i : i + LENGTH] for i in range(0, len(names), LENGTH)]
+        probabilities, magnitudes = torch.tensor(numbers, dtype=torch.float64)
+        shape = (-1, LENGTH)
         return SubPolicies(
-            pairs, torch.ones(len(pairs)), numbers("probability"), numbers("magnitude")
+            pairs, torch.ones(len(pairs)), probabilities.reshape(shape), magnitudes.reshape(shape)
         )
 
 
-class FastAutoAugment(Method):
-    """See the module's text."""
+class FastAutoAugment(RoundSearch):
+    """A study for each fold and repeat; see the module's text.
+
+    The first round trains the folds' networks. In each one after that every fold has its next
+    `parallel` policies tried. A fold whose network failed is left out.
+    """
+
+    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
+        super().__init__(seed, groups)
+        assert studies is not None
+        self.settings = s = FastAutoAugmentSettings.of(groups.method)
+        self.rounds = 1 + s.repeats * s.rounds(self.group)  # the networks' and the policies'
+        self.studies = {
+            (repeat, fold): studies(
+                f"seed {seed} fold {fold + 1} search {repeat + 1}",
+                s.space,
+                derive_seed(seed, "fold", fold, repeat),
+                s.sampler,
+                s.startup_trials,
+            )
+            for repeat in range(s.repeats)
+            for fold in range(s.folds)
+        }
+        self._folds = list(range(s.folds))  # those that have a network
+        self._trained: Metrics = {}  # train_loss and lr of the networks
 
     @classmethod
-    def search(
-        cls, seed: int, groups: Groups, studies: Studies | None = None
-    ) -> FastAutoAugmentSearch:
-        """See `FastAutoAugmentSearch`."""
-        if studies is None:
-            raise TypeError(f"{cls.__name__} needs studies")
-        return FastAutoAugmentSearch(seed, groups, studies)
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+        """Makes the folds' trainings, and tries of policies; keeps the networks that these need."""
+        settings, images = FastAutoAugmentSettings.of(groups.method), setup.dataset.train
+        stratum = strata(setup.task.stratum(images.targets))
+        seed = derive_seed(setup.seed, "folds")
+        folds = stratified_folds(stratum, settings.folds, seed, images.groups)
+        networks: dict[str, nn.Module] = {}
 
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Matcher:
-        """See `Matcher`."""
-        return Matcher(setup, FastAutoAugmentSettings.of(groups.method), groups.search)
+        def built(proposal: Proposal, files: Mapping[str, Values]) -> Work:
+            fold = proposal.values["fold"]
+            val = setup.dataset.val
+            held_out = images.subset(folds[fold]) if val is None else val
+            if "params" not in proposal.values:
+                others = [own for i, own in enumerate(folds) if i != fold]
+                split = images.subset(torch.cat(others).sort().values)
+                training = Training(setup, groups.search, None, False, split=split)
+                return FoldTraining(training, held_out)
+            [network] = proposal.needs
+            if network not in networks:
+                networks[network] = setup.build_model()
+                networks[network].load_state_dict(files[network]["model"])
+            return Try(setup, settings, networks[network], held_out, proposal.values)
+
+        return built
 
     @classmethod
     def parallel(cls, at_once: int, groups: Groups) -> int:
@@ -140,43 +174,6 @@ class FastAutoAugment(Method):
             f"{s.folds} networks, then {tries} policies tried on them",
         )
 
-
-class FastAutoAugmentSearch(RoundSearch):
-    """A study for each fold and repeat; see the module's text.
-
-    The first round trains the folds' networks. In each one after that every fold has its next
-    `parallel` policies tried. A fold whose network failed is left out.
-
-    Args:
-        seed: everything random follows from it.
-        groups: the settings.
-        studies: makes the studies.
-    """
-
-    def __init__(self, seed: int, groups: Groups, studies: Studies) -> None:
-        super().__init__()
-        self.seed = seed
-        self.settings = s = FastAutoAugmentSettings.of(groups.method)
-        self._each = groups.parallel
-        self.studies = {
-            (repeat, fold): studies(
-                f"seed {seed} fold {fold + 1} search {repeat + 1}",
-                s.space,
-                derive_seed(seed, "fold", fold, repeat),
-                s.sampler,
-                s.startup_trials,
-            )
-            for repeat in range(s.repeats)
-            for fold in range(s.folds)
-        }
-        self._folds = list(range(s.folds))  # those that have a network
-        self._trained: Metrics = {}  # train_loss and lr of the networks
-
-    @property
-    def rounds(self) -> int:  # type: ignore[override]
-        """The networks' and the policies'."""
-        return 1 + self.settings.repeats * self.settings.rounds(self._each)
-
     def propose(self) -> Sequence[Proposal]:
         """A network for each fold, or policies to try on each fold's network."""
         if not self.round:
@@ -184,18 +181,18 @@ class FastAutoAugmentSearch(RoundSearch):
         return [
             self._try(fold, index, params)
             for fold, study in self._current().items()
-            for index, params in enumerate(study.propose(self._each))
+            for index, params in enumerate(study.propose(self.group))
         ]
 
     def _try(self, fold: int, index: int, params: Mapping[str, Any]) -> Proposal:
-        id = trial_id(self.round + 1, fold * self._each + index)
+        id = trial_id(self.round + 1, fold * self.group + index)
         seed = derive_seed(self.seed, "try", id)
         values = {"fold": fold, "params": dict(params), "seed": seed}
         return Proposal(id, self.round, values, (trial_id(1, fold),))
 
     def _current(self) -> dict[int, Study]:
         """The folds' studies of the repeat that is going on."""
-        repeat = (self.round - 1) // self.settings.rounds(self._each)
+        repeat = (self.round - 1) // self.settings.rounds(self.group)
         return {fold: self.studies[repeat, fold] for fold in self._folds}
 
     def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
@@ -205,27 +202,16 @@ class FastAutoAugmentSearch(RoundSearch):
             self._folds = [fold for fold, one in enumerate(answers) if one is not None]
             self._trained = {key: found[key] for key in SHOWN if key in found}
         else:
-            pairs = list(zip(self.proposals, answers, strict=True))
+            tried = [
+                Tried(one.values["params"], None, failed=True)
+                if answer is None
+                else Tried(one.values["params"], float(answer["cost"]))
+                for one, answer in zip(self.proposals, answers, strict=True)
+            ]
             for place, study in enumerate(self._current().values()):
-                part = pairs[place * self._each : (place + 1) * self._each]
-                study.tell([self._tried(proposal, answer) for proposal, answer in part])
-        return [self.row({**self._trained, **found, **self._figures()})]
-
-    def _tried(self, proposal: Proposal, answer: Values | None) -> Tried:
-        params = proposal.values["params"]
-        if answer is None:
-            return Tried(params, None, failed=True)
-        return Tried(params, float(answer["cost"]))
-
-    def _figures(self) -> Metrics:
-        """Each operation's share, and how far they are from alike."""
-        shares = self.policy().marginals()
-        entropy = -sum(share * math.log(share) for share in shares.values() if share > 0)
-        return {
-            "entropy": entropy,
-            "kl_uniform": math.log(len(self.settings.operations)) - entropy,
-            **{f"share/{name}": shares.get(name, 0.0) for name in self.settings.operations},
-        }
+                study.tell(tried[place * self.group : (place + 1) * self.group])
+        figures = operation_figures(self.policy(), self.settings.operations)
+        return [self.row({**self._trained, **found, **figures})]
 
     def policy(self) -> SubPolicies:
         """The best policies so far of every fold; before there are any, all pairs alike."""
@@ -244,16 +230,14 @@ class FastAutoAugmentSearch(RoundSearch):
         return {
             **super().state_dict(),
             "studies": [study.state_dict() for study in self.studies.values()],
-            "each": self._each,
             "folds": list(self._folds),
             "trained": dict(self._trained),
         }
 
     def load_state_dict(self, state: Values) -> None:
-        """Go on from `state_dict`; a round's size is that with which the search began."""
+        """Go on from `state_dict`."""
         super().load_state_dict(state)
-        self._each, self._trained = state["each"], dict(state["trained"])
-        self._folds = list(state["folds"])
+        self._folds, self._trained = list(state["folds"]), dict(state["trained"])
         for study, kept in zip(self.studies.values(), state["studies"], strict=True):
             study.load_state_dict(kept)
 

@@ -24,16 +24,15 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from raysearch.methods._base import Expected, Groups, Method
-from raysearch.methods._pair_search import PairSearch, PairSettings, TrialPairs
+from raysearch.data import Split
+from raysearch.methods._base import Expected, Groups
+from raysearch.methods._pair_search import PairSearch, PairSettings, PairTraining, TrialPairs
 from raysearch.methods._ppo import PPOSettings
-from raysearch.methods._rounds import snapshot
-from raysearch.methods._shared import reward, validated
 from raysearch.methods._study import GiveUp, Studies
+from raysearch.methods._validated import reward, snapshot
 from raysearch.policy import Pairs, Schedule
-from raysearch.protocol import Answer, Metrics, Proposal, Values
+from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
 from raysearch.settings import Count
 from raysearch.training import Setup, Training, derive_seed, validation_cost
 
@@ -60,8 +59,24 @@ class OhlSettings(PairSettings):
         return math.ceil(epochs / self.updates)
 
 
-class Ohl(Method):
-    """See the module's text."""
+class Ohl(PairSearch):
+    """Asks for the replicas of each round.
+
+    A round's metrics are means over its replicas; `reward_std` is the standard deviation of their
+    rewards.
+    """
+
+    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
+        s = OhlSettings.of(groups.method)
+        super().__init__(seed, groups, s, PPOSettings(s.lr, s.betas))
+        self._epochs = int(groups.search["epochs"])
+        self._interval = s.interval(self._epochs)
+        self.rounds = math.ceil(self._epochs / self._interval)
+        self._same_order = s.same_order
+        self._best = ""  # the last round's replica from which this one's start
+        n = len(self.start)
+        phases = min(PHASES, self.rounds, max(1, PROBABILITIES // n**2))
+        self._phases = torch.zeros(phases, n, n, dtype=torch.float64)  # sums over epochs
 
     @classmethod
     def uniform(cls, method: Mapping[str, Any]) -> Pairs:
@@ -69,14 +84,23 @@ class Ohl(Method):
         return OhlSettings.of(method).uniform
 
     @classmethod
-    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> OhlSearch:
-        """See `OhlSearch`."""
-        return OhlSearch(seed, groups)
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+        """Makes replicas; one training, which all rounds make up together, is used for them."""
+        settings, (train, val) = OhlSettings.of(groups.method), setup.search_splits()
+        sgd = {**groups.search, "label_smoothing": settings.label_smoothing}
+        training = Training(setup, sgd, None, True, split=train)
+        initial = snapshot(training.state_dict())
 
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Replicas:
-        """See `Replicas`."""
-        return Replicas(setup, groups)
+        def built(proposal: Proposal, files: Mapping[str, Values]) -> Replica:
+            # with no draws of its own a replica is told apart by those of its images
+            seed = proposal.values["order" if settings.draws else "seed"]
+            training.setup = replace(setup, seed=seed)
+            start = next((files[id] for id in proposal.needs), initial)
+            training.load_state_dict(snapshot(start))
+            policy = TrialPairs.of(settings.uniform, proposal, settings.draws)
+            return Replica(training, policy, val, settings)
+
+        return built
 
     @classmethod
     def parallel(cls, at_once: int, groups: Groups) -> int:
@@ -87,9 +111,9 @@ class Ohl(Method):
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
         """A training for each replica, in parts; validated at the end of every round."""
         settings, epochs = OhlSettings.of(groups.method), int(groups.search["epochs"])
-        interval, group = settings.interval(epochs), settings.parallel
+        interval, group = settings.interval(epochs), groups.parallel
         rounds = math.ceil(epochs / interval)
-        validation = validation_cost(*setup.search_splits())
+        validation = validation_cost(*map(len, setup.search_splits()))
         return Expected(
             group * (epochs + rounds * validation),
             rounds * group,
@@ -97,34 +121,6 @@ class Ohl(Method):
             group + 1,  # of a round, and the one that they start from
             f"{rounds} updates from {group} trials each",
         )
-
-
-class OhlSearch(PairSearch):
-    """Asks for the replicas of each round.
-
-    A round's metrics are means over its replicas; `reward_std` is the standard deviation of their
-    rewards.
-
-    Args:
-        seed: everything random follows from it.
-        groups: the settings.
-    """
-
-    def __init__(self, seed: int, groups: Groups) -> None:
-        s = OhlSettings.of(groups.method)
-        self._epochs = int(groups.search["epochs"])
-        self._interval = s.interval(self._epochs)
-        # the first step on a group is REINFORCE's: all ratios are 1, and nothing is clipped
-        once = PPOSettings(
-            s.lr, s.betas, warmup=0, clip=0.5, inner_updates=1, kl_limit=0.0, baseline_decay=0.0
-        )
-        super().__init__(seed, s, once, s.parallel)
-        self.rounds = math.ceil(self._epochs / self._interval)
-        self._same_order = s.same_order
-        self._best = ""  # the last round's replica from which this one's start
-        n = len(self.uniform)
-        phases = min(PHASES, self.rounds, max(1, PROBABILITIES // n**2))
-        self._phases = torch.zeros(phases, n, n, dtype=torch.float64)  # sums over epochs
 
     def propose(self) -> Sequence[Proposal]:
         """The replicas of a round."""
@@ -137,28 +133,24 @@ class OhlSearch(PairSearch):
         return {"seed": seed, "order": order}
 
     def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
-        """An update."""
-        return [self.row(self.learn(answers))]
-
-    def move(
-        self, counts: Tensor, rewards: Sequence[float], answers: Sequence[Values | None]
-    ) -> Metrics:
         """Note the policy that was in force, choose the best replica, take a REINFORCE step."""
         first = self.round * self._interval
         for epoch in range(first, min(first + self._interval, self._epochs)):
             phase = epoch * len(self._phases) // self._epochs
             self._phases[phase] += self.current().probabilities
+        counts, rewards, metrics = self.outcome(answers)
+        metrics |= self.figures()  # of the policy that the replicas had
         ended = [i for i, one in enumerate(answers) if one is not None]
         self._best = self.proposals[max(ended, key=lambda i: rewards[i])].id  # the first of several
-        in_force = self.figures()  # a round's metrics are of the policy that its replicas had
         moved = self.ppo.update(counts, normalised(rewards))
-        return {**in_force, "reward_std": statistics.pstdev(rewards), "kl": moved["kl"]}
+        metrics |= {"reward_std": statistics.pstdev(rewards), "kl": moved["kl"]}
+        return [self.row(metrics)]
 
     def policy(self) -> Schedule:
         """The policies that were in force so far, in phases of as many epochs each."""
         begun = [phase for phase in self._phases if float(phase.sum()) > 0]
-        parts = [self.uniform.with_probabilities(phase) for phase in begun]
-        return Schedule(parts or [self.uniform])
+        parts = [self.start.with_probabilities(phase) for phase in begun]
+        return Schedule(parts or [self.start])
 
     def state_dict(self) -> dict[str, Any]:
         """See `PairSearch.state_dict`; the policies of rounds gone by, and the best replica."""
@@ -176,72 +168,19 @@ def normalised(rewards: Sequence[float]) -> list[float]:
     return [(reward - mean) / deviation if deviation > 0 else 0.0 for reward in rewards]
 
 
-class Replicas:
-    """Makes rounds of replicas; one training is used for all of them.
-
-    Args:
-        setup: data, network, device and seed.
-        groups: the settings; `search` is that of the training that all rounds make up together.
-    """
-
-    def __init__(self, setup: Setup, groups: Groups) -> None:
-        self.setup, self.settings = setup, OhlSettings.of(groups.method)
-        self.uniform = self.settings.uniform
-        train, self.val = setup.search_splits()
-        sgd = {**groups.search, "label_smoothing": self.settings.label_smoothing}
-        self.training = Training(setup, sgd, None, True, split=train)
-        self.interval = self.settings.interval(self.training.epochs)
-        self.validation = validation_cost(train, self.val)
-        self._initial = snapshot(self.training.state_dict())
-
-    def __call__(self, proposal: Proposal, files: Mapping[str, Values]) -> Replica:
-        """A replica goes on from the one that it needs, or else from a new network."""
-        start = next((files[id] for id in proposal.needs), self._initial)
-        return Replica(self, proposal, start)
-
-
-class Replica:
+class Replica(PairTraining):
     """A round's epochs of one replica, validated at the end, as work.
 
     Args:
-        replicas: what it uses, until the next one does.
-        proposal: the policy, and seeds.
-        start: the state of the training that it goes on from.
+        training, policy, val: see `PairTraining`.
+        settings: the method's.
     """
 
-    def __init__(self, replicas: Replicas, proposal: Proposal, start: Values) -> None:
-        self._replicas, settings = replicas, replicas.settings
-        self._policy = TrialPairs.of(replicas.uniform, proposal, settings.draws)
-        self._metrics: Metrics = {}
-        self.training = replicas.training
-        self.loop = self.training.loop
-        # with no draws of its own a replica is told apart by those of its images
-        seed = proposal.values["order" if settings.draws else "seed"]
-        self.training.setup = replace(replicas.setup, seed=seed)
-        self.training.policy = self._policy
-        self.training.load_state_dict(snapshot(start))
-        self._first = self.training.epoch
-        self._last = min(self._first + replicas.interval, self.training.epochs)
-
-    @property
-    def epochs(self) -> int:
-        """Of the round."""
-        return self._last - self._first
-
-    @property
-    def epoch(self) -> int:
-        """How many of them are done."""
-        return self.training.epoch - self._first
-
-    def step(self) -> Metrics:
-        """One epoch; validated after the round's last."""
-        replicas, metrics = self._replicas, self.training.step()
-        trained = metrics["epoch_equivalents"] * self.epoch / self.training.epoch  # of this round
-        if self.epoch == self.epochs:
-            metrics |= validated(self.training.model, replicas.setup, replicas.val, self._last)
-            trained += replicas.validation
-        self._metrics = {**metrics, "epoch_equivalents": trained}
-        return dict(self._metrics)
+    def __init__(
+        self, training: Training, policy: TrialPairs, val: Split, settings: OhlSettings
+    ) -> None:
+        super().__init__(training, policy, val, settings.interval(training.epochs))
+        self._by = settings.reward
 
     def answer(self) -> Answer:
         """How it went; the training's state is the file.
@@ -250,27 +189,9 @@ class Replica:
         and the task's other figures, `train_loss` and `lr` of the last epoch, and the round's
         `epoch_equivalents`.
         """
-        by, metric = self._replicas.settings.reward, self._replicas.setup.task.metric
-        values = {
-            "counts": self._policy.counts,
-            "reward": reward(by, self._metrics, metric),
-            **self._metrics,
-        }
+        found = reward(self._by, self.metrics, self.training.setup.task.metric)
+        values = {"counts": self.policy.counts, "reward": found, **self.metrics}
         return Answer(values, file=snapshot(self.training.state_dict()))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The training's state, and what was drawn."""
-        return {
-            "training": self.training.state_dict(),
-            "seen": self._policy.seen,
-            "metrics": dict(self._metrics),
-        }
-
-    def load_state_dict(self, state: Values) -> None:
-        """Continue from `state_dict`."""
-        self.training.load_state_dict(state["training"])
-        self._policy.seen = state["seen"].clone()
-        self._metrics = dict(state["metrics"])
 
 
 METHOD = Ohl

@@ -19,25 +19,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from raysearch.data import Split
 from raysearch.errors import RaysearchError
-from raysearch.methods._base import Expected, Groups, Method
-from raysearch.methods._members import Members
+from raysearch.methods._base import Expected, Groups
 from raysearch.methods._population import Levels, exploit
-from raysearch.methods._rounds import RoundSearch, trial_id
+from raysearch.methods._rounds import RoundSearch, operation_figures, trial_id
 from raysearch.methods._settings import MethodSettings, SomeOperations
-from raysearch.methods._shared import Goal
 from raysearch.methods._study import GiveUp, Studies
+from raysearch.methods._validated import Goal, ValidatedTraining, reward, snapshot
 from raysearch.policy import RandomOrder, Schedule
-from raysearch.protocol import Metrics, Proposal, Values
+from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
 from raysearch.settings import Count, NotNegative, Probability
-from raysearch.training import Setup, derive_seed, validation_cost
+from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 MAX_LEVEL = 127  # levels are kept in a byte
 
@@ -139,59 +139,16 @@ def explore(levels: Tensor, settings: PbaSettings, generator: torch.Generator) -
     return torch.where(anew, drawn, moved)
 
 
-class Pba(Method):
-    """See the module's text."""
-
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> RandomOrder:
-        """Every operation alike."""
-        return PbaSettings.of(method).uniform
-
-    @classmethod
-    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> PbaSearch:
-        """See `PbaSearch`."""
-        return PbaSearch(seed, groups)
-
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Members:
-        """See `Members`."""
-        return Members(setup, PbaSettings.of(groups.method), groups.search)
-
-    @classmethod
-    def parallel(cls, at_once: int, groups: Groups) -> int:
-        """The population."""
-        return PbaSettings.of(groups.method).population
-
-    @classmethod
-    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
-        """A training for each member, in parts; validated at the end of every interval."""
-        settings, epochs = PbaSettings.of(groups.method), int(groups.search["epochs"])
-        size, rounds = settings.population, math.ceil(epochs / settings.interval)
-        validation = validation_cost(*setup.search_splits())
-        times = "once" if rounds == 2 else f"{rounds - 1} times"
-        return Expected(
-            size * (epochs + rounds * validation),
-            size * rounds,
-            settings.interval,
-            2 * size,  # from which members go on, and of those that have ended the interval
-            f"{size} members that copy and explore {times}",
-        )
-
-
-class PbaSearch(RoundSearch):
+class Pba(RoundSearch):
     """Asks for an interval of every member, then lets the worst copy the best and explore.
 
     A member that failed copies too. The history has a row for every epoch: that of the member
     that was best at the end of its interval, with the cost of all.
-
-    Args:
-        seed: everything random follows from it.
-        groups: the settings.
     """
 
-    def __init__(self, seed: int, groups: Groups) -> None:
-        super().__init__()
-        self.seed, self.settings = seed, PbaSettings.of(groups.method)
+    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
+        super().__init__(seed, groups)
+        self.settings = PbaSettings.of(groups.method)
         self._epochs, interval = int(groups.search["epochs"]), self.settings.interval
         if self._epochs <= interval:
             raise RaysearchError(
@@ -204,6 +161,53 @@ class PbaSearch(RoundSearch):
         self._starts = [""] * size  # the proposals that members go on from
         self._lineages: list[list[Levels]] = [[] for _ in range(size)]  # of the rounds gone by
         self._best = 0
+
+    @classmethod
+    def uniform(cls, method: Mapping[str, Any]) -> RandomOrder:
+        """Every operation alike."""
+        return PbaSettings.of(method).uniform
+
+    @classmethod
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+        """Makes intervals; one training is used for all that go on from another."""
+        settings, (train, val) = PbaSettings.of(groups.method), setup.search_splits()
+        # the images are divided by the search's seed, all else follows from the member's own
+        divided = replace(setup, dataset=replace(setup.dataset, train=train, val=val))
+        training: Training | None = None
+
+        def built(proposal: Proposal, files: Mapping[str, Values]) -> Interval:
+            nonlocal training
+            seed = derive_seed(setup.seed, "member", proposal.values["member"])
+            own = replace(divided, seed=seed)
+            if training is None or not proposal.needs:
+                training = Training(own, groups.search, None, True, split=train)
+            training.setup = own
+            for id in proposal.needs:
+                training.load_state_dict(snapshot(files[id]))
+            training.policy = settings.policy(proposal.values["levels"])
+            return Interval(training, val, settings)
+
+        return built
+
+    @classmethod
+    def parallel(cls, at_once: int, groups: Groups) -> int:
+        """The population."""
+        return PbaSettings.of(groups.method).population
+
+    @classmethod
+    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+        """A training for each member, in parts; validated at the end of every interval."""
+        settings, epochs = PbaSettings.of(groups.method), int(groups.search["epochs"])
+        size, rounds = settings.population, math.ceil(epochs / settings.interval)
+        validation = validation_cost(*map(len, setup.search_splits()))
+        times = "once" if rounds == 2 else f"{rounds - 1} times"
+        return Expected(
+            size * (epochs + rounds * validation),
+            size * rounds,
+            settings.interval,
+            2 * size,  # from which members go on, and of those that have ended the interval
+            f"{size} members that copy and explore {times}",
+        )
 
     def propose(self) -> Sequence[Proposal]:
         """An interval of every member."""
@@ -242,15 +246,20 @@ class PbaSearch(RoundSearch):
 
     def _rows(self, answers: Sequence[Values | None]) -> list[Metrics]:
         """The best member's epochs, each with the cost of all and its interval's validation."""
-        best = answers[self._best]
+        best, levels = answers[self._best], self._levels[self._best]
         assert best is not None
-        last = best["rows"][-1]
-        found = {key: last[key] for key in last if key == "score" or key.startswith("val_")}
+        found = {key: value for key, value in best["rows"][-1].items() if key.startswith("val_")}
+        policy = self.settings.policy(levels)
+        found |= {"score": best["score"], **operation_figures(policy, self.settings.operations)}
+        found["operations_per_image"] = policy.operations_per_image()
+        members = [(best if one is None else one)["rows"] for one in answers]
         rows = []
         for i, row in enumerate(best["rows"]):
-            costs = [(best if one is None else one)["rows"][i] for one in answers]
-            total = sum(cost["epoch_equivalents"] for cost in costs)
-            rows.append({**row, **found, "epoch_equivalents": total})
+            cost = self.equivalents  # after the round, less what was yet to come
+            for one in members:
+                cost -= one[-1]["epoch_equivalents"] - one[i]["epoch_equivalents"]
+            epoch = self.round * self.settings.interval + i + 1
+            rows.append({**row, **found, "epoch": epoch, "epoch_equivalents": cost})
         return rows
 
     def policy(self) -> Schedule:
@@ -285,6 +294,31 @@ class PbaSearch(RoundSearch):
 def choose(seed: int, best: Sequence[int], member: int, epoch: int) -> int:
     """Which of the best a member copies after an epoch: each alike."""
     return best[derive_seed(seed, "exploit", epoch, member) % len(best)]
+
+
+class Interval(ValidatedTraining):
+    """An interval of a member's training with one policy, validated at the end, as work.
+
+    Args:
+        training, val: see `ValidatedTraining`.
+        settings: the method's.
+    """
+
+    def __init__(self, training: Training, val: Split, settings: PbaSettings) -> None:
+        super().__init__(training, val, settings.interval)
+        self._by = settings.score
+
+    def answer(self) -> Answer:
+        """How it went; the training's state is the file, but for the last interval.
+
+        Its values are `score`, higher is better; `rows`, the metrics of the interval's epochs; and
+        the interval's `epoch_equivalents`.
+        """
+        score = reward(self._by, self.metrics, self.training.setup.task.metric)
+        cost = self.metrics["epoch_equivalents"]
+        values = {"score": score, "rows": self.rows, "epoch_equivalents": cost}
+        more = self.training.epoch < self.training.epochs
+        return Answer(values, file=snapshot(self.training.state_dict()) if more else None)
 
 
 METHOD = Pba

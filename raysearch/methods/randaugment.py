@@ -36,39 +36,31 @@ class RandAugmentSettings(TunedSettings):
     m: Annotated[float, Field(ge=0, le=LARGEST_M)] | None
     largest_n: N
 
+    @property
+    def space(self) -> Space:
+        """What is not given of N and M."""
+        space: Space = {
+            "n": Whole(1, self.largest_n),
+            "m": Range(0, LARGEST_M, step=1),
+        }
+        return {key: one for key, one in space.items() if getattr(self, key) is None}
+
+    def policy(self, params: Mapping[str, Any]) -> RandomOperations:
+        """N of the operations at magnitude M."""
+        chosen = {"n": self.n, "m": self.m, **params}
+        return rand_augment(chosen["n"], chosen["m"], self.operations)
+
 
 class RandAugment(Tuned):
     """Optuna chooses N and M, or the one of them that is not given."""
 
+    settings_class = RandAugmentSettings
+
     @classmethod
     def known(cls, method: Values) -> RandomOperations | None:
         """The policy where both N and M are given."""
-        settings = cls.settings_of(method)
-        if settings.n is None or settings.m is None:
-            return None
-        return cls.policy_of(settings, {})
-
-    @classmethod
-    def settings_of(cls, method: Values) -> RandAugmentSettings:
-        """See `Tuned.settings_of`."""
-        return RandAugmentSettings.of(method)
-
-    @classmethod
-    def space(cls, settings: RandAugmentSettings) -> Space:
-        """What is not given of N and M."""
-        space: Space = {
-            "n": Whole(1, settings.largest_n),
-            "m": Range(0, LARGEST_M, step=1),
-        }
-        return {key: one for key, one in space.items() if getattr(settings, key) is None}
-
-    @classmethod
-    def policy_of(
-        cls, settings: RandAugmentSettings, params: Mapping[str, Any]
-    ) -> RandomOperations:
-        """N of the operations at magnitude M."""
-        chosen = {"n": settings.n, "m": settings.m, **params}
-        return rand_augment(chosen["n"], chosen["m"], settings.operations)
+        settings = RandAugmentSettings.of(method)
+        return None if settings.space else settings.policy({})
 
 
 METHOD = RandAugment

@@ -18,7 +18,6 @@ from raysearch.methods._augmenter import TRANSFORMATIONS
 from raysearch.methods._study import Range, Space
 from raysearch.methods._tuned import Tuned, TunedSettings
 from raysearch.policy import Transformations
-from raysearch.protocol import Values
 
 DRAWS = 1024  # that stand for the distribution in the policy
 RANGES = {"tx": 1.0, "ty": 1.0, "hue": 0.5}  # at magnitude 1; of all others 1 too
@@ -38,30 +37,24 @@ class ValidatedMagnitudeSettings(TunedSettings):
     transformations: Literal["translation", "affine", "colour", "affine+colour"]
     largest: Annotated[float, Field(gt=0, le=1)]
 
-
-class ValidatedMagnitude(Tuned):
-    """Optuna chooses one magnitude for all transformations; see the module's text."""
-
-    @classmethod
-    def settings_of(cls, method: Values) -> ValidatedMagnitudeSettings:
-        """See `Tuned.settings_of`."""
-        return ValidatedMagnitudeSettings.of(method)
-
-    @classmethod
-    def space(cls, settings: ValidatedMagnitudeSettings) -> Space:
+    @property
+    def space(self) -> Space:
         """The magnitude."""
-        return {"magnitude": Range(0.0, settings.largest)}
+        return {"magnitude": Range(0.0, self.largest)}
 
-    @classmethod
-    def policy_of(
-        cls, settings: ValidatedMagnitudeSettings, params: Mapping[str, Any]
-    ) -> Transformations:
+    def policy(self, params: Mapping[str, Any]) -> Transformations:
         """Parameters from U(−m·range, m·range), evenly spread (a scrambled Sobol sequence)."""
-        names = TRANSFORMATIONS[settings.transformations]
+        names = TRANSFORMATIONS[self.transformations]
         sobol = torch.quasirandom.SobolEngine(len(names), True, 0)  # type: ignore[no-untyped-call]
         unit = sobol.draw(DRAWS)
         largest = torch.tensor([RANGES.get(name, 1.0) for name in names])
         return Transformations(names, params["magnitude"] * largest * (2 * unit - 1))
+
+
+class ValidatedMagnitude(Tuned):
+    """Optuna chooses one magnitude for all transformations; see the module's text."""
+
+    settings_class = ValidatedMagnitudeSettings
 
 
 METHOD = ValidatedMagnitude

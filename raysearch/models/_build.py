@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, near
 from raysearch.models._resnet import CifarResNet18
 from raysearch.models._small_cnn import SmallCNN
 from raysearch.models._torchvision import build_torchvision, torchvision_names
@@ -16,7 +15,13 @@ from raysearch.models._wrn import WideResNet
 Builder = Callable[[int, int, tuple[int, int]], nn.Module]
 """From classes, channels and the (height, width) of the images in pixels to a network."""
 
-OWN = ("small_cnn", "resnet18", "wrn40x2", "wrn28x10")
+OWN: dict[str, tuple[int, Builder]] = {
+    "small_cnn": (4, SmallCNN),
+    "resnet18": (8, lambda classes, channels, _: CifarResNet18(classes, channels)),
+    "wrn40x2": (4, lambda classes, channels, _: WideResNet(40, 2, classes, channels)),
+    "wrn28x10": (4, lambda classes, channels, _: WideResNet(28, 10, classes, channels)),
+}
+"""Our own, with the least pixels of a side that they take."""
 
 
 def names() -> list[str]:
@@ -59,25 +64,18 @@ def build(
 
 
 def _named(name: str, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
-    if name == "small_cnn":
-        _check_size(name, size, 4)
-        return SmallCNN(classes, channels, size)
-    if name == "resnet18":
-        _check_size(name, size, 8)
-        return CifarResNet18(classes, channels)
-    if name == "wrn40x2":
-        _check_size(name, size, 4)
-        return WideResNet(40, 2, classes, channels)
-    if name == "wrn28x10":
-        _check_size(name, size, 4)
-        return WideResNet(28, 10, classes, channels)
+    if name in OWN:
+        least, builder = OWN[name]
+        if min(size) < least:
+            raise RaysearchError(
+                f"model {name} takes images of at least {least}x{least} pixels, not "
+                f"{size[0]}x{size[1]}: give data.size={least} or more"
+            )
+        return builder(classes, channels, size)
     if name in torchvision_names():
         return build_torchvision(name, classes=classes, channels=channels, size=size)
-    near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
-    hint = f" did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise RaysearchError(
-        f"unknown model {name!r}:{hint} (known: {', '.join(OWN)} and every torchvision classifier)"
-    )
+    known = f"{', '.join(OWN)} and every torchvision classifier"
+    raise RaysearchError(f"unknown model {name!r}{near(name, names())} (known: {known})")
 
 
 def _own(builder: Builder, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
@@ -97,11 +95,3 @@ def name_of(model: str | Builder) -> str:
     if isinstance(model, str):
         return model
     return str(getattr(model, "__qualname__", type(model).__qualname__))
-
-
-def _check_size(name: str, size: tuple[int, int], least: int) -> None:
-    if min(size) < least:
-        raise RaysearchError(
-            f"model {name} takes images of at least {least}x{least} pixels, not "
-            f"{size[0]}x{size[1]}: give data.size={least} or more"
-        )

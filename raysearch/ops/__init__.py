@@ -10,12 +10,11 @@ torch.Size([2, 3, 32, 32])
 
 from __future__ import annotations
 
-from raysearch.ops._apply import apply, apply_sequence
+from raysearch.ops._apply import apply, apply_sequence, check_images
 from raysearch.ops._catalogue import (
     AUTOAUGMENT_RANGES,
     DADA_OPERATIONS,
     OPERATIONS,
-    WIDE_RANGES,
     Range,
     operation_id,
     to_values,
@@ -29,10 +28,10 @@ __all__ = [
     "DADA_OPERATIONS",
     "MID_GREY",
     "OPERATIONS",
-    "WIDE_RANGES",
     "Range",
     "apply",
     "apply_sequence",
+    "check_images",
     "cutout",
     "operation_id",
     "random_crop",

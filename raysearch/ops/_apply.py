@@ -73,8 +73,8 @@ def apply(images: Tensor, operation: Tensor, value: Tensor, center: Tensor | Non
         ValueError: a shape is wrong, an operation id is not one of `OPERATIONS`, or a value or
             centre is not finite.
     """
-    _check(images, operation, value, center, batch_dims=1)
-    return apply_sequence(
+    _check(images, operation, value, center, letters="[B]")
+    return _apply(
         images,
         operation.unsqueeze(1),
         value.unsqueeze(1),
@@ -101,26 +101,32 @@ def apply_sequence(
         ValueError: a shape is wrong, an operation id is not one of `OPERATIONS`, or a value or
             centre is not finite.
     """
-    _check(images, operation, value, center, batch_dims=2)
-    if images.is_floating_point():
-        levels = images.detach().mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
-        return _apply_uint8(levels, operation, value, center).to(images.dtype).div_(255.0)
-    return _apply_uint8(images, operation, value, center)
+    _check(images, operation, value, center, letters="[B,K]")
+    return _apply(images, operation, value, center)
 
 
-def _check(
-    images: Tensor, operation: Tensor, value: Tensor, center: Tensor | None, batch_dims: int
-) -> None:
-    letters = "[B]" if batch_dims == 1 else "[B,K]"
+def check_images(images: Tensor) -> None:
+    """See that a batch's shape and dtype are those that `apply` takes.
+
+    Raises:
+        TypeError: it is of another dtype.
+        ValueError: it is of another shape.
+    """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[1:]:
         raise ValueError(f"images must be [B,C,H,W] with C = 1 or 3, got {list(images.shape)}")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}")
+
+
+def _check(
+    images: Tensor, operation: Tensor, value: Tensor, center: Tensor | None, letters: str
+) -> None:
+    check_images(images)
     if operation.is_floating_point() or operation.is_complex() or operation.dtype == torch.bool:
         raise TypeError(f"operation must be integer ids, got {operation.dtype}")
     if not value.is_floating_point():
         raise TypeError(f"value must be floating point, got {value.dtype}")
-    if operation.ndim != batch_dims or operation.shape[0] != images.shape[0]:
+    if operation.ndim != letters.count(",") + 1 or operation.shape[0] != images.shape[0]:
         raise ValueError(
             f"operation must be {letters} with B = {images.shape[0]}, got {list(operation.shape)}"
         )
@@ -135,7 +141,10 @@ def _check(
             raise ValueError(f"center must be {[*operation.shape, 2]}, got {list(center.shape)}")
 
 
-def _apply_uint8(images: Tensor, operation: Tensor, value: Tensor, center: Tensor | None) -> Tensor:
+def _apply(images: Tensor, operation: Tensor, value: Tensor, center: Tensor | None) -> Tensor:
+    if images.is_floating_point():
+        levels = images.detach().mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
+        return _apply(levels, operation, value, center).to(images.dtype).div_(255.0)
     batch, slots = operation.shape
     if batch == 0 or slots == 0:
         return images.clone(memory_format=torch.contiguous_format)

@@ -130,10 +130,6 @@ def wide_ranges(size: tuple[int, int]) -> Mapping[str, Range]:
     )
 
 
-WIDE_RANGES: Mapping[str, Range] = wide_ranges((32, 32))
-"""TrivialAugment's wide ranges for 32x32 images; for other sizes call `wide_ranges`."""
-
-
 def to_values(
     operation: Tensor,
     magnitude: Tensor,
@@ -164,8 +160,9 @@ def to_values(
     rows = [Range(0.0, 0.0, False)] * len(OPERATIONS)
     for name, one in ranges.items():
         rows[operation_id(name)] = one
+    table = torch.tensor(rows, dtype=torch.float32, device="cpu")
     # Three look-ups by `take`: indexing with a tensor would start PyTorch's threads for so little.
-    low, high, signed = torch.tensor(rows, dtype=torch.float32).to(operation.device).unbind(1)
+    low, high, signed = table.to(operation.device).unbind(1)
     deviation = (high - low).take(operation) * magnitude.to(torch.float32)
     mirrored = torch.where(signed.take(operation) > 0, sign.to(torch.float32), 1.0)
     value = low.take(operation) + mirrored * deviation

@@ -59,12 +59,13 @@ def compose(
     Returns:
         Images of the same shape in [0, 1]; black where nothing of the image is. Bilinear.
     """
-    if any(name in parameters for name in AFFINE):
-        images = affine(images, parameters)
-    for name in order or COLOUR:
-        if name in parameters and not (name in NEEDS_COLOUR and images.shape[1] == 1):
-            images = colours[name](images, parameters[name])
-    return images
+    with torch.autocast(images.device.type, enabled=False):  # bfloat16 has 8 bits for a place
+        if any(name in parameters for name in AFFINE):
+            images = affine(images, parameters)
+        for name in order or COLOUR:
+            if name in parameters and not (name in NEEDS_COLOUR and images.shape[1] == 1):
+                images = colours[name](images, parameters[name])
+        return images
 
 
 def transform(
@@ -80,8 +81,10 @@ def affine(images: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
     deviation = torch.stack([parameters.get(name, zero) for name in AFFINE], dim=1)
     identity = torch.eye(2, 3, dtype=images.dtype, device=images.device)
     theta = identity + deviation.reshape(-1, 2, 3)
+    if images.is_cuda or torch.get_float32_matmul_precision() != "highest":
+        theta = theta.double()  # products of float32 may have 11 bits, too few for a place
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+    return F.grid_sample(images, grid.to(images.dtype), align_corners=False)
 
 
 def rotation(parameters: Mapping[str, Tensor]) -> Tensor:
@@ -90,7 +93,7 @@ def rotation(parameters: Mapping[str, Tensor]) -> Tensor:
     That of the rotation nearest to its linear part, counter-clockwise positive. On an image that
     is not square it is the angle in the square to which the image is scaled.
     """
-    zero = torch.zeros(())
+    zero = torch.zeros((), device="cpu")
     a11, a12, a21, a22 = (parameters.get(name, zero) for name in ("a11", "a12", "a21", "a22"))
     return torch.atan2(a12 - a21, 2 + a11 + a22).mul(180 / math.pi).neg()
 

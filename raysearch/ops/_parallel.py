@@ -8,6 +8,7 @@ thread and helpers that take parts as they come, and threads wait for each other
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -16,6 +17,19 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, as forks lose theirs, and size
+_openmp = ctypes.CDLL(torch._C.__file__)  # and what that is linked with
+
+
+def set_threads(count: int) -> None:
+    """Let PyTorch use so many threads in the calling one, whatever other threads have.
+
+    `torch.set_num_threads` would also change what threads that begin from now on have.
+    """
+    torch.get_num_threads()  # PyTorch's first look in a thread sets OpenMP's number
+    if hasattr(_openmp, "omp_set_num_threads"):
+        _openmp.omp_set_num_threads(count)
+    if torch.get_num_threads() != count:  # another OpenMP than that, or none
+        torch.set_num_threads(count)
 
 
 def run(work: Callable[[slice], None], parts: Iterable[slice]) -> None:
@@ -28,9 +42,7 @@ def run(work: Callable[[slice], None], parts: Iterable[slice]) -> None:
     threads = torch.get_num_threads()
 
     def drain() -> None:
-        # For this thread. (For threads that start meanwhile, too: PyTorch takes the last setting of
-        # any thread as their default, which the calling thread restores.)
-        torch.set_num_threads(1)
+        set_threads(1)
         while True:
             try:
                 part = waiting.popleft()
@@ -50,7 +62,7 @@ def run(work: Callable[[slice], None], parts: Iterable[slice]) -> None:
     finally:
         # A helper that has not begun by now is not needed; the others finish their last part.
         errors = [future.exception() for future in futures if not future.cancel()]
-        torch.set_num_threads(threads)
+        set_threads(threads)
     for error in errors:
         if error is not None:
             raise error

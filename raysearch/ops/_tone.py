@@ -115,7 +115,7 @@ def equalize_(images: Tensor, _: Tensor) -> None:
     histogram.scatter_add_(2, index, torch.ones_like(index, dtype=torch.int32))
     # A type whose quotients of whole numbers up to `pixels` are never rounded up to the next one.
     exact = torch.float32 if pixels < 1 << 23 else torch.float64
-    below = histogram.cumsum(2, dtype=exact).sub_(histogram)
+    below = histogram.cumsum(2, dtype=torch.int32).sub_(histogram).to(exact)
     brightest = flat.amax(2, keepdim=True).to(torch.int64)
     step = below.gather(2, brightest).div_(255.0).floor_()
     equal = below.add_((step * 0.5).floor_()).div_(step.clamp(min=1.0)).clamp_(max=255.0)

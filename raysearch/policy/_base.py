@@ -15,6 +15,9 @@ from torch import Tensor
 
 from raysearch.errors import RaysearchError, not_installed
 from raysearch.files import write_whole
+from raysearch.ops import check_images
+from raysearch.policy._checks import Check
+from raysearch.policy._levels import check_levels
 
 Json = dict[str, Any]
 P = ParamSpec("P")
@@ -29,6 +32,12 @@ _NUMBERS = re.compile(r"\[[-+.e\d\s,]+\]")  # a list of nothing but numbers
 def source(generator: torch.Generator | None) -> torch.device:
     """Where numbers from `generator` live."""
     return torch.device("cpu") if generator is None else generator.device
+
+
+def uniform(*shape: int, generator: torch.Generator | None) -> Tensor:
+    """Numbers from U(0, 1), float32, whatever PyTorch's default type and device are."""
+    device = source(generator)
+    return torch.rand(shape, dtype=torch.float32, device=device, generator=generator)
 
 
 def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
@@ -54,14 +63,26 @@ def refuse_scripting() -> NoReturn:
     )
 
 
+def _plain(value: Any) -> Any:
+    """An attribute of a policy as JSON has it."""
+    if isinstance(value, Policy):
+        return {"kind": value.kind, **value.body()}
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
 class Policy(ABC):
     """A distribution over ways to change an image, which may depend on how far a training has come.
 
     Attributes:
         kind: the name under which the policy is written to JSON.
+        fields: what else its JSON has, by name, and what each must be. Attributes of the same names
+            hold it, and the constructor takes it.
     """
 
     kind: ClassVar[str]
+    fields: ClassVar[Mapping[str, Check]]
 
     @outside_graphs
     def __call__(
@@ -70,7 +91,8 @@ class Policy(ABC):
         """Augment a batch, each image with a draw of its own; outside the graphs of a compiler.
 
         Args:
-            images: uint8 [B, C, H, W], or floating point in [0, 1]; C is 1 or 3.
+            images: uint8 [B, C, H, W], or floating point in [0, 1]; C is 1 or 3. What rounding
+                and resizing put outside [0, 1] is clamped.
             generator: source of randomness; None is torch's global one for the CPU. On the CPU is
                 best, for images on a GPU too: the operations' parameters are needed there, and
                 nothing waits for the GPU.
@@ -79,7 +101,15 @@ class Policy(ABC):
 
         Returns:
             A new tensor of the same shape and type.
+
+        Raises:
+            TypeError: images of another dtype.
+            ValueError: images of another shape; on the CPU also floating-point images that are
+                normalised, reach to 255, or have NaN.
         """
+        check_images(images)
+        if images.is_floating_point() and images.numel() and images.device.type == "cpu":
+            check_levels(*(float(level) for level in images.detach().aminmax()))
         return self._augment(images, generator, progress)
 
     @abstractmethod
@@ -118,14 +148,20 @@ class Policy(ABC):
     def describe(self, most: int = 10) -> str:
         """The policy in words for a terminal: its `most` strongest parts, one a line."""
 
-    @abstractmethod
     def body(self) -> Json:
-        """The policy's own part of its JSON form; see `from_body`."""
+        """The policy's own part of its JSON form; see `fields`."""
+        return {name: _plain(getattr(self, name)) for name in self.fields}
 
     @classmethod
-    @abstractmethod
     def from_body(cls, body: Mapping[str, Any]) -> Policy:
-        """The policy from its own, checked part of a JSON document."""
+        """The policy of what `body` gives, checked by `fields`; raises like the constructor."""
+        return cls(**body)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Policy) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_json()))
 
     @classmethod
     def merge(cls, policies: Sequence[Policy]) -> Policy:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from raysearch import ops
-from raysearch.policy._base import Json, source
+from raysearch.policy import _checks as checks
+from raysearch.policy._base import uniform
 from raysearch.policy._operations import (
     Draws,
+    Numbers,
     OperationPolicy,
     drawn,
-    listed,
     normalised,
+    numbers,
     random_draws,
     rates_by_operation,
+    strongest,
 )
 
 MAX_MAGNITUDE = 2.0
+MAX_CANDIDATES = 10_000  # in a file
 
 
 class Candidates(OperationPolicy):
@@ -44,60 +47,35 @@ class Candidates(OperationPolicy):
     """
 
     kind: ClassVar[str] = "candidates"
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "augment": checks.UNIT,
+        "count": checks.COUNT,
+        "operations": checks.list_of(checks.NAME, least=1, most=MAX_CANDIDATES),
+        "magnitudes": checks.list_of(checks.number(0, MAX_MAGNITUDE), least=1, most=MAX_CANDIDATES),
+        "probabilities": checks.list_of(checks.POSITIVE, least=1, most=MAX_CANDIDATES),
+    }
 
     def __init__(
         self,
         operations: Sequence[str],
-        magnitudes: Tensor,
-        probabilities: Tensor,
+        magnitudes: Numbers,
+        probabilities: Numbers,
         augment: float,
         count: int = 2,
         ranges: str = "autoaugment",
     ) -> None:
-        self.operations = tuple(operations)
-        self.magnitudes = magnitudes.detach().cpu().double()
-        self.probabilities = probabilities.detach().cpu().double()
-        self.augment, self.count, self.ranges = float(augment), count, ranges
-        self._ids = torch.tensor([ops.operation_id(name) for name in operations])
-        self._check()
-        self.probabilities = normalised(self.probabilities, "probabilities")
+        super().__init__(operations, ranges)
+        if count < 1 or not 0 <= augment <= 1:
+            raise ValueError(f"need count >= 1 and augment in [0, 1]; got {count}, {augment}")
+        self.augment, self.count = float(augment), count
+        self.magnitudes = numbers(magnitudes, "magnitudes", len(self), high=MAX_MAGNITUDE)
+        self.probabilities = normalised(probabilities, "probabilities", len(self))
 
-    def _check(self) -> None:
-        if not self.operations or self.count < 1 or not 0 <= self.augment <= 1:
-            raise ValueError(
-                "need candidates, count >= 1 and augment in [0, 1]; "
-                f"got {len(self.operations)}, {self.count}, {self.augment}"
-            )
-        for name, tensor in (
-            ("magnitudes", self.magnitudes),
-            ("probabilities", self.probabilities),
-        ):
-            if tensor.shape != self._ids.shape:
-                raise ValueError(f"{name}: shape {tuple(tensor.shape)} for {len(self)} candidates")
-        if not bool(((self.magnitudes >= 0) & (self.magnitudes <= MAX_MAGNITUDE)).all()):
-            raise ValueError(f"a magnitude is outside [0, {MAX_MAGNITUDE:g}]")
-
-    def __len__(self) -> int:
-        return len(self.operations)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Candidates) and self.body() == other.body()
-
-    def __hash__(self) -> int:
-        return hash((self.operations, self.augment))
-
-    def sample(
-        self,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        progress: float = 0.0,
-    ) -> Draws:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Draws:
         """Draw for each of n images whether it is augmented, and its candidates."""
-        device = source(generator)
-        augmented = torch.rand(n, 1, device=device, generator=generator) < self.augment
-        uniform = torch.rand(n, self.count, device=device, generator=generator)
-        chosen = drawn(self.probabilities, uniform)
+        augmented = uniform(n, 1, generator=generator) < self.augment
+        chosen = drawn(self.probabilities, uniform(n, self.count, generator=generator))
         draws = self.draws_for(chosen, generator)
         return replace(draws, applied=augmented.expand_as(chosen))
 
@@ -120,33 +98,9 @@ class Candidates(OperationPolicy):
 
     def describe(self, most: int = 10) -> str:
         """How often how many candidates, then the likeliest, one a line."""
-        strongest = self.probabilities.argsort(descending=True, stable=True)[:most].tolist()
-        lines = (
-            f"{float(self.probabilities[i]):7.4f}  {self.operations[i]}(m={self.magnitudes[i]:.2f})"
-            for i in strongest
-        )
-        head = f"with probability {self.augment:.2f}, {self.count} of these candidates:"
-        return "\n".join([head, *listed(lines, len(self) - len(strongest))])
-
-    def body(self) -> Json:
-        """The constructor's arguments, candidates as parallel arrays."""
-        return {
-            "ranges": self.ranges,
-            "augment": self.augment,
-            "count": self.count,
-            "operations": list(self.operations),
-            "magnitudes": self.magnitudes.tolist(),
-            "probabilities": self.probabilities.tolist(),
-        }
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Candidates:
-        """The policy from the JSON form that `body` gives; raises like the constructor."""
-        return cls(
-            body["operations"],
-            torch.tensor(body["magnitudes"], dtype=torch.float64),
-            torch.tensor(body["probabilities"], dtype=torch.float64),
-            body["augment"],
-            body["count"],
-            body["ranges"],
+        head = f"with probability {self.augment:.2f}, {self.count} of these candidates:\n"
+        return head + strongest(
+            self.probabilities,
+            most,
+            lambda i: f"{self.operations[i]}(m={self.magnitudes[i]:.2f})",
         )

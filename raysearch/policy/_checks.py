@@ -7,6 +7,9 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
+MAX_VALUES = 8_000_000
+"""In a file, of which some lists may make up the whole."""
+
 Check = Callable[[Any], None]
 """Returns if a value is as it must be, else raises `WrongValueError`."""
 
@@ -33,26 +36,17 @@ class WrongValueError(ValueError):
         return WrongValueError(self.message, f"{outer}{dot}{self.place}")
 
 
-def number(low: float = -math.inf, high: float = math.inf) -> Check:
-    """A number from `low` to `high`; truth values are none."""
+def number(low: float = -math.inf, high: float = math.inf, *, whole: bool = False) -> Check:
+    """A number from `low` to `high`, `whole` if written without a point; truth values are none."""
+    types, name = ((int,), "integer") if whole else ((int, float), "number")
 
     def check(value: Any) -> None:
-        if type(value) not in (int, float):
-            raise WrongValueError(f"{_short.repr(value)} is not of type 'number'")
-        if not low <= value <= high:
-            raise _out_of_range(value, low, high)
-
-    return check
-
-
-def whole_number(low: int, high: int) -> Check:
-    """A whole number from `low` to `high`, written without a point."""
-
-    def check(value: Any) -> None:
-        if type(value) is not int:
-            raise WrongValueError(f"{_short.repr(value)} is not of type 'integer'")
-        if not low <= value <= high:
-            raise _out_of_range(value, low, high)
+        if type(value) not in types:
+            raise WrongValueError(f"{_short.repr(value)} is not of type {name!r}")
+        if value > high:
+            raise WrongValueError(f"{_short.repr(value)} is greater than the maximum of {high:,}")
+        if not value >= low:  # NaN too
+            raise WrongValueError(f"{_short.repr(value)} is less than the minimum of {low:,}")
 
     return check
 
@@ -100,6 +94,18 @@ def list_of(items: Check | None, least: int, most: int) -> Check:
     return check
 
 
+def rows(value: Any) -> None:
+    """Up to a million lists of numbers, all of one length: too many for a check of each."""
+    list_of(None, least=1, most=1_000_000)(value)
+    for i, row in enumerate(value):
+        if (
+            not isinstance(row, list)
+            or len(row) != len(value[0])
+            or any(type(item) not in (int, float) for item in row)
+        ):
+            raise WrongValueError("expected as many numbers as in the first", f"[{i}]")
+
+
 def any_object(value: Any) -> None:
     """An object with whatever keys."""
     if not isinstance(value, dict):
@@ -125,7 +131,7 @@ def object_of(**fields: Check) -> Check:
     return check
 
 
-def _out_of_range(value: float, low: float, high: float) -> WrongValueError:
-    if value > high:
-        return WrongValueError(f"{_short.repr(value)} is greater than the maximum of {high:,}")
-    return WrongValueError(f"{_short.repr(value)} is less than the minimum of {low:,}")
+# What several kinds have in their JSON.
+RANGES = ("autoaugment", "wide")
+RANGE, NAME, COUNT = one_of(*RANGES), text(64), number(1, 16, whole=True)
+UNIT, POSITIVE = number(0, 1), number(0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from raysearch.policy._base import Json, Policy
+from raysearch.policy._base import Policy
 
 
 class Compound(Policy):
@@ -16,7 +16,7 @@ class Compound(Policy):
         parts: at least one policy.
 
     Attributes:
-        key: the name of the list of parts in JSON.
+        key: the parts' name, in JSON too.
         excluded: kinds that a part may not be of, which bounds the nesting.
 
     Raises:
@@ -59,22 +59,15 @@ class Compound(Policy):
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self.parts == other.parts
-
-    def __hash__(self) -> int:
-        return hash((self.kind, self.parts))
-
-    def body(self) -> Json:
-        """The parts, each with its kind."""
-        return {self.key: [{"kind": part.kind, **part.body()} for part in self.parts]}
+    def _described(self, heads: Mapping[int, str], most: int) -> str:
+        """Some of the parts under their heads, `most` lines of each."""
+        lines = []
+        for i, head in heads.items():
+            words = self.parts[i].describe(most).splitlines()
+            lines += [f"{head}:", *(f"  {line}" for line in words)]
+        return "\n".join(lines)
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Compound:
         """The policy of a body whose parts have been read, so that they are policies already."""
         return cls(body[cls.key])
-
-
-def indent(text: str) -> str:
-    """A part's description inside that of the whole."""
-    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -11,20 +11,11 @@ from typing import Any, NoReturn
 from raysearch.errors import RaysearchError, unknown
 from raysearch.files import check_regular
 from raysearch.policy._base import FORMAT, VERSION, Json, Policy
-from raysearch.policy._candidates import MAX_MAGNITUDE, Candidates
-from raysearch.policy._checks import (
-    Check,
-    any_object,
-    list_of,
-    number,
-    object_of,
-    one_of,
-    text,
-    whole_number,
-)
+from raysearch.policy._candidates import Candidates
+from raysearch.policy._checks import MAX_VALUES, object_of
 from raysearch.policy._compound import Compound
 from raysearch.policy._mixture import Mixture
-from raysearch.policy._pairs import MAX_ELEMENTS, Pairs
+from raysearch.policy._pairs import Pairs
 from raysearch.policy._random_operations import RandomOperations
 from raysearch.policy._random_order import RandomOrder
 from raysearch.policy._schedule import Schedule
@@ -34,77 +25,20 @@ from raysearch.policy._transformations import Transformations
 # 5 seeds' schedules of 200 phases of 500 draws of 10 parameters are smaller; so are 50,000
 # sub-policies. A file within the limits takes seconds and hundreds of megabytes at most.
 MAX_BYTES = 64 * 1024 * 1024
-MAX_VALUES = 8_000_000
 MAX_OBJECTS = 200_000
-_CLASSES: tuple[type[Policy], ...] = (
-    SubPolicies,
-    RandomOperations,
-    Candidates,
-    Pairs,
-    RandomOrder,
-    Transformations,
-    Schedule,
-    Mixture,
-)
-KINDS: dict[str, type[Policy]] = {cls.kind: cls for cls in _CLASSES}
-
-_UNIT, _POSITIVE = number(0, 1), number(0)
-_NAME = text(64)
-_COUNT = whole_number(1, 16)
-_RANGES = one_of("autoaugment", "wide")
-_ANY = MAX_VALUES  # no limit but that of the file
-
-BODIES: dict[str, Check] = {
-    SubPolicies.kind: object_of(
-        ranges=_RANGES,
-        sub_policies=list_of(
-            object_of(
-                weight=_POSITIVE,
-                operations=list_of(
-                    object_of(name=_NAME, probability=_UNIT, magnitude=_UNIT), least=1, most=16
-                ),
-            ),
-            least=1,
-            most=_ANY,
-        ),
-    ),
-    RandomOperations.kind: object_of(
-        ranges=_RANGES,
-        operations=list_of(_NAME, least=1, most=_ANY),
-        count=_COUNT,
-        magnitude=object_of(low=_UNIT, high=_UNIT, levels=whole_number(1, 1_000_000)),
-    ),
-    Candidates.kind: object_of(
-        ranges=_RANGES,
-        augment=_UNIT,
-        count=_COUNT,
-        operations=list_of(_NAME, least=1, most=10_000),
-        magnitudes=list_of(number(0, MAX_MAGNITUDE), least=1, most=10_000),
-        probabilities=list_of(_POSITIVE, least=1, most=10_000),
-    ),
-    Pairs.kind: object_of(
-        ranges=_RANGES,
-        operations=list_of(_NAME, least=1, most=MAX_ELEMENTS),
-        magnitudes=list_of(_UNIT, least=1, most=MAX_ELEMENTS),
-        probabilities=list_of(
-            list_of(_POSITIVE, least=1, most=MAX_ELEMENTS), least=1, most=MAX_ELEMENTS
-        ),
-    ),
-    RandomOrder.kind: object_of(
-        ranges=_RANGES,
-        counts=list_of(_POSITIVE, least=2, most=17),
-        operations=list_of(_NAME, least=1, most=256),
-        probabilities=list_of(_UNIT, least=1, most=256),
-        magnitudes=list_of(_UNIT, least=1, most=256),
-    ),
-    Transformations.kind: object_of(
-        names=list_of(_NAME, least=1, most=16),
-        draws=list_of(None, least=1, most=1_000_000),  # whose rows its `from_body` checks
-    ),
-    Schedule.kind: object_of(phases=list_of(any_object, least=1, most=10_000)),
-    Mixture.kind: object_of(members=list_of(any_object, least=1, most=1_000)),
+KINDS: dict[str, type[Policy]] = {
+    cls.kind: cls
+    for cls in (
+        SubPolicies,
+        RandomOperations,
+        Candidates,
+        Pairs,
+        RandomOrder,
+        Transformations,
+        Schedule,
+        Mixture,
+    )
 }
-"""What the JSON of each kind must be, apart from format, version and kind."""
 
 
 def from_json(document: Any, where: str = "policy") -> Policy:
@@ -126,35 +60,24 @@ def from_json(document: Any, where: str = "policy") -> Policy:
             f"this raysearch reads version {VERSION}"
         )
     body = {k: v for k, v in document.items() if k not in ("format", "version")}
+    return _read(body, KINDS, where)
+
+
+def _read(document: Json, kinds: Collection[str], where: str) -> Policy:
+    """The policy of a document or a part of one, which must be of one of `kinds`."""
+    kind = document.get("kind")
     try:
-        return _read(body, KINDS)
+        if not isinstance(kind, str) or kind not in kinds:
+            raise unknown("policy kind", str(kind), kinds)
+        cls = KINDS[kind]
+        body = {k: v for k, v in document.items() if k != "kind"}
+        object_of(**cls.fields)(body)
+        if issubclass(cls, Compound):
+            key, inner = cls.key, [kind for kind in kinds if kind not in cls.excluded]
+            body = {key: [_read(part, inner, f"{key}[{i}]") for i, part in enumerate(body[key])]}
+        return cls.from_body(body)
     except (ValueError, OverflowError, RaysearchError) as error:
         raise RaysearchError(f"{where}: {error}") from None
-
-
-def _read(document: Json, kinds: Collection[str]) -> Policy:
-    """The policy of a document or a part of one, which must be of one of `kinds`.
-
-    Raises:
-        ValueError, OverflowError, RaysearchError: something is wrong; the message names the place.
-    """
-    kind = document.get("kind")
-    if not isinstance(kind, str) or kind not in kinds:
-        raise unknown("policy kind", str(kind), kinds)
-    cls = KINDS[kind]
-    body = {k: v for k, v in document.items() if k != "kind"}
-    BODIES[kind](body)
-    if issubclass(cls, Compound):
-        inner = [kind for kind in kinds if kind not in cls.excluded]
-        body = {cls.key: [_part(cls.key, i, one, inner) for i, one in enumerate(body[cls.key])]}
-    return cls.from_body(body)
-
-
-def _part(key: str, index: int, document: Json, kinds: Collection[str]) -> Policy:
-    try:
-        return _read(document, kinds)
-    except (ValueError, OverflowError, RaysearchError) as error:
-        raise RaysearchError(f"{key}[{index}]: {error}") from None
 
 
 def read_policy(path: str | os.PathLike[str]) -> Policy:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from raysearch.policy._base import Policy, source
-from raysearch.policy._compound import Compound, indent
+from raysearch.policy._checks import Check, any_object, list_of
+from raysearch.policy._compound import Compound
 
 
 class Mixture(Compound):
     """Every image is augmented by one of several policies, each of which is equally likely.
 
     Args:
-        members: of any kind but mixture; one may occur more than once.
+        parts: the members, of any kind but mixture; one may occur more than once.
 
     Raises:
         ValueError: no members, or one that is a mixture.
     """
 
     kind: ClassVar[str] = "mixture"
+    fields: ClassVar[Mapping[str, Check]] = {"members": list_of(any_object, least=1, most=1_000)}
     key: ClassVar[str] = "members"
     excluded: ClassVar[tuple[str, ...]] = ("mixture",)
-
-    def __init__(self, members: Sequence[Policy]) -> None:
-        super().__init__(members)
 
     @property
     def members(self) -> tuple[Policy, ...]:
@@ -44,7 +43,7 @@ class Mixture(Compound):
         for i, member in enumerate(self.members):
             own = (drawn == i).nonzero().flatten().to(images.device)
             if len(own):
-                result[own] = member(images[own], generator, progress)
+                result[own] = member._augment(images[own], generator, progress)
         return result
 
     def at(self, progress: float) -> Mixture:
@@ -57,12 +56,6 @@ class Mixture(Compound):
 
     def describe(self, most: int = 10) -> str:
         """Each member in short."""
-        each = max(1, most // len(self.members))
-        return "\n".join(
-            line
-            for i, member in enumerate(self.members)
-            for line in (
-                f"member {i + 1} of {len(self.members)} ({member.kind}):",
-                indent(member.describe(each)),
-            )
-        )
+        count = len(self)
+        heads = {i: f"member {i + 1} of {count} ({p.kind})" for i, p in enumerate(self.parts)}
+        return self._described(heads, max(1, most // count))

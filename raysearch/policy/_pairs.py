@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from raysearch import ops
-from raysearch.policy._base import Json, Policy, source
+from raysearch.policy import _checks as checks
+from raysearch.policy._base import Policy, source
 from raysearch.policy._operations import (
     Draws,
+    Numbers,
     OperationPolicy,
-    listed,
     normalised,
+    numbers,
     random_draws,
     rates_by_operation,
+    strongest,
 )
 
 ELEMENTS, PAIRS = 5, 12  # that a description names
@@ -42,32 +45,26 @@ class Pairs(OperationPolicy):
     """
 
     kind: ClassVar[str] = "pairs"
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "operations": checks.list_of(checks.NAME, least=1, most=MAX_ELEMENTS),
+        "magnitudes": checks.list_of(checks.UNIT, least=1, most=MAX_ELEMENTS),
+        "probabilities": checks.list_of(
+            checks.list_of(checks.POSITIVE, least=1, most=MAX_ELEMENTS), least=1, most=MAX_ELEMENTS
+        ),
+    }
 
     def __init__(
         self,
         operations: Sequence[str],
-        magnitudes: Tensor,
-        probabilities: Tensor,
+        magnitudes: Numbers,
+        probabilities: Numbers,
         ranges: str = "autoaugment",
     ) -> None:
-        self.operations = tuple(operations)
-        self.magnitudes = magnitudes.detach().cpu().double()
-        self.probabilities = probabilities.detach().cpu().double()
-        self.ranges = ranges
-        self._ids = torch.tensor([ops.operation_id(name) for name in operations])
-        self._check()
-        self.probabilities = normalised(self.probabilities, "probabilities")
+        super().__init__(operations, ranges)
+        self.magnitudes = numbers(magnitudes, "magnitudes", len(self))
+        self.probabilities = normalised(probabilities, "probabilities", len(self), len(self))
         self._cumulative = self.probabilities.flatten().cumsum(0)
-
-    def _check(self) -> None:
-        n = len(self.operations)
-        if not n or self.magnitudes.shape != (n,) or self.probabilities.shape != (n, n):
-            raise ValueError(
-                f"{n} elements, magnitudes {tuple(self.magnitudes.shape)} and probabilities "
-                f"{tuple(self.probabilities.shape)}: need N > 0, [N] and [N, N]"
-            )
-        if not bool(((self.magnitudes >= 0) & (self.magnitudes <= 1)).all()):
-            raise ValueError("a magnitude is outside [0, 1]")
 
     @classmethod
     def uniform(cls, operations: Sequence[str], levels: int = 3) -> Pairs:
@@ -85,18 +82,8 @@ class Pairs(OperationPolicy):
             for level in range(1, levels + 1)
             if name in ops.AUTOAUGMENT_RANGES or level == levels
         ]
-        names = [name for name, _ in elements]
-        magnitudes = torch.tensor([m for _, m in elements], dtype=torch.float64)
-        return cls(names, magnitudes, torch.ones(len(names), len(names)))
-
-    def __len__(self) -> int:
-        return len(self.operations)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pairs) and self.body() == other.body()
-
-    def __hash__(self) -> int:
-        return hash((self.operations, self.ranges))
+        names, magnitudes = zip(*elements, strict=True)
+        return cls(names, magnitudes, [[1.0] * len(names)] * len(names))
 
     @property
     def elements(self) -> list[str]:
@@ -106,13 +93,7 @@ class Pairs(OperationPolicy):
             for name, m in zip(self.operations, self.magnitudes.tolist(), strict=True)
         ]
 
-    def sample(
-        self,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        progress: float = 0.0,
-    ) -> Draws:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Draws:
         """Draw a pair for each of n images; `sub_policy` is its index i·N + j."""
         uniform = torch.rand(n, dtype=torch.float64, device=source(generator), generator=generator)
         cumulative = self._cumulative.to(uniform.device)
@@ -177,39 +158,12 @@ class Pairs(OperationPolicy):
         names, n = self.elements, len(self)
         rates = self.element_rates() / 2
         first = rates.argsort(descending=True, stable=True)[:ELEMENTS].tolist()
-        strongest = ", ".join(f"{names[i]} {100 * float(rates[i]):.1f} %" for i in first)
-        most = min(most, PAIRS)
-        pairs = self.probabilities.flatten().argsort(descending=True, stable=True)[:most]
-        lines = (
-            f"{float(self.probabilities[k // n, k % n]):7.4f}  {names[k // n]}, then {names[k % n]}"
-            for k in pairs.tolist()
-        )
-        return "\n".join(
-            [
-                f"ordered pairs of {n} elements, of which the strongest: {strongest}",
-                f"likeliest pairs and their probabilities (uniform: {1 / n**2:.4f}):",
-                *listed(lines, n * n - len(pairs)),
-            ]
-        )
-
-    def body(self) -> Json:
-        """The constructor's arguments, elements as parallel arrays."""
-        return {
-            "ranges": self.ranges,
-            "operations": list(self.operations),
-            "magnitudes": self.magnitudes.tolist(),
-            "probabilities": self.probabilities.tolist(),
-        }
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Pairs:
-        """The policy from the JSON form that `body` gives; raises like the constructor."""
-        rows = body["probabilities"]
-        if any(len(row) != len(rows[0]) for row in rows):
-            raise ValueError("rows of probabilities differ in length")
-        return cls(
-            body["operations"],
-            torch.tensor(body["magnitudes"], dtype=torch.float64),
-            torch.tensor(rows, dtype=torch.float64),
-            body["ranges"],
+        elements = ", ".join(f"{names[i]} {100 * float(rates[i]):.1f} %" for i in first)
+        return (
+            f"ordered pairs of {n} elements, of which the strongest: {elements}\n"
+            f"likeliest pairs and their probabilities (uniform: {1 / n**2:.4f}):\n"
+        ) + strongest(
+            self.probabilities.flatten(),
+            min(most, PAIRS),
+            lambda k: f"{names[k // n]}, then {names[k % n]}",
         )

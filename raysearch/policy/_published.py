@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
 from raysearch.errors import unknown
 from raysearch.policy._sub_policies import SubPolicies
@@ -33,10 +34,15 @@ def autoaugment(name: str) -> SubPolicies:
     table = AutoAugment(AutoAugmentPolicy(name)).policies
     return SubPolicies(
         [[operation for operation, _, _ in entry] for entry in table],
-        torch.ones(len(table)),
-        torch.tensor([[probability for _, probability, _ in entry] for entry in table]),
-        torch.tensor([[_magnitude(*operation) for operation in entry] for entry in table]),
+        [1.0] * len(table),
+        _float32([[probability for _, probability, _ in entry] for entry in table]),
+        _float32([[_magnitude(*operation) for operation in entry] for entry in table]),
     )
+
+
+def _float32(rows: list[list[float]]) -> Tensor:
+    """In the precision that the policies' files have had from the beginning."""
+    return torch.tensor(rows, dtype=torch.float32, device="cpu")
 
 
 def _magnitude(operation: str, probability: float, level: int | None) -> float:

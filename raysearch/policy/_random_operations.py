@@ -8,9 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from raysearch import ops
-from raysearch.policy._base import Json, source
-from raysearch.policy._operations import Draws, OperationPolicy, random_draws
+from raysearch.policy import _checks as checks
+from raysearch.policy._base import source
+from raysearch.policy._operations import (
+    Draws,
+    OperationPolicy,
+    random_draws,
+)
 
 
 class RandomOperations(OperationPolicy):
@@ -33,6 +37,14 @@ class RandomOperations(OperationPolicy):
     """
 
     kind: ClassVar[str] = "random_operations"
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "operations": checks.list_of(checks.NAME, least=1, most=checks.MAX_VALUES),
+        "count": checks.COUNT,
+        "magnitude": checks.object_of(
+            low=checks.UNIT, high=checks.UNIT, levels=checks.number(1, 1_000_000, whole=True)
+        ),
+    }
 
     def __init__(
         self,
@@ -43,36 +55,24 @@ class RandomOperations(OperationPolicy):
         levels: int = 31,
         ranges: str = "wide",
     ) -> None:
-        if not operations or count < 1 or levels < 1 or not 0 <= low <= high <= 1:
+        super().__init__(operations, ranges)
+        if count < 1 or levels < 1 or not 0 <= low <= high <= 1:
             raise ValueError(
-                "need operations, count >= 1, levels >= 1 and 0 <= low <= high <= 1; "
-                f"got {len(operations)}, {count}, {levels}, {low}, {high}"
+                "need count >= 1, levels >= 1 and 0 <= low <= high <= 1; "
+                f"got {count}, {levels}, {low}, {high}"
             )
-        self.operations = tuple(operations)
         self.count, self.low, self.high, self.levels = count, float(low), float(high), levels
-        self.ranges = ranges
-        self._ids = torch.tensor([ops.operation_id(name) for name in operations])
 
-    def sample(
-        self,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        progress: float = 0.0,
-    ) -> Draws:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Draws:
         """Operations and magnitudes, each uniformly, of n images; see `OperationPolicy.sample`."""
         device = source(generator)
         shape = (n, self.count)
         draws = random_draws(n, self.count, generator)
         index = torch.randint(len(self._ids), shape, device=device, generator=generator)
-        level = torch.randint(self.levels, shape, device=device, generator=generator)
+        level = torch.randint(self.levels, shape, device=device, generator=generator).float()
         step = (self.high - self.low) / max(1, self.levels - 1)
         magnitude = self.low + step * level if self.levels > 1 else level * 0.0 + self.high
-        return replace(
-            draws,
-            operation=self._ids.to(device)[index],
-            magnitude=magnitude.float(),
-        )
+        return replace(draws, operation=self._ids.to(device)[index], magnitude=magnitude)
 
     def operation_rates(self) -> dict[str, float]:
         """`count` over the number of operations, for each of them."""
@@ -86,24 +86,14 @@ class RandomOperations(OperationPolicy):
         drawn = f"{self.count} of {len(self.operations)} operations per image, uniformly"
         return f"{drawn} ({', '.join(self.operations)}); magnitude {magnitude}"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RandomOperations) and self.body() == other.body()
-
-    def __hash__(self) -> int:
-        return hash((self.operations, self.count))
-
-    def body(self) -> Json:
-        """The constructor's arguments."""
-        return {
-            "ranges": self.ranges,
-            "operations": list(self.operations),
-            "count": self.count,
-            "magnitude": {"low": self.low, "high": self.high, "levels": self.levels},
-        }
+    @property
+    def magnitude(self) -> dict[str, float]:
+        """What magnitudes are drawn from."""
+        return {"low": self.low, "high": self.high, "levels": self.levels}
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> RandomOperations:
-        """The policy from the JSON form that `body` gives; raises like the constructor."""
+        """See `Policy.from_body`."""
         return cls(body["operations"], body["count"], **body["magnitude"], ranges=body["ranges"])
 
 

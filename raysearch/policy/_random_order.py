@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from raysearch import ops
-from raysearch.policy._base import Json, source
+from raysearch.policy import _checks as checks
+from raysearch.policy._base import source, uniform
 from raysearch.policy._operations import (
     Draws,
+    Numbers,
     OperationPolicy,
     drawn,
-    listed,
     normalised,
+    numbers,
     random_draws,
     rates_by_operation,
+    strongest,
 )
 
 SKIPPED = 2.0  # place in the order of an entry that is not applied: behind all others
@@ -47,55 +49,36 @@ class RandomOrder(OperationPolicy):
     """
 
     kind: ClassVar[str] = "random_order"
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "counts": checks.list_of(checks.POSITIVE, least=2, most=17),
+        "operations": checks.list_of(checks.NAME, least=1, most=256),
+        "probabilities": checks.list_of(checks.UNIT, least=1, most=256),
+        "magnitudes": checks.list_of(checks.UNIT, least=1, most=256),
+    }
 
     def __init__(
         self,
         operations: Sequence[str],
-        probabilities: Tensor,
-        magnitudes: Tensor,
+        probabilities: Numbers,
+        magnitudes: Numbers,
         counts: Sequence[float] = (0.2, 0.3, 0.5),
         ranges: str = "autoaugment",
     ) -> None:
-        self.operations = tuple(operations)
-        self.probabilities = probabilities.detach().cpu().double()
-        self.magnitudes = magnitudes.detach().cpu().double()
-        self.ranges = ranges
-        self._ids = torch.tensor([ops.operation_id(name) for name in operations])
-        if not self.operations or len(counts) < 2:
-            raise ValueError(
-                f"need operations and two counts or more; got {len(self)} and {len(counts)}"
-            )
-        for name in ("probabilities", "magnitudes"):
-            values = getattr(self, name)
-            if values.shape != self._ids.shape:
-                raise ValueError(f"{name}: shape {tuple(values.shape)} for {len(self)} operations")
-            if not bool(((values >= 0) & (values <= 1)).all()):
-                raise ValueError(f"{name}: one is outside [0, 1]")
-        self.counts = normalised(torch.tensor(counts, dtype=torch.float64), "counts")
+        super().__init__(operations, ranges)
+        if len(counts) < 2:
+            raise ValueError(f"need two counts or more; got {len(counts)}")
+        self.probabilities = numbers(probabilities, "probabilities", len(self))
+        self.magnitudes = numbers(magnitudes, "magnitudes", len(self))
+        self.counts = normalised(counts, "counts", len(counts))
 
-    def __len__(self) -> int:
-        return len(self.operations)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RandomOrder) and self.body() == other.body()
-
-    def __hash__(self) -> int:
-        return hash((self.operations, len(self.counts)))
-
-    def sample(
-        self,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        progress: float = 0.0,
-    ) -> Draws:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Draws:
         """Draw for each of n images the count, the order and which entries are applied."""
         device, size = source(generator), len(self)
         slots = min(len(self.counts) - 1, size)
-        uniform = torch.rand(n, 1, device=device, generator=generator)
-        count = drawn(self.counts, uniform)
-        place = torch.rand(n, size, device=device, generator=generator)
-        hit = torch.rand(n, size, device=device, generator=generator)
+        count = drawn(self.counts, uniform(n, 1, generator=generator))
+        place = uniform(n, size, generator=generator)
+        hit = uniform(n, size, generator=generator)
         place = torch.where(hit < self.probabilities.float().to(device), place, SKIPPED)
         first, entry = place.topk(slots, largest=False)
         return replace(
@@ -116,7 +99,7 @@ class RandomOrder(OperationPolicy):
         size, most = len(self), len(self.counts) - 1
         x, weights = np.polynomial.legendre.leggauss((size + 1) // 2)
         times = torch.from_numpy((x + 1) / 2)
-        before = torch.zeros(size, len(times), most, dtype=torch.float64)  # entry, time, applied
+        before = times.new_zeros(size, len(times), most)  # entry, time, applied
         before[..., 0] = 1
         for j, p in enumerate(self.probabilities):
             applied = (times * p).expand(size, -1).clone()
@@ -132,34 +115,9 @@ class RandomOrder(OperationPolicy):
 
     def describe(self, most: int = 10) -> str:
         """How often how many operations, then the most frequent entries, one a line."""
-        rates = self.entry_rates()
-        strongest = rates.argsort(descending=True, stable=True)[:most].tolist()
         counts = ", ".join(f"{i}: {float(p):.2f}" for i, p in enumerate(self.counts))
-        lines = (
-            f"{float(rates[i]):7.4f}  {self.operations[i]}"
-            f"(p={self.probabilities[i]:.2f}, m={self.magnitudes[i]:.2f})"
-            for i in strongest
-        )
-        head = f"up to a drawn count ({counts}) of these, in random order:"
-        return "\n".join([head, *listed(lines, len(self) - len(strongest))])
-
-    def body(self) -> Json:
-        """The constructor's arguments, entries as parallel arrays."""
-        return {
-            "ranges": self.ranges,
-            "counts": self.counts.tolist(),
-            "operations": list(self.operations),
-            "probabilities": self.probabilities.tolist(),
-            "magnitudes": self.magnitudes.tolist(),
-        }
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> RandomOrder:
-        """The policy from the JSON form that `body` gives; raises like the constructor."""
-        return cls(
-            body["operations"],
-            torch.tensor(body["probabilities"], dtype=torch.float64),
-            torch.tensor(body["magnitudes"], dtype=torch.float64),
-            body["counts"],
-            body["ranges"],
+        head = f"up to a drawn count ({counts}) of these, in random order:\n"
+        p, m = self.probabilities, self.magnitudes
+        return head + strongest(
+            self.entry_rates(), most, lambda i: f"{self.operations[i]}(p={p[i]:.2f}, m={m[i]:.2f})"
         )

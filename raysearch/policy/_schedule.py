@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from raysearch.policy._base import Policy
-from raysearch.policy._compound import Compound, indent
+from raysearch.policy._checks import Check, any_object, list_of
+from raysearch.policy._compound import Compound
 
 
 class Schedule(Compound):
@@ -20,19 +21,16 @@ class Schedule(Compound):
     a training of any length.
 
     Args:
-        phases: in order, of any kind but schedule and mixture.
+        parts: the phases in order, of any kind but schedule and mixture.
 
     Raises:
         ValueError: no phases, or one that is a schedule or a mixture.
     """
 
     kind: ClassVar[str] = "schedule"
+    fields: ClassVar[Mapping[str, Check]] = {"phases": list_of(any_object, least=1, most=10_000)}
     key: ClassVar[str] = "phases"
     excluded: ClassVar[tuple[str, ...]] = ("schedule", "mixture")
-
-    def __init__(self, phases: Sequence[Policy]) -> None:
-        super().__init__(phases)
-        self._starts = [i / len(self.parts) for i in range(len(self.parts))]
 
     @property
     def phases(self) -> tuple[Policy, ...]:
@@ -43,7 +41,7 @@ class Schedule(Compound):
         self, images: Tensor, generator: torch.Generator | None, progress: float
     ) -> Tensor:
         """What the phase at `progress` does, with the same draws; see `Policy.__call__`."""
-        return self.at(progress)(images, generator, progress)
+        return self.at(progress)._augment(images, generator, progress)
 
     def at(self, progress: float) -> Policy:
         """The phase at a point of the training; 1 belongs to the last.
@@ -53,21 +51,14 @@ class Schedule(Compound):
         """
         if not 0 <= progress <= 1:
             raise ValueError(f"progress must lie in [0, 1], got {progress}")
-        return self.phases[bisect(self._starts, progress) - 1]
+        return self.phases[bisect(self.moments(), progress) - 1]
 
     def moments(self) -> list[float]:
         """The starts of the phases."""
-        return list(self._starts)
+        return [i / len(self) for i in range(len(self))]
 
     def describe(self, most: int = 10) -> str:
         """The first, the middle and the last phase, `most` lines of each."""
-        count = len(self.phases)
+        count = len(self)
         shown = sorted({0, count // 2, count - 1})
-        return "\n".join(
-            line
-            for i in shown
-            for line in (
-                f"phase {i + 1} of {count}:",
-                indent(self.phases[i].describe(most)),
-            )
-        )
+        return self._described({i: f"phase {i + 1} of {count}" for i in shown}, most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -10,15 +11,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from raysearch import ops
-from raysearch.policy._base import Json, Policy, source
+from raysearch.policy import _checks as checks
+from raysearch.policy._base import Json, Policy, uniform
 from raysearch.policy._operations import (
     Draws,
+    Numbers,
     OperationPolicy,
-    listed,
+    numbers,
     positive_total,
     random_draws,
     rates_by_operation,
+    strongest,
 )
 
 
@@ -41,54 +44,59 @@ class SubPolicies(OperationPolicy):
     """
 
     kind: ClassVar[str] = "sub_policies"
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "ranges": checks.RANGE,
+        "sub_policies": checks.list_of(
+            checks.object_of(
+                weight=checks.POSITIVE,
+                operations=checks.list_of(
+                    checks.object_of(
+                        name=checks.NAME, probability=checks.UNIT, magnitude=checks.UNIT
+                    ),
+                    least=1,
+                    most=16,
+                ),
+            ),
+            least=1,
+            most=checks.MAX_VALUES,
+        ),
+    }
 
     def __init__(
         self,
         operations: Sequence[Sequence[str]],
-        weights: Tensor,
-        probabilities: Tensor,
-        magnitudes: Tensor,
+        weights: Numbers,
+        probabilities: Numbers,
+        magnitudes: Numbers,
         ranges: str = "autoaugment",
     ) -> None:
+        super().__init__([name for names in operations for name in names], ranges)
+        if len({len(names) for names in operations}) != 1:
+            raise ValueError("all sub-policies must have the same number of operations")
         self.operations = tuple(tuple(names) for names in operations)
-        self.ranges = ranges
-        self._ids = torch.tensor([[ops.operation_id(n) for n in names] for names in operations])
-        self.weights = weights.detach().cpu().double()
-        self.probabilities = probabilities.detach().cpu().double()
-        self.magnitudes = magnitudes.detach().cpu().double()
-        self._check()
-        self.weights = self.weights / self.weights.sum()
-
-    def _check(self) -> None:
-        shape = self._ids.shape
-        if self._ids.ndim != 2 or self._ids.numel() == 0:
-            raise ValueError("a policy needs at least one sub-policy of at least one operation")
-        if self.weights.shape != shape[:1]:
-            raise ValueError(f"weights: shape {tuple(self.weights.shape)} for {shape[0]}")
-        for name, tensor in (("probability", self.probabilities), ("magnitude", self.magnitudes)):
-            if tensor.shape != shape:
-                raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {tuple(shape)}")
-            if not bool(((tensor >= 0) & (tensor <= 1)).all()):
-                raise ValueError(f"a {name} is outside [0, 1]")
-        positive_total(self.weights, "weights")
+        self._ids = self._ids.view(len(self), -1)
+        self.probabilities = numbers(probabilities, "probabilities", *self._ids.shape)
+        self.magnitudes = numbers(magnitudes, "magnitudes", *self._ids.shape)
+        found = numbers(weights, "weights", len(self), high=math.inf)
+        self.weights = found / positive_total(found, "weights")
 
     @classmethod
     def pairs(
         cls,
         names: Sequence[str],
-        weights: Tensor | None = None,
-        probabilities: Tensor | None = None,
-        magnitudes: Tensor | None = None,
+        weights: Numbers | None = None,
+        probabilities: Numbers | None = None,
+        magnitudes: Numbers | None = None,
     ) -> SubPolicies:
         """All unordered pairs of `names` (15 give DADA's 105); uniform where nothing is given.
 
         The starting values are DADA's: equal weights, probabilities and magnitudes of 0.5.
         """
         operations = list(itertools.combinations(names, 2))
-        half = torch.full((len(operations), 2), 0.5)
+        half = [[0.5, 0.5]] * len(operations)
         return cls(
             operations,
-            torch.ones(len(operations)) if weights is None else weights,
+            [1.0] * len(operations) if weights is None else weights,
             half if probabilities is None else probabilities,
             half if magnitudes is None else magnitudes,
         )
@@ -123,27 +131,11 @@ class SubPolicies(OperationPolicy):
             self.ranges,
         )
 
-    def __len__(self) -> int:
-        return len(self.operations)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SubPolicies) and self.body() == other.body()
-
-    def __hash__(self) -> int:
-        return hash(self.operations)
-
-    def sample(
-        self,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        progress: float = 0.0,
-    ) -> Draws:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Draws:
         """Draw the sub-policies and apply bits of n images; see `OperationPolicy.sample`."""
-        device = source(generator)
-        uniform = torch.rand(n, device=device, generator=generator)
-        cumulative = self.weights.cumsum(0).float().to(device)
-        chosen = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=len(self) - 1)
+        noise = uniform(n, generator=generator)
+        cumulative = self.weights.cumsum(0).float().to(noise.device)
+        chosen = torch.searchsorted(cumulative, noise, right=True).clamp_(max=len(self) - 1)
         return self.draws_for(chosen, generator)
 
     def draws_for(self, chosen: Tensor, generator: torch.Generator | None = None) -> Draws:
@@ -155,7 +147,7 @@ class SubPolicies(OperationPolicy):
         """
         device = chosen.device
         draws = random_draws(len(chosen), self._ids.shape[1], generator)
-        bits = torch.rand(draws.operation.shape, device=device, generator=generator)
+        bits = uniform(*draws.operation.shape, generator=generator)
         return replace(
             draws,
             sub_policy=chosen,
@@ -170,16 +162,14 @@ class SubPolicies(OperationPolicy):
 
     def describe(self, most: int = 10) -> str:
         """The heaviest sub-policies, one a line: weight, operations, probability, magnitude."""
-        strongest = self.weights.argsort(descending=True, stable=True)[:most].tolist()
-        lines = [
-            f"{float(self.weights[i]):7.4f}  "
-            + " → ".join(
+
+        def words(i: int) -> str:
+            return " → ".join(
                 f"{name}(p={self.probabilities[i, k]:.2f}, m={self.magnitudes[i, k]:.2f})"
                 for k, name in enumerate(self.operations[i])
             )
-            for i in strongest
-        ]
-        return "\n".join(listed(lines, len(self) - len(strongest)))
+
+        return strongest(self.weights, most, words)
 
     def body(self) -> Json:
         """`ranges` and a list of sub-policies with weight and operations."""
@@ -203,19 +193,16 @@ class SubPolicies(OperationPolicy):
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> SubPolicies:
-        """The policy from the JSON form that `body` gives; raises like the constructor."""
+        """See `Policy.from_body`."""
         entries = body["sub_policies"]
-        if len({len(entry["operations"]) for entry in entries}) != 1:
-            raise ValueError("all sub-policies must have the same number of operations")
 
-        def numbers(key: str) -> Tensor:
-            rows = [[operation[key] for operation in e["operations"]] for e in entries]
-            return torch.tensor(rows, dtype=torch.float64)
+        def column(key: str) -> list[list[Any]]:
+            return [[operation[key] for operation in entry["operations"]] for entry in entries]
 
         return cls(
-            [[operation["name"] for operation in e["operations"]] for e in entries],
-            torch.tensor([e["weight"] for e in entries], dtype=torch.float64),
-            numbers("probability"),
-            numbers("magnitude"),
+            column("name"),
+            [entry["weight"] for entry in entries],
+            column("probability"),
+            column("magnitude"),
             body["ranges"],
         )

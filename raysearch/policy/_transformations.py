@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from raysearch.errors import unknown
 from raysearch.ops import _continuous
-from raysearch.policy._base import Json, Policy, source
+from raysearch.policy import _checks as checks
+from raysearch.policy._base import Policy, source
+from raysearch.policy._operations import Numbers, numbers
 
 MAX_PARAMETER = 1e6  # beyond which float32 places in an image mean nothing
 _DECIMALS = 10**5
@@ -33,33 +35,24 @@ class Transformations(Policy):
     """
 
     kind: ClassVar[str] = "transformations"
+    fields: ClassVar[Mapping[str, checks.Check]] = {
+        "names": checks.list_of(checks.NAME, least=1, most=16),
+        "draws": checks.rows,
+    }
 
-    def __init__(self, names: Sequence[str], draws: Tensor) -> None:
+    def __init__(self, names: Sequence[str], draws: Numbers) -> None:
         self.names = tuple(names)
         for name in self.names:
             if name not in _continuous.PARAMETERS:
                 raise unknown("parameter", name, _continuous.PARAMETERS)
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"names must be at least one and different, got {list(self.names)}")
-        if draws.ndim != 2 or not len(draws) or draws.shape[1] != len(self.names):
-            raise ValueError(f"draws: shape {tuple(draws.shape)}, expected (N, {len(self.names)})")
-        draws = draws.detach().cpu().double()
-        if not bool((draws.abs() <= MAX_PARAMETER).all()):
-            raise ValueError(f"draws must be finite and between ±{MAX_PARAMETER:g}")
-        self.draws = draws.mul(_DECIMALS).round().div(_DECIMALS)
+        shape = max(1, len(draws)), len(names)
+        exact = numbers(draws, "draws", *shape, low=-MAX_PARAMETER, high=MAX_PARAMETER)
+        self.draws = exact.mul_(_DECIMALS).round_().div_(_DECIMALS)
 
     def __len__(self) -> int:
         return len(self.draws)
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Transformations)
-            and self.names == other.names
-            and torch.equal(self.draws, other.draws)
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.names, len(self)))
 
     def _augment(
         self, images: Tensor, generator: torch.Generator | None, progress: float
@@ -73,8 +66,7 @@ class Transformations(Policy):
             return images.clone()
         drawn = self.draws.float().to(device)[row].to(images.device)
         levels = images.to(torch.float32)
-        if not images.is_floating_point():
-            levels = levels / 255
+        levels = levels.clamp(0, 1) if images.is_floating_point() else levels / 255
         result = _continuous.transform(
             levels,
             dict(zip(self.names, drawn.unbind(1), strict=True)),
@@ -96,31 +88,9 @@ class Transformations(Policy):
 
     def describe(self, most: int = 10) -> str:
         """Mean and standard deviation of the parameters, one a line."""
-        parameters = self.parameters()
-        rest = len(parameters) - most
-        return "\n".join(
-            [
-                *(
-                    f"{name:<10}  {mean:+.3f} ± {std:.3f}{'°' if name == 'rotation' else ''}"
-                    for name, (mean, std) in list(parameters.items())[:most]
-                ),
-                *([f"… and {rest} more"] if rest > 0 else []),
-            ]
-        )
-
-    def body(self) -> Json:
-        """`names`, and `draws` as N lists of P numbers."""
-        return {"names": list(self.names), "draws": self.draws.tolist()}
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Transformations:
-        """The policy from the JSON form that `body` gives; raises like the constructor."""
-        names, draws = body["names"], body["draws"]
-        for i, row in enumerate(draws):  # up to millions of numbers: too many for JSON Schema
-            if (
-                not isinstance(row, list)
-                or len(row) != len(names)
-                or any(type(value) not in (int, float) for value in row)
-            ):
-                raise ValueError(f"draws[{i}]: expected {len(names)} numbers")
-        return cls(names, torch.tensor(draws, dtype=torch.float64))
+        lines = [
+            f"{name:<10}  {mean:+.3f} ± {std:.3f}{'°' if name == 'rotation' else ''}"
+            for name, (mean, std) in self.parameters().items()
+        ]
+        rest = len(lines) - most
+        return "\n".join([*lines[:most], *([f"… and {rest} more"] if rest > 0 else [])])

@@ -160,7 +160,7 @@ def _side_by_side(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "discrete": discrete,
         "shares": shares.loc[order],
-        "darkest": DARKEST / (shares.max(axis=None) or 1.0),
+        "darkest": DARKEST / max(shares.max(), default=1.0),
         "continuous": {name: each for name, each in policies.items() if each["parameters"]},
         "parameters": dict.fromkeys(
             name for each in policies.values() for name in each["parameters"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from raysearch import models
 from raysearch.tasks._figures import auroc, balanced_error, known_mean
-from raysearch.tasks._task import Measure, Metric, Size
+from raysearch.tasks._task import Measure, Metric
 
 _METRICS = {
     "error": Metric("error", "test error in %", "%", lower_is_better=True),
@@ -45,16 +44,7 @@ class Classification:
     def metric(self) -> Metric:
         return _METRICS[self.judged_by]
 
-    def model(
-        self,
-        name: Any,
-        *,
-        classes: int,
-        channels: int,
-        size: Size,
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> nn.Module:
-        return models.build(name, classes=classes, channels=channels, size=size, weights=weights)
+    model = staticmethod(models.build)
 
     def losses(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of each image, [B]."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from raysearch import models
 from raysearch.tasks._classification import widened
 from raysearch.tasks._figures import average_precision, known_mean
-from raysearch.tasks._task import Measure, Metric, Size
+from raysearch.tasks._task import Measure, Metric
 
 
 @dataclass(frozen=True)
@@ -36,16 +35,7 @@ class MultiLabel:
     def metric(self) -> Metric:
         return Metric("map", "test mean average precision", "", lower_is_better=False)
 
-    def model(
-        self,
-        name: Any,
-        *,
-        classes: int,
-        channels: int,
-        size: Size,
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> nn.Module:
-        return models.build(name, classes=classes, channels=channels, size=size, weights=weights)
+    model = staticmethod(models.build)
 
     def losses(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Binary cross-entropy of each image, the mean over classes, [B]."""

@@ -10,7 +10,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from raysearch.data import Split
 from raysearch.training._setup import Setup
 
 P = ParamSpec("P")
@@ -102,6 +101,11 @@ class CostAccount:
         self._flops, self._flops_of = state.get("flops", 0), dict(state.get("flops_of", {}))
 
 
-def validation_cost(train: Split, val: Split) -> float:
-    """Epoch-equivalents of a pass over the validation images: a third of a step for each."""
-    return len(val) / len(train) / 3
+def validation_cost(train: int, val: int) -> float:
+    """Epoch-equivalents of a pass over validation images: a third of a step for each.
+
+    Args:
+        train: images that a search trains on.
+        val: images of the pass.
+    """
+    return val / train / 3

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from raysearch.data import Split
 from raysearch.training._setup import Setup, seeded
@@ -41,28 +42,17 @@ def evaluate(
     return measure.result()
 
 
-@torch.no_grad()
 def estimate_statistics(model: nn.Module, setup: Setup, split: Split, batch_size: int) -> None:
     """Set batch normalisation's running statistics to their mean over a split, as it is.
 
     A network that was trained on images transformed by an augmenter has the statistics of these;
     where the transformation is not carried out at test time, those of untouched images fit.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-    model.train()
     whole = len(split) >= batch_size
-    with seeded(setup.seed, "statistics"):  # dropout before a normalisation
-        for images, _, _ in split.batches(
-            batch_size, device=setup.device, generator=None, drop_last=whole
-        ):
-            with autocast(setup.device):
-                model(setup.normalise(images))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    batches = split.batches(batch_size, device=setup.device, generator=None, drop_last=whole)
+    # the generator is for dropout before a normalisation
+    with seeded(setup.seed, "statistics"), autocast(setup.device):
+        update_bn((setup.normalise(images) for images, _, _ in batches), model)
 
 
 def evaluate_on_test(model: nn.Module, setup: Setup) -> dict[str, float]:

@@ -70,13 +70,12 @@ class Training:
         """How many are done."""
         return self.loop.epoch
 
-    @property
-    def epoch_equivalents(self) -> float:
-        """Images so far, over those of an epoch of a search."""
+    def equivalents(self, epochs: int) -> float:
+        """Images of so many epochs, over those of an epoch of a search."""
         loop, copies = self.loop, self.settings.enlarge_batch
         # the rest of a batch is left out
         used = min(len(loop.train), loop.steps * self.settings.batch_size)
-        return self.epoch * used * copies / loop.unit
+        return epochs * used * copies / loop.unit
 
     def step(self) -> dict[str, float]:
         """Train for one epoch.
@@ -95,7 +94,7 @@ class Training:
                     images, self.policy, self.predefined, loop.generators, loop.progress
                 )
                 loop.update(*loop.plain_step(setup.normalise(images), targets))
-        return {**loop.finish_epoch(), "epoch_equivalents": self.epoch_equivalents}
+        return {**loop.finish_epoch(), "epoch_equivalents": self.equivalents(self.epoch)}
 
     def test(self) -> dict[str, float]:
         """`test_loss`, `test_<metric>` and the task's other figures on the test split."""
@@ -103,7 +102,7 @@ class Training:
 
     def answer(self) -> Answer:
         """`epoch_equivalents` and the test figures."""
-        return Answer({"epoch_equivalents": self.epoch_equivalents, **self.test()})
+        return Answer({"epoch_equivalents": self.equivalents(self.epoch), **self.test()})
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on; see `Loop.state_dict`."""
