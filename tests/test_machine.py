@@ -370,6 +370,7 @@ ELSEWHERE = """
 import importlib, os, pkgutil, signal, sys
 import ray, ray.tune, mlflow, torch, torchvision, kornia, optuna, hydra, pandas, matplotlib.pyplot
 import mlflow.store.tracking.sqlalchemy_store, rich.console, sklearn, scipy.stats, jinja2
+import multiprocessing.sharedctypes
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog"):
     sys.modules[name] = None
 for module, names in ((os, ("sched_getaffinity", "getuid", "geteuid", "fork", "setsid", "link")),
