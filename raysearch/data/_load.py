@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +31,7 @@ from raysearch.data._source import ArraySource, Listing, Part
 from raysearch.data._split import Index, Targets
 from raysearch.data._stratify import check_counts, stratified_split
 from raysearch.errors import RaysearchError
+from raysearch.machine import usable_cpus
 
 log = logging.getLogger("raysearch.data")
 log.addHandler(logging.NullHandler())  # a program without logging shows `Dataset.notes` itself
@@ -138,7 +138,7 @@ def _choose_size(
         return settings.height_width
     if settings.size == AUTO:
         images = sum(len(part) for part in parts.values())
-        size, reason = choose_size(shapes, images, device, _cores())
+        size, reason = choose_size(shapes, images, device, usable_cpus())
     else:
         size, reason = natural_size(shapes)
     if reason:
@@ -147,11 +147,6 @@ def _choose_size(
             "chooses another size"
         )
     return size
-
-
-def _cores() -> int:
-    """How many of the machine's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _list(settings: DataSettings, notices: Notices) -> Listing:

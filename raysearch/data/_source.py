@@ -198,7 +198,8 @@ def check_labels(labels: Index, classes: int, source: Source, rows: Index) -> No
     """
     wrong = np.flatnonzero((labels < 0) | (labels >= classes)).tolist()
     if wrong:
+        where, label = source.name(int(rows[wrong[0]])), labels[wrong[0]]
         raise RaysearchError(
-            f"{source.name(int(rows[wrong[0]]))}: the label {labels[wrong[0]]} is out of range, the {classes} "
-            f"classes have labels 0 to {classes - 1}"
+            f"{where}: the label {label} is out of range, the {classes} classes have labels 0 to "
+            f"{classes - 1}"
         )
