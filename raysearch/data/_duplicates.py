@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from raysearch.data._split import Index, Split, TensorSplit
 from raysearch.errors import RaysearchError
 from raysearch.files import check_regular
 
-_CHUNK = 128  # images in memory at a time, of files
 _BEFORE = {"train": ("test", "val"), "val": ("test",)}  # whose images a part may not have, too
 
 
@@ -167,8 +165,7 @@ def stored_digests(sources: Sequence[Source], count: Callable[[int], None]) -> l
             # What is not read is like no other: its number is its own, and negative.
             digests = -1 - np.arange(len(source)) - (len(found) << 40)
             count(int((~some).sum()))
-            images = source.read(np.flatnonzero(some))
-            while chunk := list(islice(images, _CHUNK)):
+            for chunk in source.read(np.flatnonzero(some)):
                 there = [(index, image) for index, image in chunk if image is not None]
                 hashed = pool.map(digest, [image for _, image in there])
                 for (index, _), own in zip(there, hashed, strict=True):

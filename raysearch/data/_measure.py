@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -27,7 +26,6 @@ T = TypeVar("T")
 Found = Mapping[str, Sequence[tuple[str, T]]]  # by part, an image's name and what is found in it
 _DECIDING = 2_000  # images of train that are measured
 _CHECKED = 500  # images of each other part, for what is said of them
-_CHUNK = 64  # images in memory at a time
 
 
 def choose_conversion(
@@ -96,8 +94,7 @@ def _measured(
             some = np.array(all_places)[:: max(1, -(-len(all_places) // most))]
             source = parts[part].source
             found[part] = []
-            images = source.read(some)
-            while chunk := list(islice(images, _CHUNK)):
+            for chunk in source.read(some):
                 measured = pool.map(measure, [payload for _, payload in chunk])
                 for (index, _), each in zip(chunk, measured, strict=True):
                     if each is not None:

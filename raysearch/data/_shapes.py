@@ -92,7 +92,8 @@ def read_shapes(parts: Mapping[str, Part], *, skip: bool) -> Shapes:
         source = part.source
         alike = isinstance(source, ArraySource) and isinstance(source.images, np.ndarray)
         indices = np.arange(1) if alike else source.sample(_PROBED)
-        for index, payload in source.read(indices):
+        images = (image for some in source.read(indices) for image in some)
+        for index, payload in images:
             try:
                 header = read_header(payload)
             except DecodeError as error:

@@ -17,6 +17,8 @@ from raysearch.data._image import Payload, Pixels
 from raysearch.data._split import Index, Targets, joined_groups
 from raysearch.errors import RaysearchError
 
+_AT_ONCE = 64  # images that `Source.read` yields
+
 
 class Source(ABC):
     """References to images, in an order; picklable, and small beside the images themselves."""
@@ -32,11 +34,13 @@ class Source(ABC):
     def fetch(self, indices: Index) -> list[Payload | None]:
         """The undecoded images at `indices`; None where there is none (a null in a table)."""
 
-    def read(self, indices: Index) -> Iterator[tuple[int, Payload | None]]:
-        """Those at `indices`, each with its index; only some are in memory at a time."""
+    def read(self, indices: Index) -> Iterator[list[tuple[int, Payload | None]]]:
+        """Those at `indices`, each with its index, a few at a time; memory holds a window."""
         some = self.subset(indices)
         for window in some.windows(None):
-            yield from zip(indices[window].tolist(), some.fetch(window), strict=True)
+            images = list(zip(indices[window].tolist(), some.fetch(window), strict=True))
+            for start in range(0, len(images), _AT_ONCE):
+                yield images[start : start + _AT_ONCE]
 
     @abstractmethod
     def subset(self, indices: Index) -> Self:
