@@ -82,6 +82,11 @@ def own(configuration: Configuration) -> dict[str, Any]:
     return {key: configuration.values[key] for key in OWN if key in configuration.values}
 
 
+def is_changed(before: Configuration, now: Configuration) -> bool:
+    """Whether a method's own settings, but for resources, are others."""
+    return any(_differences(own(before), own(now)))
+
+
 def common(configuration: Configuration) -> dict[str, Any]:
     """All settings but a method's own."""
     return {key: value for key, value in configuration.values.items() if key not in OWN}

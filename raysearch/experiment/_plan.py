@@ -129,7 +129,7 @@ def make_plan(
     experiment: Experiment,
     capacity: Capacity | None = None,
     *,
-    kept: Path | None = None,
+    kept: Mapping[str, Path] | None = None,
     dataset: Dataset | None = None,
     network: Model | None = None,
 ) -> Plan:
@@ -138,7 +138,7 @@ def make_plan(
     Args:
         experiment: its settings.
         capacity: of this machine; None where a cluster decides, of which nothing is known yet.
-        kept: the experiment's folder, where it is continued.
+        kept: the experiment's folder, by the names of the methods that go on.
         dataset: the data, where they are there already.
         network: builds a network, where `model` does not name one.
 
@@ -156,7 +156,10 @@ def make_plan(
     }
     task = _task(experiment, dataset)
     plan = Plan(experiment, parts, dataset, task, (*dataset.notes, *notes), network)
-    given = {n: replace(p, given=given_checkpoints(plan, p, kept)) for n, p in parts.items()}
+    given = {
+        n: replace(p, given=given_checkpoints(plan, p, (kept or {}).get(n)))
+        for n, p in parts.items()
+    }
     return replace(plan, parts=given)
 
 

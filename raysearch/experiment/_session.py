@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysearch import results
 from raysearch.engine import Wish, local_capacity
 from raysearch.errors import RaysearchError
-from raysearch.experiment._experiment import Experiment, check_same, own
+from raysearch.experiment._experiment import Experiment, check_same, is_changed
 from raysearch.experiment._folder import CONFIG, Folder, is_only_locked, resume
 from raysearch.experiment._forecast import Forecast, forecast
 from raysearch.experiment._plan import Plan, make_plan
@@ -62,7 +63,9 @@ def prepare(
     name = experiment.settings.name or "this"
     for other in others:
         results.check_alike(name, experiment.values, other.name, other.configuration)
-    kept = None if folder is None else folder.path
+    kept: dict[str, Path] = {}
+    if folder is not None:
+        kept = {name: folder.path for name in experiment.methods if name not in folder.anew}
     plan = make_plan(experiment, capacity, kept=kept, dataset=dataset, network=network)
     for other in others:
         if other.images is not None and dict(other.images) != plan.dataset.counts:
@@ -74,7 +77,10 @@ def prepare(
 
 
 def earlier(experiment: Experiment) -> Folder | None:
-    """The folder of an experiment of that name; a comparison takes in methods that are new.
+    """The folder of an experiment of that name, with what is asked for now as its experiment.
+
+    A comparison keeps the methods that are complete. It takes in new ones, and it is to forget,
+    see `Folder.anew`, what others have computed that are not asked for, or with other settings.
 
     Raises:
         RaysearchError: it began with other settings, is going on, or is something else.
@@ -103,12 +109,21 @@ def earlier(experiment: Experiment) -> Folder | None:
 
 
 def _take_in(folder: Folder, asked: Experiment) -> None:
-    """What has been carried out, and what is asked for; a failed method may begin anew."""
+    """What has been carried out, and what is asked for; a failed method may begin anew.
+
+    A method that leaves takes its files along: no settings would be left to compare with when it
+    comes back.
+    """
     before = folder.experiment
-    for name in folder.failed:
-        if name in asked.methods and own(asked.methods[name]) != own(before.methods[name]):
-            folder.forget_method(name)
     kept = {name: each for name, each in before.methods.items() if name in folder.complete}
+    same = {
+        name
+        for name, each in before.methods.items()
+        if name in asked.methods
+        and not (name in folder.failed and is_changed(each, asked.methods[name]))
+    }
+    began = {*before.methods, *folder.state["methods"]}
+    folder.anew = sorted(began - kept.keys() - same)
     asked = asked.changed(model=before.values["model"], data=before.values["data"])
     methods = {**kept, **asked.methods, **kept}
     evaluation = {**asked.values["evaluation"], "policies": list(methods)}
