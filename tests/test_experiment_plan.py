@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from _fake_engine import Recorded, found_by
 
+from raysearch.cli._compare import main as compare
 from raysearch.engine import Capacity, Wish
 from raysearch.errors import RaysearchError
 from raysearch.experiment._entries import Entries
@@ -197,3 +198,31 @@ def test_randaugment_is_searched_where_it_is_compared(recorded: Recorded) -> Non
     [row] = plan.parts["randaugment"].rows
     assert row.augmentation is None
     assert plan.parts["randaugment"].seeds == (0,)
+
+
+@pytest.fixture
+def two(recorded: Recorded) -> tuple[Path, Path]:
+    """Two comparisons of the same methods."""
+    settings = [*QUICK, "evaluation.seeds=1", "seeds=1"]
+    for name in ("a", "b"):
+        carried_out(compose_experiment(["none", "dada"], [*settings, f"name={name}"]))
+    return Path("runs/a"), Path("runs/b")
+
+
+def test_other_runs_are_joined_once(two: tuple[Path, Path]) -> None:
+    line = ["methods=[none,dada]", "runs=[runs/b]", *QUICK, "evaluation.seeds=1", "seeds=1"]
+    for _ in range(2):
+        assert compare([*line, "name=a", "--quiet"]) == 0
+        summary = json.loads((two[0] / "summary.json").read_text())
+        assert list(summary["methods"]) == ["none", "dada", "dada (b)"]
+        assert summary["joined"] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_page_takes_no_experiments_place(
+    name: str, two: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = (two[0] / "report.html").read_bytes()
+    assert compare(["runs=[runs/a,runs/b]", f"name={name}"]) == 2
+    assert f"runs/{name} holds an experiment of its own" in capfd.readouterr().err
+    assert (two[0] / "report.html").read_bytes() == page

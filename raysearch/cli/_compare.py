@@ -12,6 +12,7 @@ from raysearch.cli._main import guarded, start
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import compose, parse_override
 from raysearch.experiment._experiment import compose_experiment
+from raysearch.experiment._folder import CONFIG
 from raysearch.experiment._storage import check_storage, copy_results
 from raysearch.settings import Word, checked
 
@@ -48,6 +49,8 @@ def _compare(arguments: Arguments) -> None:
     others = _others(given, settings.tracking.uri)
     if experiment is None:
         path = Path(settings.runs_dir) / (settings.name or "compare-runs")
+        if (path / CONFIG).exists() or path.resolve() in [Path(run).resolve() for run in given.runs]:
+            raise RaysearchError(f"{path} holds an experiment of its own: choose another name=")
         _present(others, path, arguments)
         return
     from raysearch.experiment._session import earlier
@@ -60,7 +63,8 @@ def _compare(arguments: Arguments) -> None:
         if folder is not None and folder.is_complete and not arguments.dry_run:
             from raysearch import results
 
-            _present([results.read(folder.path), *others], folder.path, arguments)
+            found = results.without_others(results.read(folder.path))
+            _present([found, *others], folder.path, arguments)
             copy_results(folder)
         else:
             start(arguments, asked, folder, others)

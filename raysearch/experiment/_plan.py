@@ -168,7 +168,7 @@ def settle_choices(
 ) -> tuple[Experiment, tuple[str, ...]]:
     """The experiment with the choices that were left to it, and a remark on the network's.
 
-    A run that is continued has the network and the size with which it began, whatever the machine.
+    The settings of an experiment that is continued hold the choices made when it began.
     """
     notes: tuple[str, ...] = ()
     changed: dict[str, Any] = {}

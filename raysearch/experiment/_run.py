@@ -104,9 +104,8 @@ def _carry_out(session: Session, folder: Folder, quietly: bool) -> Result:
                 result = _compute(session, folder, display, trackers)
         except BaseException as error:
             _log.exception("the experiment ended early")
-            stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
             with contextlib.suppress(OSError):  # a full disk must not hide the error
-                folder.save(status="interrupted" if stopped else "failed")
+                folder.save(status="interrupted" if _is_stop(error) else "failed")
             raise
         results.show(console, result.summary, quietly)
     return result
@@ -119,7 +118,7 @@ def _compute(
     complete = [name for name in folder.complete if name in plan.parts]
     earlier = results.read(folder.path) if complete else None
     with (
-        engine.cluster(session.wish, _stored_bytes(plan, forecast), folder.path) as capacity,
+        engine.cluster(session.wish, _stored_bytes(plan), folder.path) as capacity,
         stop_on_signal(),
     ):
         display.metric = plan.task.metric
@@ -217,12 +216,17 @@ def _tracked(plan: Plan, folder: Folder, display: Display) -> Iterator[dict[str,
         yield trackers
     except BaseException as error:
         for tracker in trackers.values():
-            tracker.finish(None, None, "FAILED" if isinstance(error, Exception) else "KILLED")
+            tracker.finish(None, None, "KILLED" if _is_stop(error) else "FAILED")
         raise
 
 
-def _stored_bytes(plan: Plan, forecast: Forecast) -> int:
-    """What goes into Ray's object store: the data set, and files that proposals go on from."""
+def _is_stop(error: BaseException) -> bool:
+    """Whether somebody has stopped the experiment, and nothing went wrong."""
+    return isinstance(error, Interrupted) or not isinstance(error, Exception)
+
+
+def _stored_bytes(plan: Plan) -> int:
+    """What goes into Ray's object store: the data set."""
     buffers: list[pickle.PickleBuffer] = []
     stream = pickle.dumps(plan.dataset, protocol=5, buffer_callback=buffers.append)
-    return len(stream) + sum(buffer.raw().nbytes for buffer in buffers) + forecast.bytes_needed
+    return len(stream) + sum(buffer.raw().nbytes for buffer in buffers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from raysearch.results._display import Display
 from raysearch.results._export import html_table
 from raysearch.results._frame import Measured, MethodMeasured, frame, history
-from raysearch.results._join import check_alike, check_measured, join
+from raysearch.results._join import check_alike, join, without_others
 from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._summary import summarise
 from raysearch.results._table import show
@@ -18,7 +18,6 @@ __all__ = [
     "MethodMeasured",
     "Tracker",
     "check_alike",
-    "check_measured",
     "frame",
     "history",
     "html_table",
@@ -30,6 +29,7 @@ __all__ = [
     "read_experiment",
     "show",
     "summarise",
+    "without_others",
     "write",
     "write_policies",
 ]
