@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,29 @@ def test_a_stopped_search_says_what_continues_it(recorded: Recorded) -> None:
         search(quiet=True, **QUICK)
     recorded.stop_after = None
     assert search(quiet=True, **QUICK).policy
+
+
+def test_a_complete_run_is_copied_again(recorded: Recorded, tmp_path: Path) -> None:
+    storage = tmp_path / "results"
+    search(quiet=True, storage=str(storage), **QUICK)
+    shutil.rmtree(storage)
+    search(quiet=True, storage=str(storage), **QUICK)
+    assert (storage / "mine" / "report.html").exists()
+
+
+def test_a_cluster_is_looked_for_before_ray_does(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RaysearchError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):
+        search(address="127.0.0.1:1")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # of a job
+    with pytest.raises(RaysearchError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):
+        search()
+
+
+def test_no_cpu_is_not_enough(recorded: Recorded) -> None:
+    with pytest.raises(RaysearchError, match="--num-cpus 0: a trial needs"):
+        search(num_cpus=0)
 
 
 def test_what_is_no_setting(recorded: Recorded) -> None:

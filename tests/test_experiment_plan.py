@@ -159,6 +159,24 @@ def test_the_largest_searches_have_the_largest_sizes(recorded: Recorded) -> None
     assert sizes["search"] > 5
 
 
+def test_a_forecast_counts_in_epochs_of_the_search_split(recorded: Recorded) -> None:
+    settings = [*QUICK, "search.val_fraction=0.5", "evaluation.batch_size=10", "seeds=1"]
+    experiment = compose_experiment(["none", "dada"], [*settings, "evaluation.seeds=1"])
+    found = prepare(experiment, Wish("cpu", 2, 0)).forecast
+    epochs = {g.method: g.equivalents for g in found.groups if g.stage == "evaluation"}
+    assert epochs["none"] == epochs["dada"] == pytest.approx(4, rel=0.1)  # 2 of twice the images
+
+
+def test_a_forecast_leaves_out_what_is_complete(recorded: Recorded) -> None:
+    settings = [*QUICK, "evaluation.seeds=2"]
+    carried_out(compose_experiment(["none"], settings))
+    folder = earlier(compose_experiment(["none", "trivial_augment"], settings))
+    assert folder is not None
+    session = prepare(folder.experiment, Wish("cpu", 2, 0), folder=folder)
+    folder.release()
+    assert {group.method for group in session.forecast.groups} == {"trivial_augment"}
+
+
 def entries_of(plan: Plan) -> Entries:
     return Entries(plan, create(plan.experiment), CPUS, {})
 

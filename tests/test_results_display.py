@@ -183,6 +183,7 @@ def test_names_are_not_markup() -> None:
         (59.7, "1 min 0 s"),
         (3599.6, "1 h 0 min"),
         (7325, "2 h 2 min"),
+        (4 * 86400, "4 days"),
         (float("nan"), "unknown"),
     ],
 )

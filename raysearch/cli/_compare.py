@@ -13,7 +13,7 @@ from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import compose, parse_override
 from raysearch.experiment._experiment import compose_experiment
 from raysearch.experiment._folder import CONFIG
-from raysearch.experiment._storage import check_storage, copy_results
+from raysearch.experiment._storage import copy_results
 from raysearch.settings import Word, checked
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def _compare(arguments: Arguments) -> None:
     others = _others(given, settings.tracking.uri)
     if experiment is None:
         path = Path(settings.runs_dir) / (settings.name or "compare-runs")
-        if (path / CONFIG).exists() or path.resolve() in [Path(run).resolve() for run in given.runs]:
+        if (path / CONFIG).exists() or path.resolve() in [
+            Path(run).resolve() for run in given.runs
+        ]:
             raise RaysearchError(f"{path} holds an experiment of its own: choose another name=")
         _present(others, path, arguments)
         return
@@ -58,8 +60,6 @@ def _compare(arguments: Arguments) -> None:
     folder = earlier(experiment)
     try:
         asked = experiment if folder is None else folder.experiment
-        if not arguments.dry_run:
-            check_storage(asked, resumed=folder is not None)
         if folder is not None and folder.is_complete and not arguments.dry_run:
             from raysearch import results
 

@@ -13,7 +13,7 @@ from raysearch.experiment._result import Result, read_result
 from raysearch.experiment._run import begin
 from raysearch.experiment._session import earlier, prepare
 from raysearch.experiment._signals import handlers_kept
-from raysearch.experiment._storage import check_storage
+from raysearch.experiment._storage import copy_results
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,7 @@ def search(
         model: a name that `model=` takes; or what builds a network, called with `classes`,
             `channels` and `size` (height, width), picklable.
         num_cpus, num_gpus: to use; None is all there are.
-        address: of a running Ray cluster.
+        address: of a running Ray cluster; None is `RAY_ADDRESS` in the environment, or none.
         quiet: show no progress.
         **settings: as in `configs/`, nested or by dotted names: `search={"epochs": 5}`,
             `**{"search.epochs": 5}`, `seeds=2`, `name="mine"`. A run of that name that was stopped
@@ -122,9 +122,9 @@ def _carry_out(experiment: Experiment, data: Any, model: Any, wish: Wish, quiet:
     folder = earlier(experiment)
     try:
         if folder is not None and folder.is_complete:
+            copy_results(folder)
             return read_result(folder.path)
         asked = experiment if folder is None else folder.experiment
-        check_storage(asked, resumed=folder is not None)
         session = prepare(asked, wish, folder=folder, dataset=dataset, network=network)
         with handlers_kept(forever=False):
             return begin(session, again=AGAIN, quietly=quiet)

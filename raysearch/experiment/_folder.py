@@ -50,7 +50,9 @@ class Folder:
         lock: what `_lock` returned for the path; `release` gives it up.
     """
 
-    def __init__(self, path: Path, experiment: Experiment, state: dict[str, Any], lock: int) -> None:
+    def __init__(
+        self, path: Path, experiment: Experiment, state: dict[str, Any], lock: int
+    ) -> None:
         self.path, self.experiment = path, experiment
         self.anew: Collection[str] = ()
         self.state = {key: dict[str, Any]() for key in BY_NAME} | {"version": __version__} | state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING
 from raysearch import results
 from raysearch.engine import Wish, local_capacity
 from raysearch.errors import RaysearchError
+from raysearch.experiment._address import check_address
 from raysearch.experiment._experiment import Experiment, check_same, is_changed
 from raysearch.experiment._folder import CONFIG, Folder, is_only_locked, resume
 from raysearch.experiment._forecast import Forecast, forecast
 from raysearch.experiment._plan import Plan, make_plan
+from raysearch.experiment._storage import check_storage
 from raysearch.experiment._work import Model
 
 if TYPE_CHECKING:
@@ -48,17 +51,25 @@ def prepare(
     dataset: Dataset | None = None,
     network: Model | None = None,
     others: Sequence[Measured] = (),
+    only_look: bool = False,
 ) -> Session:
     """Load the data, plan and count the cost; nothing is started.
+
+    Without an address, `RAY_ADDRESS` counts: this may be a cluster's job. A run goes on with the
+    device on which it began.
 
     Args:
         experiment: its settings.
         wish, folder, others: see `Session`.
         dataset, network: see `make_plan`.
+        only_look: leave the run's `storage` alone, which is tried out otherwise.
 
     Raises:
         RaysearchError: it cannot be done, or not be compared with the others.
     """
+    wish = _settled(wish, folder)
+    if not only_look:
+        check_storage(experiment, resumed=folder is not None)
     capacity = None if wish.address else local_capacity(wish)
     name = experiment.settings.name or "this"
     for other in others:
@@ -73,7 +84,19 @@ def prepare(
                 f"{name} and {other.name} cannot be compared: they have other images "
                 f"({plan.dataset.counts} and {dict(other.images)})"
             )
-    return Session(plan, forecast(plan, capacity), wish, folder, others)
+    done = () if folder is None else folder.complete
+    return Session(plan, forecast(plan, capacity, done), wish, folder, others)
+
+
+def _settled(wish: Wish, folder: Folder | None) -> Wish:
+    if wish.cpus == 0:
+        raise RaysearchError("--num-cpus 0: a trial needs a part of a CPU core at least; give 1")
+    address = wish.address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None:
+        check_address(address)
+    if folder is None or folder.experiment.compared:
+        return replace(wish, address=address)
+    return replace(wish, address=address, device=folder.state.get("device", wish.device))
 
 
 def earlier(experiment: Experiment) -> Folder | None:

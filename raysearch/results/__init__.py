@@ -9,6 +9,7 @@ from raysearch.results._join import check_alike, join, without_others
 from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._summary import summarise
 from raysearch.results._table import show
+from raysearch.results._words import duration, plural
 from raysearch.results._write import read, write, write_policies
 from raysearch.results.mlflow import Tracker, log_comparison, read_experiment
 
@@ -18,6 +19,7 @@ __all__ = [
     "MethodMeasured",
     "Tracker",
     "check_alike",
+    "duration",
     "frame",
     "history",
     "html_table",
@@ -25,6 +27,7 @@ __all__ = [
     "log_comparison",
     "mean_and_std",
     "paired_difference",
+    "plural",
     "read",
     "read_experiment",
     "show",
