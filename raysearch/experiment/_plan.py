@@ -211,7 +211,8 @@ def _part(
         rows = [Row(name, own)] if own is not None else _searched_rows(name, settings)
     else:
         files = [policy for policy in settings.evaluation.policies if policy.endswith(".json")]
-        fixed |= {"uniform": (cls.uniform(values), given)}
+        if (uniform := cls.uniform(values)) is not None:
+            fixed["uniform"] = (uniform, given)
         fixed |= {file: (read_policy(file), given) for file in files}
         rows = [
             Row(policy, own if policy == LEARNED else fixed[policy])

@@ -91,8 +91,10 @@ class Method:
         return None
 
     @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> Policy:
+    def uniform(cls, method: Mapping[str, Any]) -> Policy | None:
         """The policy that knows nothing, to compare with: all pairs of operations alike.
+
+        None where the method chooses no operations.
 
         Args:
             method: the `method` group.

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from raysearch import ops
 from raysearch.methods._base import Method
 from raysearch.policy import (
     PUBLISHED,
     Policy,
     RandomOperations,
+    SubPolicies,
     autoaugment,
     rand_augment,
     trivial_augment,
@@ -58,7 +60,7 @@ class Uniform(Fixed):
     @classmethod
     def known(cls, method: Mapping[str, Any]) -> Policy:
         """That policy."""
-        return cls.uniform(method)
+        return SubPolicies.pairs(ops.DADA_OPERATIONS)
 
 
 class TrivialAugment(Fixed):
