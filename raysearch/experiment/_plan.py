@@ -244,7 +244,7 @@ def _task(experiment: Experiment, dataset: Dataset) -> Task:
             value on the images to be judged.
     """
     asked, metric = experiment.settings.task, experiment.settings.metric
-    fits = "multi_label" if dataset.kind == "multi" else "classification"
+    fits = tasks.suited(dataset.kind)
     if asked not in (None, fits):
         has = "any number of labels" if dataset.kind == "multi" else "one class"
         raise RaysearchError(f"task={asked}: an image of {dataset.name} has {has} ({fits})")
