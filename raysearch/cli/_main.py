@@ -12,7 +12,7 @@ from raysearch.cli._arguments import Arguments, parse
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import compose
 from raysearch.experiment._experiment import Experiment, compose_run
-from raysearch.experiment._folder import Folder, check_free, resume
+from raysearch.experiment._folder import Folder, resume
 from raysearch.experiment._signals import handlers_kept, stop_on_signal, was_terminated
 from raysearch.experiment._storage import copy_results
 
@@ -66,10 +66,7 @@ def _run(arguments: Arguments) -> None:
     if arguments.resume is not None:
         _resume(arguments.resume, arguments)
         return
-    experiment = compose_run(arguments.overrides)
-    if not arguments.dry_run:
-        check_free(experiment)
-    start(arguments, experiment)
+    start(arguments, compose_run(arguments.overrides))
 
 
 def _resume(run: str, arguments: Arguments) -> None:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raysearch import results
+from raysearch import machine, results
 from raysearch.engine import Wish, local_capacity
 from raysearch.errors import RaysearchError
 from raysearch.experiment._address import check_address
 from raysearch.experiment._experiment import Experiment, check_same, is_changed
-from raysearch.experiment._folder import CONFIG, Folder, is_only_locked, resume
+from raysearch.experiment._folder import CONFIG, Folder, check_free, is_only_locked, resume
 from raysearch.experiment._forecast import Forecast, forecast
 from raysearch.experiment._plan import Plan, make_plan
 from raysearch.experiment._storage import check_storage
+from raysearch.experiment._tracking import chosen
 from raysearch.experiment._work import Model
 
 if TYPE_CHECKING:
@@ -62,13 +63,16 @@ def prepare(
         experiment: its settings.
         wish, folder, others: see `Session`.
         dataset, network: see `make_plan`.
-        only_look: leave the run's `storage` alone, which is tried out otherwise.
+        only_look: do not see whether the name is free and `storage` can be written.
 
     Raises:
         RaysearchError: it cannot be done, or not be compared with the others.
     """
+    machine.adapt()
     wish = _settled(wish, folder)
     if not only_look:
+        if folder is None:
+            check_free(experiment)
         check_storage(experiment, resumed=folder is not None)
     capacity = None if wish.address else local_capacity(wish)
     name = experiment.settings.name or "this"
@@ -78,6 +82,10 @@ def prepare(
     if folder is not None:
         kept = {name: folder.path for name in experiment.methods if name not in folder.anew}
     plan = make_plan(experiment, capacity, kept=kept, dataset=dataset, network=network)
+    limit = machine.cpu_limit() if capacity is not None and wish.cpus is None else None
+    tracking = experiment.settings.tracking
+    place = chosen(tracking.uri, tracking.experiment) if tracking.enabled else None
+    plan = replace(plan, notes=(*plan.notes, *(note for note in (limit, place) if note)))
     for other in others:
         if other.images is not None and dict(other.images) != plan.dataset.counts:
             raise RaysearchError(
