@@ -145,10 +145,12 @@ def test_other_images_are_refused(recorded: Recorded) -> None:
     folder.state["data"]["images"]["train"] = 7
     folder.save()
     folder.release()
+    kept = (folder.path / "config.yaml").read_text()
     again = earlier(compose_experiment(["predefined"], settings))
     assert again is not None
     with pytest.raises(RaysearchError, match=r"images are others .* \(train: 7, now 100\)"):
         carried_out(again.experiment, again)
+    assert (folder.path / "config.yaml").read_text() == kept
 
 
 def test_the_largest_searches_have_the_largest_sizes(recorded: Recorded) -> None:

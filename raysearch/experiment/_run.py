@@ -68,9 +68,9 @@ def begin(session: Session, *, again: str | None = None, quietly: bool = False) 
     """
     experiment = session.plan.experiment
     folder = session.folder or create(experiment)
-    if session.folder is not None:
-        folder.configure(experiment)
-    plan = replace(session.plan, experiment=folder.experiment)
+    if session.folder is None:  # whose name has been chosen
+        experiment = folder.experiment
+    plan = replace(session.plan, experiment=experiment)
     try:
         return _carry_out(replace(session, plan=plan), folder, quietly)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -91,6 +91,7 @@ def _carry_out(session: Session, folder: Folder, quietly: bool) -> Result:
     plan = session.plan
     check_space(folder.path, session.forecast.bytes_needed)
     folder.keep_data(plan.dataset)
+    folder.configure(plan.experiment)  # all has been checked: now methods may be forgotten
     with (
         quiet(folder.path / LOG) as terminal,
         contextlib.closing(Display(console := Console(file=terminal), quiet=quietly)) as display,
@@ -105,10 +106,15 @@ def _carry_out(session: Session, folder: Folder, quietly: bool) -> Result:
         except BaseException as error:
             _log.exception("the experiment ended early")
             with contextlib.suppress(OSError):  # a full disk must not hide the error
-                folder.save(status="interrupted" if _is_stop(error) else "failed")
+                folder.save(status="interrupted" if _was_stopped(error) else "failed")
             raise
         results.show(console, result.summary, quietly)
     return result
+
+
+def _was_stopped(error: BaseException) -> bool:
+    """Whether a person or the machine's manager ended it, and no error."""
+    return isinstance(error, Interrupted) or not isinstance(error, Exception)
 
 
 def _compute(
@@ -216,13 +222,8 @@ def _tracked(plan: Plan, folder: Folder, display: Display) -> Iterator[dict[str,
         yield trackers
     except BaseException as error:
         for tracker in trackers.values():
-            tracker.finish(None, None, "KILLED" if _is_stop(error) else "FAILED")
+            tracker.finish(None, None, "KILLED" if _was_stopped(error) else "FAILED")
         raise
-
-
-def _is_stop(error: BaseException) -> bool:
-    """Whether somebody has stopped the experiment, and nothing went wrong."""
-    return isinstance(error, Interrupted) or not isinstance(error, Exception)
 
 
 def _stored_bytes(plan: Plan) -> int:
