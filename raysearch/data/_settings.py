@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, PlainValidator
 
 from raysearch.errors import RaysearchError, unknown
-from raysearch.settings import Between, Count, WholeNumber, Word, checked
+from raysearch.settings import Between, Count, PathWord, WholeNumber, Word, checked
 
 NAMES = ("digits", "folder", "parquet", "cifar10", "cifar100", "svhn")
 AUTO = "auto"  # data.size, chosen for the device and the number of images
@@ -35,7 +35,7 @@ class DataSettings:
     """What can be given under `data:`; each is explained in `configs/data/*.yaml`."""
 
     name: Annotated[str, AfterValidator(_known)]
-    root: Word | None = None
+    root: PathWord | None = None
     limit: Count | None = None
     val_limit: Count | None = None
     test_limit: Count | None = None

@@ -22,7 +22,7 @@ LOCK_SECONDS = 5.0  # that another program may lock a data base
 OPEN_SECONDS = 60.0  # creating the tables of a new data base on a slow disk takes a while
 REQUEST_SECONDS = 10
 SEARCHED_RUNS = 50_000  # the most that MLflow gives at once
-_HINT = "start it, correct tracking.uri, or set tracking.enabled=false"
+_HINT = "start it, correct tracking.uri, or run with tracking=none"
 
 
 class Store:
