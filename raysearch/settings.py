@@ -35,7 +35,7 @@ class _Path:
 
 PATH: Final = _Path()
 Word = Annotated[str, BeforeValidator(_word)]
-PathWord = Annotated[Word, Field(min_length=1), PATH]
+PathWord = Annotated[str, Field(min_length=1), BeforeValidator(_word), PATH]
 WholeNumber = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
