@@ -258,6 +258,7 @@ def test_yaml_goes_through_a_file(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes(to_yaml(values).encode())
     assert from_yaml(tmp_path / "x.yaml") == values
     assert "Fotos für Müller" in to_yaml(values)
+    assert to_yaml({"name": "695e0514"}) == "name: '695e0514'\n"  # for readers of YAML 1.2
     assert from_yaml(config_dir() / "config.yaml")["search"]["weight_decay"] == 5e-4
 
 

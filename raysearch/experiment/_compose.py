@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -26,6 +27,15 @@ from raysearch.settings import leaves, wrong
 KINDS = {"data": "data set"}  # what messages call a group's choices
 MANIFESTS = "cluster"  # beside the groups: files for kubectl, `ray up` and `ray job submit`
 FREE = ("method", "data", "model")  # groups whose settings are their own parts' to check
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text that other readers of YAML take for a number, such as 1e5, in quotes too."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d.]*[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,10 @@ def compose(arguments: Sequence[str | Override]) -> Configuration:
 
 def to_yaml(values: Mapping[str, Any]) -> str:
     """Plain values as YAML."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=math.inf)
+    text: str = yaml.dump(
+        dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    return text
 
 
 def from_yaml(path: Path) -> dict[str, Any]:
