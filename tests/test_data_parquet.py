@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +179,7 @@ def test_limit_takes_a_stratified_part(tmp_path: Path) -> None:
     assert data.test.targets.bincount().tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("wrong", [-1, 2])
+@pytest.mark.parametrize("wrong", [-2, 2])
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_label_out_of_range(tmp_path: Path, part: str, wrong: int) -> None:
     write(tmp_path / "train.parquet")
@@ -212,8 +215,90 @@ def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_class_without_images(tmp_path: Path) -> None:
-    write(tmp_path / "train.parquet", names=["ant", "bee", "cow"])
+    write(tmp_path / "train.parquet", names=["cow", "ant", "bee"], labels=[1, 2] * 10)
+    write(tmp_path / "test.parquet", 4, names=["cow", "ant", "bee"], labels=[1, 2] * 2)
+    data = load(tmp_path)
+    assert data.classes == ("ant", "bee")
+    assert data.train.targets.tolist() == [0, 1] * 10
+    assert "1 class that no image has is left out: 'cow'" in data.notes
+    write(tmp_path / "test.parquet", 4, names=["cow", "ant", "bee"], labels=[1, 0, 1, 2])
     assert "class 'cow' has no images in train" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("limit_mb", [4096, 0], ids=["resident", "stream"])
+def test_rows_without_a_label_are_set_aside(tmp_path: Path, limit_mb: int) -> None:
+    write(tmp_path / "train.parquet", labels=[0, 1, -1, 1] * 5)
+    write(tmp_path / "test.parquet", 8, start=100, labels=[0, 1, 0, -1] * 2)
+    data = load(tmp_path, memory_limit_mb=limit_mb)
+    assert data.train.targets.tolist() == [0, 1, 1] * 5
+    assert shades(data.train) == [i for i in range(20) if i % 4 != 2]
+    assert "5 rows of train are set aside, unlabelled: the label is -1" in data.notes
+    assert "2 rows of test are set aside, unlabelled: the label is -1" in data.notes
+    write(tmp_path / "test.parquet", 8, start=100, labels=[-1] * 8)
+    data = load(tmp_path, memory_limit_mb=limit_mb)
+    assert "8 rows of test are set aside, unlabelled: the label is -1" in data.notes
+    assert (len(data.train), len(data.test)) == (12, 3)  # split off train
+    write(tmp_path / "train.parquet", labels=[-1] * 20)
+    assert "no image has a label" in refusal(tmp_path)
+
+
+def test_parts_with_their_classes_in_other_orders(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", names=["ant", "bee"])
+    write(tmp_path / "test.parquet", 4, names=["bee", "ant"], labels=[0, 0, 0, 1])
+    assert load(tmp_path).test.targets.tolist() == [1, 1, 1, 0]
+    write(tmp_path / "test.parquet", 4, names=["bee", "cow"])
+    assert "train has no class 'cow'" in refusal(tmp_path)
+
+
+def test_class_names_and_columns_in_two_forms_of_unicode(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Käfer") for form in ("NFC", "NFD"))
+    write(tmp_path / "train.parquet", names=["ant", decomposed], columns=("image", decomposed))
+    write(tmp_path / "test.parquet", 4, names=["ant", composed], columns=("image", composed))
+    assert load(tmp_path, label_column=composed).classes == ("ant", composed)
+    names = ["ant", decomposed, composed]
+    write(tmp_path / "train.parquet", names=names, labels=[0, 1, 2, 1] * 5)
+    (tmp_path / "test.parquet").unlink()
+    data = load(tmp_path)
+    assert data.classes == ("ant", composed)
+    assert len(data.train) == 16
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures as Linux does")
+def test_a_row_group_larger_than_memory(tmp_path: Path) -> None:
+    """A group of 108 MB, in windows of 8 MB: what is held stays below it."""
+    big = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(big).save(buffer, "BMP")
+    images = [{"bytes": buffer.getvalue() + n.to_bytes(2, "big"), "path": None} for n in range(100)]
+    schema = pa.schema([("image", IMAGE), ("label", pa.int64())])
+    for name, count in (("small", 20), ("large", 100)):
+        columns = {"image": pa.array(images[:count], IMAGE), "label": [0, 1] * (count // 2)}
+        write(tmp_path / name / "test.parquet", 4)
+        # A page has to be read as a whole; `write_batch_size` makes small ones of large images.
+        path = tmp_path / name / "train.parquet"
+        pq.write_table(pa.table(columns, schema), path, row_group_size=100, write_batch_size=4)
+    del images, columns
+    program = f"""
+import torch
+from raysearch.data import _parquet, load_dataset
+_parquet.WINDOW_BYTES, _parquet._BATCH_BYTES = 8 << 20, 1 << 20
+peaks = []
+for name, count in (("small", 20), ("large", 100)):
+    for limit in (4096, 0):
+        root = {str(tmp_path)!r} + "/" + name
+        data = load_dataset(
+            dict(name="parquet", root=root, size=8, workers=0, memory_limit_mb=limit)
+        )
+        g = torch.Generator().manual_seed(0)
+        batches = data.train.batches(8, device=torch.device("cpu"), generator=g)
+        assert sorted(int(i) for batch in batches for i in batch[2]) == list(range(count))
+    lines = open("/proc/self/status").read().splitlines()
+    peaks += [int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM")]
+print(peaks[1] - peaks[0])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 65
 
 
 def test_files_that_are_wrong(tmp_path: Path) -> None:

@@ -190,3 +190,10 @@ def test_what_was_chosen_is_kept(recorded: Recorded) -> None:
 def test_policies_that_are_not_known(policies: str, said: str, recorded: Recorded) -> None:
     with pytest.raises(RaysearchError, match=said):
         make_plan(compose_run([*QUICK, f"evaluation.policies={policies}"]), CPUS)
+
+
+def test_randaugment_is_searched_where_it_is_compared(recorded: Recorded) -> None:
+    plan = make_plan(compose_experiment(["randaugment"], [*QUICK, "seeds=1"]), CPUS)
+    [row] = plan.parts["randaugment"].rows
+    assert row.augmentation is None
+    assert plan.parts["randaugment"].seeds == (0,)

@@ -145,6 +145,16 @@ def test_a_run_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         earlier(compose_experiment(["none"], ["name=c"]))
 
 
+def test_a_run_goes_on_with_its_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    create(compose_run(["name=c", "method=dada"])).release()
+    with pytest.raises(RaysearchError, match=r"runs/c began with method.*, not"):
+        earlier(compose_run(["name=c", "method=ddas"]))
+    again = earlier(compose_run(["name=c", "method=dada"]))
+    assert again is not None
+    again.release()
+
+
 @pytest.mark.parametrize(
     "text", ["it's", "a b", "null", "7", "a,b", "back\\", "\\'", "s3://bucket/x", "", "[x]", "$"]
 )

@@ -30,7 +30,8 @@ import raysearch
 from raysearch import states
 from raysearch.cli._main import main
 from raysearch.data import Dataset, load_dataset
-from raysearch.data._decode import DecodeError, Decoder, ignored_warnings, read_header
+from raysearch.data._decode import Decoder
+from raysearch.data._image import DecodeError, ignored_warnings, read_header
 from raysearch.engine._files import Progress, ProposalFolder
 from raysearch.errors import RaysearchError, unknown
 from raysearch.experiment._compose import to_yaml
@@ -529,8 +530,8 @@ def test_what_only_looks_like_a_parquet_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.parquet")
     assert "a pipe or a device" in refusal(load, "parquet", tmp_path)
     (tmp_path / "train.parquet").unlink()
-    (tmp_path / "train.parquet").mkdir()
-    assert "Is a directory" in refusal(load, "parquet", tmp_path)
+    (tmp_path / "train.parquet").mkdir()  # as Dask and Spark write one, but with nothing in it
+    assert "found no Parquet file" in refusal(load, "parquet", tmp_path)
 
 
 @pytest.mark.parametrize(

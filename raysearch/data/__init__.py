@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raysearch.data._dataset import Dataset
+from raysearch.data._grouped import grouped_folds
 from raysearch.data._load import load_dataset
 from raysearch.data._settings import NAMES
 from raysearch.data._split import Batch, Split, TensorSplit
@@ -16,6 +17,7 @@ __all__ = [
     "Split",
     "StreamSplit",
     "TensorSplit",
+    "grouped_folds",
     "load_dataset",
     "rank_in_class",
     "strata",

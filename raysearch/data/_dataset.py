@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raysearch.data._format import Stored
 from raysearch.data._own import own_splits
 from raysearch.data._split import Split
-from raysearch.data._statistics import mean_and_std
+from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import stratified_split
 
 
@@ -29,6 +30,9 @@ class Dataset:
         std: likewise.
         skipped: images passed over because they cannot be read (`data.on_error=skip`).
         notes: what a person should know of how the data were read, a sentence each.
+        given: the splits that came with the data; the others are split off train.
+        stored: what the images were before they were decoded; None where they were objects.
+        range: the values that became black and white, where images have more than 8 bits.
     """
 
     name: str
@@ -42,6 +46,9 @@ class Dataset:
     std: tuple[float, ...]
     skipped: int = 0
     notes: tuple[str, ...] = ()
+    given: tuple[str, ...] = ("train",)
+    stored: Stored | None = None
+    range: tuple[float, float] | None = None
 
     @classmethod
     def of(
@@ -55,6 +62,7 @@ class Dataset:
         size: int | tuple[int, int] | None = None,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        groups: Sequence[Any] | None = None,
     ) -> Dataset:
         """A data set in memory of the user's own objects.
 
@@ -76,15 +84,27 @@ class Dataset:
                 size are scaled and centre-cropped; None: they must all be of one size.
             test_fraction: share of train that is test where none is given, between 0 and 1.
             split_seed: decides which images these are.
+            groups: of each training image what it belongs to, a patient or a device, say; splits
+                and folds of train keep groups whole.
 
         Raises:
             RaysearchError: something is of another kind or shape; it is named in one line.
         """
-        own = own_splits(train, test, val, classes, size, test_fraction, split_seed)
-        mean, std = mean_and_std(own.train)
+        own = own_splits(train, test, val, classes, size, test_fraction, split_seed, groups)
+        mean, std = mean_and_std(some_pixels(own.train)[0])
         channels, height, width = own.train.images.shape[1:]
         return cls(
-            name, own.classes, own.train, own.val, own.test, channels, (height, width), mean, std
+            name=name,
+            classes=own.classes,
+            train=own.train,
+            val=own.val,
+            test=own.test,
+            channels=channels,
+            size=(height, width),
+            mean=mean,
+            std=std,
+            notes=own.notes,
+            given=own.given,
         )
 
     @property
@@ -112,7 +132,11 @@ class Dataset:
         if self.val is not None:
             return self.train, self.val
         train, val = stratified_split(
-            self.train.targets, float(val_fraction), seed, classes=self.classes
+            self.train.targets,
+            float(val_fraction),
+            seed,
+            classes=self.classes,
+            groups=self.train.groups,
         )
         return self.train.subset(train), self.train.subset(val)
 

@@ -2,188 +2,108 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from raysearch.data._decode import formats
 from raysearch.data._label_file import find_label_files, list_labelled
+from raysearch.data._layout import EMPTY, EXPECTED, Classes, find_layout
+from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._source import FileSource, Listing, Part, check_class_names
+from raysearch.data._tree import Tree
 from raysearch.errors import RaysearchError
 
-_PARTS = ("train", "val", "test")
-_OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
-_OUT = "is a symbolic link out of data.root; data.links=anywhere follows such links"
-_LAYOUT = (
-    "expected DIR/train/<class>/<image> (and DIR/val, DIR/test likewise), DIR/<class>/<image> or "
-    "DIR/labels.csv"
-)
 
-
-def list_folder(root: Path, *, skip: bool, links: str = "inside") -> Listing:
+def list_folder(
+    root: Path,
+    notices: Notices,
+    *,
+    skip: bool,
+    links: str = "inside",
+    apart: Path | None = None,
+) -> Listing:
     """The images below `root`, by class.
 
     Where a file holds the labels (see `find_label_files`), the folders do not matter. Else
-    `root/train/<class>/` holds a class's training images, at any depth; `root/val` and `root/test`
-    likewise, where there are such. Without a folder `train`, `val` or `test`, the folders in `root`
-    are the classes. Classes are in alphabetical order of their names. Hidden files and folders are
-    ignored.
-
-    Symbolic links, to images as to folders, count as what they lead to, as long as that lies in
-    `root`, which may be a link itself; a folder that is reached twice counts once.
+    `find_layout` says which folders are parts and which are classes, whose images lie in them at
+    any depth. Classes are in alphabetical order of their names in Unicode's form NFC. Debris of
+    systems and programs is passed over, see `is_debris`; links see `Tree`.
 
     Args:
         root: the data set's folder.
+        notices: gains what was read as which part, and what was set aside.
         skip: pass over files that by their name are no images or that are links out of `root`,
             and count them.
         links: "inside", or "anywhere" to follow links out of `root`, too.
+        apart: a file in `root` that is read elsewhere.
 
     Raises:
         RaysearchError: a folder is missing or a link out of `root`, there are fewer than two
             classes, a class has no image or a name that cannot be shown, val or test has a class
-            that train has not, or (unless `skip`) a file is no image by its name or a link out of
-            `root`.
+            that train has not, what is a part is not clear, or (unless `skip`) a file is no image
+            by its name or a link out of `root`.
     """
     if not root.is_dir():
         raise RaysearchError(f"data.root={root}: there is no such folder")
-    files = find_label_files(root)
+    tree = Tree(root, notices, links, apart)
+    files = _label_files(root, tree)
     if files:
-        return list_labelled(files, root, skip=skip, links=links)
-    home = os.path.realpath(root) if links == "inside" else None
-    below = [path.name for path in _folders(root, home)]
-    for name in below:
-        if name.lower() in _OTHER_NAMES and not _looks_like_classes(below):
-            wanted = _OTHER_NAMES[name.lower()]
-            raise RaysearchError(
-                f"{root / name}: this folder must be called {wanted!r} ({_LAYOUT})"
-            )
-    if not any(part in below for part in _PARTS):
-        classes = _classes(root, home)
-        return Listing(classes, {"train": _list_part(root, classes, home, skip)})
-    if "train" not in below:
-        raise RaysearchError(f"{root} has no folder 'train' ({_LAYOUT})")
-    classes = _classes(root / "train", home)
-    parts = {"train": _list_part(root / "train", classes, home, skip)}
-    for part in ("val", "test"):
-        if part in below:
-            for folder in _folders(root / part, home):
-                if folder.name not in classes:
-                    raise RaysearchError(f"{folder}: there is no such class in {root / 'train'}")
-            parts[part] = _list_part(root / part, classes, home, skip)
+        return list_labelled(files, root, notices, skip=skip, links=links)
+    found = find_layout(root, tree, notices)
+    classes = tuple(found["train"])
+    if len(classes) < 2:
+        names = f"only the folder {classes[0]!r}" if classes else "no folders"
+        raise RaysearchError(f"{root} has {names}; at least two classes are needed ({EXPECTED})")
+    check_class_names(classes, root)
+    parts: dict[str, Part] = {}
+    for part, folders in found.items():
+        listed = _list_part(part, folders, classes, tree, skip, notices)
+        if listed is not None:
+            parts[part] = listed
     return Listing(classes, parts)
 
 
-def _looks_like_classes(names: list[str]) -> bool:
-    """Whether a folder 'training' or 'valid' may be a class: it stands among other classes."""
-    parts = {*_PARTS, *_OTHER_NAMES}
-    return not any(name in _PARTS for name in names) and any(
-        name.lower() not in parts for name in names
-    )
+def _label_files(root: Path, tree: Tree) -> dict[str, Path]:
+    """The label files in the root, or in the folder that is all there is in it."""
+    folder = str(root)
+    while not (files := find_label_files(Path(folder))):
+        level = tree.look(folder)
+        if len(level.folders) != 1 or level.images:
+            break
+        [folder] = level.folders
+    return files
 
 
-def _folders(path: Path, home: str | None) -> list[Path]:
-    """The folders in a folder; raises for one that is a link out of `home`, unless that is None."""
-    with _scan(path) as entries:
-        found = [e for e in entries if _is_folder(e) and not e.name.startswith(".")]
-    for entry in found:
-        if _leads_out(entry, home):
-            raise RaysearchError(f"{entry.path} {_OUT}")
-    return [path / name for name in sorted(entry.name for entry in found)]
-
-
-def _classes(path: Path, home: str | None) -> tuple[str, ...]:
-    names = tuple(folder.name for folder in _folders(path, home))
-    if len(names) < 2:
-        found = f"only the folder {names[0]!r}" if names else "no folders"
-        raise RaysearchError(f"{path} has {found}; at least two classes are needed ({_LAYOUT})")
-    check_class_names(names, path)
-    return names
-
-
-def _list_part(path: Path, classes: tuple[str, ...], home: str | None, skip: bool) -> Part:
+def _list_part(
+    part: str, folders: Classes, classes: tuple[str, ...], tree: Tree, skip: bool, notices: Notices
+) -> Part | None:
+    """A part's images; None where val or test has none."""
     paths: list[str] = []
     labels: list[int] = []
-    skipped = 0
-    for label, name in enumerate(classes):
-        folder = path / name
-        if not folder.is_dir():
-            continue  # val and test may be without a class
-        images, others = _files(folder, home)
-        if others and not skip:
-            raise RaysearchError(f"{others[0]} (data.on_error=skip passes over it)")
+    for name, places in folders.items():
+        images: list[str] = []
+        for place in places:
+            found, others = tree.walk(place)
+            if others and not skip:
+                raise RaysearchError(f"{others[0]} (data.on_error=skip passes over it)")
+            notices.add(SKIPPED, others)
+            images += found
         if not images:
-            raise RaysearchError(f"class {name!r}: there is no image in {folder}")
-        skipped += len(others)
-        paths += images
-        labels += [label] * len(images)
+            if part == "train":
+                raise RaysearchError(f"class {name!r}: there is no image in {places[0]}")
+            notices.add(EMPTY, [tree.relative(place) for place in places])
+        elif name not in classes:
+            raise RaysearchError(
+                f"{places[0]}: there is no such class in train{_like(name, classes)}"
+            )
+        else:
+            paths += images
+            labels += [classes.index(name)] * len(images)
     if not paths:
-        raise RaysearchError(f"{path} has no images ({_LAYOUT})")
-    return Part(FileSource.of(paths), np.array(labels, dtype=np.int64), skipped)
+        return None
+    return Part(FileSource.of(paths), np.array(labels, dtype=np.int64))
 
 
-def _files(folder: Path, home: str | None) -> tuple[list[str], list[str]]:
-    """Files that may be images (one without an extension may), and what is wrong with others."""
-    images: list[str] = []
-    others: list[str] = []
-    folders = [str(folder)]  # to go through, from the last
-    seen: set[tuple[int, int]] = set()
-    while folders:
-        parent = folders.pop()
-        with _scan(parent) as scanned:
-            place = os.stat(parent)
-            entries = sorted(scanned, key=lambda entry: entry.name)
-        if (place.st_dev, place.st_ino) in seen:
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        below: list[str] = []
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FILES:
-                continue
-            is_folder = _is_folder(entry)
-            extension = os.path.splitext(entry.name)[1].lower()
-            if not is_folder and extension and extension not in _extensions():
-                others.append(f"{entry.path} is not an image by its name")
-            elif _leads_out(entry, home):
-                if is_folder:
-                    raise RaysearchError(f"{entry.path} {_OUT}")
-                others.append(f"{entry.path} {_OUT}")
-            else:
-                (below if is_folder else images).append(entry.path)
-        folders += reversed(below)
-    return images, others
-
-
-@contextmanager
-def _scan(path: str | Path) -> Iterator[Iterator[os.DirEntry[str]]]:
-    try:
-        with os.scandir(path) as entries:
-            yield entries
-    except OSError as error:
-        raise RaysearchError(f"{path}: {error.strerror}") from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link in a circle
-        return False
-
-
-def _leads_out(entry: os.DirEntry[str], home: str | None) -> bool:
-    """Whether it is a link to what does not lie in `home`; None is everywhere."""
-    if home is None or not entry.is_symlink():
-        return False
-    return os.path.commonpath([os.path.realpath(entry.path), home]) != home
-
-
-@cache
-def _extensions() -> frozenset[str]:
-    """File name extensions of the formats that are read, lower case, with the dot."""
-    known = Image.registered_extensions()
-    return frozenset(extension for extension, name in known.items() if name in formats())
+def _like(name: str, classes: tuple[str, ...]) -> str:
+    alike = [one for one in classes if one.casefold() == name.casefold()]
+    return f", but there is {alike[0]!r}" if alike else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from raysearch.data._debris import is_debris
+from raysearch.data._layout import NOT_READ
+from raysearch.data._names import OnDisk, nfc
+from raysearch.data._notices import SKIPPED, Notices
+from raysearch.data._part_names import PARTS, name_parts, part_words
 from raysearch.data._source import FileSource, Listing, Part, check_class_names
+from raysearch.data._tree import extensions
 from raysearch.errors import RaysearchError
 
 NAME = "labels.csv"
-PARTS = ("train", "val", "test")
 _FORMS = "expected a first line `image,labels` or `image,<class>,<class>,...`"
 
 
@@ -49,19 +54,37 @@ def find_label_files(root: Path) -> dict[str, Path]:
     """The label file of each part, as far as there are any.
 
     `root/labels.csv` is one of all images; else each part has `root/<part>/labels.csv` or
-    `root/<part>.csv`, and train has one.
+    `root/<part>.csv`, and train has one. Parts may be named as in `name_parts`, in any case.
+
+    Raises:
+        RaysearchError: two files may be those of one part.
     """
-    if os.path.isfile(root / NAME):
-        return {"train": root / NAME}
-    found: dict[str, Path] = {}
-    for part in PARTS:
-        for path in (root / part / NAME, root / f"{part}.csv"):
-            if os.path.isfile(path):
-                found.setdefault(part, path)
+    whole = _own(root)
+    if whole is not None:
+        return {"train": whole}
+    inside, beside = {}, {}
+    for path in sorted(root.iterdir()):
+        if is_debris(path.name) or part_words(path.stem) is None:
+            continue
+        own = _own(path) if path.is_dir() else None
+        if own is not None:
+            inside[path.name] = own
+        elif path.suffix.lower() == ".csv" and path.is_file():
+            beside[path.stem] = path
+    found = {part: beside[name] for part, name in name_parts(beside, root).one_each(root).items()}
+    found |= {part: inside[name] for part, name in name_parts(inside, root).one_each(root).items()}
     return found if "train" in found else {}
 
 
-def list_labelled(files: dict[str, Path], root: Path, *, skip: bool, links: str) -> Listing:
+def _own(folder: Path) -> Path | None:
+    """The file `labels.csv` in a folder, in any case."""
+    with _readable(folder):
+        return next((p for p in sorted(folder.iterdir()) if p.name.lower() == NAME), None)
+
+
+def list_labelled(
+    files: dict[str, Path], root: Path, notices: Notices, *, skip: bool, links: str
+) -> Listing:
     """The images that label files name.
 
     A label file is UTF-8 with commas. Its first line is a header, its first column the image's path
@@ -76,6 +99,7 @@ def list_labelled(files: dict[str, Path], root: Path, *, skip: bool, links: str)
     Args:
         files: of each part its label file; of train always.
         root: the data set's folder.
+        notices: gains what was set aside.
         skip: pass over images that are not there or lie outside `root`, and count them.
         links: "inside", or "anywhere" for images outside `root`, too.
 
@@ -98,22 +122,20 @@ def list_labelled(files: dict[str, Path], root: Path, *, skip: bool, links: str)
     check_class_names(classes, train.path)
     home = os.path.realpath(root) if links == "inside" else None
     parts: dict[str, Part] = {}
-    for part, table in tables.items():
+    for part, table in sorted(tables.items(), key=lambda one: PARTS.index(one[0])):
         has = _from_names(table, names[part], classes) if names else _from_columns(table)
-        parts[part] = _part(table, has, home, skip)
+        parts[part] = _part(table, has, home, skip, notices)
     if names and all(len(row) == 1 for rows in names.values() for row in rows):
-        parts = {
-            name: Part(part.source, part.targets.argmax(1), part.skipped)
-            for name, part in parts.items()
-        }
-    note = f"the labels are those of {', '.join(str(path) for path in files.values())}"
-    return Listing(classes, parts, (note,))
+        parts = {name: Part(part.source, part.targets.argmax(1)) for name, part in parts.items()}
+    _say_not_named(root, parts.values(), notices)
+    notices.say(f"the labels are those of {', '.join(str(path) for path in files.values())}")
+    return Listing(classes, parts)
 
 
 def _read(path: Path) -> _Table:
     with _readable(path), open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
-        header = [cell.strip() for cell in next(reader, [])]
+        header = [nfc(cell.strip()) for cell in next(reader, [])]
         table = _Table(path, header, [], [])
         for row in reader:
             if row:
@@ -151,7 +173,7 @@ def _all_names(table: _Table) -> list[list[str]]:
     """The names of each row, without repetition."""
     found: list[list[str]] = []
     for row, (_, text) in enumerate(table.rows):
-        names = [name.strip() for name in text.split("|")] if text else []
+        names = [nfc(name.strip()) for name in text.split("|")] if text else []
         if "" in names:
             raise RaysearchError(f"{table.line(row)}: a name in {text[:100]!r} is empty")
         found.append(sorted(set(names)))
@@ -186,14 +208,17 @@ def _from_columns(table: _Table) -> npt.NDArray[np.float32]:
     return has
 
 
-def _part(table: _Table, has: npt.NDArray[np.float32], home: str | None, skip: bool) -> Part:
+def _part(
+    table: _Table, has: npt.NDArray[np.float32], home: str | None, skip: bool, notices: Notices
+) -> Part:
     """The images of a table; `home` is the folder that they must lie in, None any."""
     folder = str(table.path.parent)
     paths: list[str] = []
     good = np.ones(len(has), dtype=bool)
     seen: dict[str, int] = {}
+    on_disk = OnDisk()
     for row, (name, *_) in enumerate(table.rows):
-        path = os.path.normpath(os.path.join(folder, name))
+        path = on_disk.find(os.path.normpath(os.path.join(folder, name)))
         if path in seen:
             raise RaysearchError(
                 f"{table.line(row)}: {name[:200]!r} stands in line {table.lines[seen[path]]}, too"
@@ -205,11 +230,24 @@ def _part(table: _Table, has: npt.NDArray[np.float32], home: str | None, skip: b
                 f"{table.line(row)}: {name[:200]!r} {wrong} (data.on_error=skip passes over it)"
             )
         good[row] = not wrong
-        if not wrong:
+        if wrong:
+            notices.add(SKIPPED, f"{name[:200]} {wrong}")
+        else:
             paths.append(path)
     if not paths:
         raise RaysearchError(f"{table.path}: none of its images is there")
-    return Part(FileSource.of(paths), has[good], int((~good).sum()))
+    return Part(FileSource.of(paths), has[good])
+
+
+def _say_not_named(root: Path, parts: Iterable[Part], notices: Notices) -> None:
+    """Say which images below the root no label file names."""
+    named = {path for part in parts for path in part.source.fetch(np.arange(len(part)))}
+    for folder, below, files in os.walk(root):
+        below[:] = sorted(name for name in below if not is_debris(name))
+        paths = [os.path.join(folder, name) for name in sorted(files) if not is_debris(name)]
+        images = [path for path in paths if os.path.splitext(path)[1].lower() in extensions()]
+        beside = [path for path in images if path not in named]
+        notices.add(NOT_READ, [os.path.relpath(path, root) for path in beside])
 
 
 def _fault(path: str, home: str | None) -> str:

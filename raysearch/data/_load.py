@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from raysearch.data._auto import choose_size
 from raysearch.data._dataset import Dataset
-from raysearch.data._decode import DecodeError, Decoder, Payload, ignored_warnings
+from raysearch.data._decode import Decoder
 from raysearch.data._digits import list_digits
 from raysearch.data._folder import list_folder
-from raysearch.data._format import natural_size, read_shapes
+from raysearch.data._format import Shapes, natural_size, read_shapes
+from raysearch.data._groups import groups_file, with_groups
+from raysearch.data._image import ignored_warnings
+from raysearch.data._likely_groups import (
+    say_likely_columns,
+    say_likely_groups,
+    say_near_equal,
+)
+from raysearch.data._look import look_at_pixels
+from raysearch.data._measure import choose_conversion
+from raysearch.data._names import say_alike
+from raysearch.data._notices import SKIPPED, Notices
+from raysearch.data._parquet import ParquetSource
 from raysearch.data._parquet_list import list_parquet
+from raysearch.data._read import Progress, read_splits
 from raysearch.data._settings import AUTO, DataSettings
-from raysearch.data._source import Listing, Part
-from raysearch.data._split import Index, Split, Targets, TensorSplit
-from raysearch.data._statistics import mean_and_std
+from raysearch.data._source import ArraySource, Listing, Part
+from raysearch.data._split import Split, Targets
+from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import check_counts, stratified_split
-from raysearch.data._stream import StreamSplit, unreadable
 from raysearch.data._torchvision import list_torchvision
 from raysearch.errors import RaysearchError
 
 log = logging.getLogger("raysearch.data")
+log.addHandler(logging.NullHandler())  # a program without logging shows `Dataset.notes` itself
 
-Progress = Callable[[int, int], None]
-Good = npt.NDArray[np.bool_]  # which images of a part can be read
 _TEST_FRACTION = 0.2
-_CHUNK = 128  # images that a thread decodes at a time
 
 
 def load_dataset(
@@ -53,21 +63,35 @@ def load_dataset(
     """
     chosen = DataSettings.of(settings)
     where = f"data={chosen.name}" + (f" data.root={chosen.root}" if chosen.root else "")
-    listing = _list(chosen)
+    notices = Notices()
+    listing = _list(chosen, notices)
+    listing = _without_unused(listing, notices)
+    say_alike(listing.classes, notices)
+    root = chosen.folder() if chosen.root else Path()
+    if chosen.groups is not None:
+        listing = with_groups(listing, chosen.groups, root, notices)
     with _prefixed(where):
         parts = _divide(listing, chosen)
     with ignored_warnings():
-        decoder, why = _decoder(parts, chosen, device)
-        splits, skipped = _read(parts, decoder, chosen, progress)
-    skipped += sum(part.skipped for part in listing.parts.values())
-    notes = [*listing.notes, *why, *_seen_once(splits, listing.classes)]
-    if skipped:
-        notes.append(f"{where}: {skipped} files or rows were skipped, they are no readable images")
-    for note in notes:
-        log.warning("%s", note)
+        shapes = read_shapes(parts, skip=chosen.on_error == "skip")
+        decoder = _decoder(parts, shapes, chosen, device, notices)
+        splits = read_splits(parts, decoder, chosen, progress, notices)
     with _prefixed(where):
         _check_classes(splits, listing.classes)
-    mean, std = mean_and_std(splits["train"])
+    pixels, places = some_pixels(splits["train"])
+    look_at_pixels(splits, parts, pixels, places, notices)
+    if chosen.groups is not None and "test" not in listing.parts:
+        lacking = _lacking(splits["test"].targets.numpy(), listing.classes)
+        notices.add("class{es} {are} not in test, for want of groups", map(repr, lacking))
+    in_memory = isinstance(listing.parts["train"].source, ArraySource)
+    if chosen.groups is None and not in_memory and len(listing.parts) < 3:
+        _say_groups(listing, root, notices)
+        name = parts["train"].source.name
+        say_near_equal(pixels, lambda i: name(int(places[i])), notices)
+    _say_seen_once(splits, listing.classes, notices)
+    for note in notices.lines:
+        log.warning("%s", note)
+    mean, std = mean_and_std(pixels)
     return Dataset(
         name=chosen.name,
         classes=listing.classes,
@@ -78,42 +102,49 @@ def load_dataset(
         size=decoder.size,
         mean=mean,
         std=std,
-        skipped=skipped,
-        notes=tuple(notes),
+        skipped=notices.count(SKIPPED),
+        notes=notices.lines,
+        given=tuple(listing.parts),
+        stored=shapes.stored,
+        range=None if decoder.range is None else (decoder.range.low, decoder.range.high),
     )
 
 
-def _seen_once(splits: dict[str, Split], classes: tuple[str, ...]) -> list[str]:
-    """What to know of multi-label classes that a search has no image of to validate on."""
+def _say_groups(listing: Listing, root: Path, notices: Notices) -> None:
+    """Point out what may belong together among the images that are split."""
+    source = listing.parts["train"].source
+    say_likely_groups(source.relative_paths(root), len(listing.classes), notices)
+    if isinstance(source, ParquetSource):
+        say_likely_columns(source.columns, notices)
+
+
+def _say_seen_once(splits: dict[str, Split], classes: tuple[str, ...], notices: Notices) -> None:
+    """Name the multi-label classes that a search has no image of to validate on."""
     targets = splits["train"].targets
     if targets.ndim == 1 or "val" in splits:
-        return []
-    once = [classes[label] for label in (targets.sum(0) == 1).nonzero()[:, 0].tolist()]
-    if not once:
-        return []
-    names = ", ".join(repr(name) for name in once[:3]) + (", ..." if len(once) > 3 else "")
-    return [f"classes with one image in train, which a search does not validate on: {names}"]
+        return
+    once = (targets.sum(0) == 1).nonzero()[:, 0].tolist()
+    what = "class{es} with one image in train, which a search does not validate on"
+    notices.add(what, [repr(classes[label]) for label in once])
 
 
 def _decoder(
-    parts: dict[str, Part], settings: DataSettings, device: str
-) -> tuple[Decoder, list[str]]:
-    """What decodes the images: to one channel where all are grey, to the size asked for or chosen.
-
-    With it, what a person should know of the choice.
-    """
-    shapes = read_shapes(parts.values(), skip=settings.on_error == "skip")
+    parts: dict[str, Part], shapes: Shapes, settings: DataSettings, device: str, notices: Notices
+) -> Decoder:
+    """What decodes the images: to one channel where all are grey, to the wanted or chosen size."""
+    made = choose_conversion(parts, shapes, settings.black_and_white, notices)
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:
         images = sum(len(part) for part in parts.values())
         size, reason = choose_size(shapes, images, device, _cores())
     elif size is None:
         size, reason = natural_size(shapes)
-    notes = [
-        f"{reason}: they are resized and centre-cropped to {size[0]}x{size[1]}; data.size= chooses "
-        "another size"
-    ]
-    return Decoder(1 if shapes.grey else 3, size), notes if reason else []
+    if reason:
+        notices.say(
+            f"{reason}: they are resized and centre-cropped to {size[0]}x{size[1]}; data.size= "
+            "chooses another size"
+        )
+    return Decoder(1 if shapes.grey else 3, size, made.range, made.alpha, made.stretched)
 
 
 def _cores() -> int:
@@ -121,25 +152,49 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _list(settings: DataSettings) -> Listing:
+def _list(settings: DataSettings, notices: Notices) -> Listing:
     if settings.name == "digits":
         return list_digits()
-    if settings.name == "folder":
-        return list_folder(
-            settings.folder(), skip=settings.on_error == "skip", links=settings.links
-        )
+    root = settings.folder()
+    if settings.name not in ("folder", "parquet"):
+        return list_torchvision(settings.name, root)
+    apart = groups_file(settings.groups, root)
     if settings.name == "parquet":
-        return list_parquet(settings.folder(), settings.image_column, settings.label_column)
-    return list_torchvision(settings.name, settings.folder())
+        columns = settings.image_column, settings.label_column
+        return list_parquet(root, notices, *columns, apart)
+    skip = settings.on_error == "skip"
+    return list_folder(root, notices, skip=skip, links=settings.links, apart=apart)
+
+
+def _without_unused(listing: Listing, notices: Notices) -> Listing:
+    """The listing without classes that are named and that no image has."""
+    targets = [part.targets for part in listing.parts.values()]
+    if targets[0].ndim == 2:
+        used = np.any([own.any(0) for own in targets], axis=0)
+    else:
+        used = np.isin(np.arange(len(listing.classes)), np.concatenate(targets))
+    if used.all() or used.sum() < 2:
+        return listing
+    classes = tuple(name for name, one in zip(listing.classes, used, strict=True) if one)
+    unused = [name for name in listing.classes if name not in classes]
+    notices.add("class{es} that no image has {are} left out", [repr(name) for name in unused])
+    number = np.cumsum(used) - 1
+    parts = {
+        name: replace(
+            part, targets=part.targets[:, used] if part.targets.ndim == 2 else number[part.targets]
+        )
+        for name, part in listing.parts.items()
+    }
+    return Listing(classes, parts)
 
 
 def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
     """Train, test and (where given) val, of the sizes that the settings ask for."""
     parts = dict(listing.parts)
     classes, seed = listing.classes, settings.split_seed
-    absent = _absent(parts["train"].targets, classes)
-    if absent is not None:
-        raise RaysearchError(f"class {absent!r} has no images in train")
+    absent = _lacking(parts["train"].targets, classes)
+    if absent:
+        raise RaysearchError(f"class {absent[0]!r} has no images in train")
     in_train = 1 if "val" in parts else 2  # one to train on, and one for the search to hold out
     if "test" not in parts:
         pool = parts["train"]
@@ -150,7 +205,12 @@ def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
             what = f"test, what data.limit={settings.limit} leaves"
         with _prefixed(what):
             rest, test = stratified_split(
-                torch.from_numpy(pool.targets), share, seed, classes=classes, least=(in_train, 1)
+                torch.from_numpy(pool.targets),
+                share,
+                seed,
+                classes=classes,
+                least=(in_train, 1),
+                groups=pool.groups,
             )
         parts["train"], parts["test"] = pool.subset(rest.numpy()), pool.subset(test.numpy())
     check_counts(parts["train"].targets, in_train, classes)
@@ -163,12 +223,11 @@ def _divide(listing: Listing, settings: DataSettings) -> dict[str, Part]:
     return {name: parts[name] for name in ("train", "val", "test") if name in parts}
 
 
-def _absent(targets: Targets, classes: tuple[str, ...]) -> str | None:
-    """The first class without an image."""
-    present = (
-        targets.any(axis=0) if targets.ndim == 2 else np.isin(np.arange(len(classes)), targets)
-    )
-    return None if present.all() else classes[int(present.argmin())]
+def _lacking(targets: Targets, classes: tuple[str, ...]) -> list[str]:
+    """The classes without an image."""
+    has = targets.any(axis=0) if targets.ndim == 2 else np.isin(np.arange(len(classes)), targets)
+    present = np.asarray(has).tolist()
+    return [name for name, there in zip(classes, present, strict=True) if not there]
 
 
 def _limited(
@@ -194,107 +253,16 @@ def _limited(
     return part.subset(chosen.numpy())
 
 
-def _read(
-    parts: dict[str, Part], decoder: Decoder, settings: DataSettings, progress: Progress | None
-) -> tuple[dict[str, Split], int]:
-    """The splits, decoded or as streams, and the number of images that were skipped.
-
-    Train and val share a base.
-    """
-    images = sum(len(part) for part in parts.values())
-    size = images * decoder.channels * decoder.size[0] * decoder.size[1]
-    streamed = size > settings.memory_limit_mb << 20
-    skip = settings.on_error == "skip"
-    count = _Counter(progress, images)
-
-    def read(part: Part) -> tuple[Split, Good]:
-        if streamed:
-            return _stream(part, decoder, settings.workers, skip, count)
-        return _decode(part, decoder, skip, count)
-
-    train, val = parts["train"], parts.get("val")
-    base, good = read(train if val is None else train.join(val))
-    usable = np.flatnonzero(good)
-    in_train = int(np.searchsorted(usable, len(train)))
-    splits = {"train": base.subset(torch.from_numpy(usable[:in_train]))}
-    if val is not None:
-        splits["val"] = base.subset(torch.from_numpy(usable[in_train:]))
-    test, good = read(parts["test"])
-    splits["test"] = test.subset(torch.from_numpy(np.flatnonzero(good)))
-    return splits, images - sum(len(split) for split in splits.values())
-
-
 def _check_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
     """Whether train still has every class, after images were skipped, and the others an image."""
     for name, split in splits.items():
         if len(split) == 0:
             raise RaysearchError(f"{name} has no readable image")
     targets = splits["train"].targets.numpy()
-    absent = _absent(targets, classes)
-    if absent is not None:
-        raise RaysearchError(f"class {absent!r} has no readable image in train")
+    absent = _lacking(targets, classes)
+    if absent:
+        raise RaysearchError(f"class {absent[0]!r} has no readable image in train")
     check_counts(targets, 1 if "val" in splits else 2, classes)
-
-
-def _decode(part: Part, decoder: Decoder, skip: bool, count: _Counter) -> tuple[TensorSplit, Good]:
-    """All images in memory, decoded by threads (Pillow decodes and resizes without the GIL).
-
-    With them, which could be read; the others' pixels are zero.
-    """
-    pixels = np.zeros((len(part), decoder.channels, *decoder.size), np.uint8)
-    good = np.ones(len(part), dtype=bool)
-
-    def decode(job: tuple[Index, list[Payload | None]]) -> tuple[int, str]:
-        failure = (-1, "")
-        for index, payload in zip(*job, strict=True):
-            try:
-                pixels[index] = decoder(payload)
-            except DecodeError as error:
-                good[index] = False
-                failure = (int(index), str(error))
-                if not skip:
-                    break
-        return failure
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for window in part.source.windows(None):
-            payloads = part.source.fetch(window)
-            jobs = [
-                (window[start : start + _CHUNK], payloads[start : start + _CHUNK])
-                for start in range(0, len(window), _CHUNK)
-            ]
-            done = pool.map(decode, jobs)
-            for job, (index, reason) in zip(jobs, done, strict=True):
-                if index >= 0 and not skip:
-                    pool.shutdown(cancel_futures=True)
-                    raise unreadable(part.source, index, reason)
-                count(len(job[0]))
-    return TensorSplit(pixels, part.targets), good
-
-
-def _stream(
-    part: Part, decoder: Decoder, workers: int | None, skip: bool, count: _Counter
-) -> tuple[StreamSplit, Good]:
-    """A stream, and which images can be read; to skip the others, all are decoded once."""
-    split = StreamSplit(part.source, part.targets, decoder, workers)
-    good = np.ones(len(part), dtype=bool)
-    if skip:
-        for batch in split.decode(_CHUNK, device=torch.device("cpu")):
-            good[list(batch.failures)] = False
-            count(len(batch.indices))
-    return split, good
-
-
-class _Counter:
-    """Adds up images over the parts and reports to `progress`."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def __call__(self, images: int) -> None:
-        self.done += images
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 @contextmanager

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from raysearch.data._decode import DecodeError, Decoder, Pixels
+from raysearch.data._alpha import Look, choose_alpha
+from raysearch.data._decode import Decoder
+from raysearch.data._duplicates import Fingerprints, settle_duplicates
+from raysearch.data._fingerprint import digest
+from raysearch.data._image import DEEP_GREY, DecodeError, Pixels
+from raysearch.data._measure import Conversion, deciding, say_alpha, say_range
+from raysearch.data._notices import Notices
 from raysearch.data._source import check_class_names
-from raysearch.data._split import Targets, TensorSplit
+from raysearch.data._split import Index, Targets, TensorSplit
 from raysearch.data._stratify import check_counts, stratified_split
+from raysearch.data._values import Seen, choose_range
 from raysearch.errors import RaysearchError
 
 _PAIR = "expected (images, labels) as arrays, or a data set of (image, label) pairs"
@@ -28,6 +35,8 @@ class OwnSplits:
     train: TensorSplit
     val: TensorSplit | None
     test: TensorSplit
+    notes: tuple[str, ...]
+    given: tuple[str, ...]
 
 
 def own_splits(
@@ -38,11 +47,18 @@ def own_splits(
     size: int | tuple[int, int] | None,
     test_fraction: float,
     split_seed: int,
+    groups: Sequence[Any] | None = None,
 ) -> OwnSplits:
     """See `Dataset.of`."""
     wanted = (size, size) if isinstance(size, int) else size
     given = {"train": train, "val": val, "test": test}
-    read = {name: _read(part, name, wanted) for name, part in given.items() if part is not None}
+    found = {name: _pairs(part, name) for name, part in given.items() if part is not None}
+    notices = Notices()
+    made = _conversion({name: images for name, (images, _) in found.items()}, notices)
+    read = {
+        name: (_arrays(images, name, wanted, made), _targets(labels, name))
+        for name, (images, labels) in found.items()
+    }
     channels = max(images.shape[1] for images, _ in read.values())
     shape = read["train"][0].shape[2:]
     for name, (images, targets) in read.items():
@@ -55,11 +71,16 @@ def own_splits(
     names = _class_names(classes, train, read["train"][1])
     for name, (_, targets) in read.items():
         _check_labels(name, targets, names)
-    splits = {name: TensorSplit(*arrays) for name, arrays in read.items() if name != "val"}
+    count = len(read["train"][1])
+    ids = _group_ids(groups, count)
+    splits = {name: TensorSplit(*arrays) for name, arrays in read.items() if name == "test"}
+    splits["train"] = TensorSplit(*read["train"], ids)
     if "val" in read:
         pairs = zip(read["train"], read["val"], strict=True)
         images, targets = (np.concatenate(pair) for pair in pairs)
-        base, count = TensorSplit(images, targets), len(splits["train"])
+        if ids is not None:  # those of val are never divided
+            ids = np.append(ids, np.arange(count, len(images)))
+        base = TensorSplit(images, targets, ids)
         splits["train"] = base.subset(torch.arange(count))
         splits["val"] = base.subset(torch.arange(count, len(base)))
     least = 1 if "val" in read else 2
@@ -70,11 +91,40 @@ def own_splits(
             split_seed,
             classes=names,
             least=(least, 1),
+            groups=splits["train"].groups,
         )
         whole = splits["train"]
         splits["train"], splits["test"] = whole.subset(rest), whole.subset(part)
     check_counts(splits["train"].targets.numpy(), least, names)
-    return OwnSplits(names, splits["train"], splits.get("val"), splits["test"])
+    _say_duplicates(splits, tuple(read), count, notices)
+    return OwnSplits(
+        names, splits["train"], splits.get("val"), splits["test"], notices.lines, tuple(read)
+    )
+
+
+def _group_ids(groups: Sequence[Any] | None, images: int) -> Index | None:
+    """Numbers of the groups, int64 [N]."""
+    if groups is None:
+        return None
+    if len(groups) != images:
+        raise RaysearchError(
+            f"groups: {len(groups)} for {images} images of train, expected as many"
+        )
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    return np.array([number[group] for group in groups], dtype=np.int64)
+
+
+def _say_duplicates(
+    splits: Mapping[str, TensorSplit], given: Sequence[str], in_train: int, notices: Notices
+) -> None:
+    prints: dict[str, Fingerprints] = {}
+    for name, split in splits.items():
+        origin = name if name in given else "train"
+        places = split.indices.numpy() - (in_train if name == "val" else 0)
+        digests = np.array([digest(image) for image in split.images.numpy()], dtype=np.int64)
+        names = [f"{origin}, image {place}" for place in places.tolist()]
+        prints[name] = Fingerprints(digests, split.targets.numpy(), names.__getitem__)
+    settle_duplicates(prints, "warn", notices)
 
 
 def _class_names(given: Sequence[str] | None, train: object, targets: Targets) -> tuple[str, ...]:
@@ -110,8 +160,8 @@ def _check_labels(name: str, targets: Targets, classes: tuple[str, ...]) -> None
         raise RaysearchError(f"class {classes[int(counts.argmin())]!r} has no images in train")
 
 
-def _read(part: Any, name: str, size: tuple[int, int] | None) -> tuple[Pixels, Targets]:
-    """Images as uint8 [N, C, H, W] and targets as int64 [N] or float32 [N, K]."""
+def _pairs(part: Any, name: str) -> tuple[Any, Any]:
+    """Images and labels, as many, as they were given."""
     if isinstance(part, tuple | list) and len(part) == 2 and _is_array(part[0]):
         images, labels = part
         if images.ndim not in (3, 4):
@@ -133,7 +183,43 @@ def _read(part: Any, name: str, size: tuple[int, int] | None) -> tuple[Pixels, T
         raise RaysearchError(f"{name} is a {type(part).__name__}: {_PAIR}")
     if len(images) == 0:
         raise RaysearchError(f"{name} has no images")
-    pixels = [_pixels(image, f"{name}, image {i}", size) for i, image in enumerate(images)]
+    return images, labels
+
+
+def _conversion(parts: Mapping[str, Any], notices: Notices) -> Conversion:
+    """What suits the images of Pillow; decided on those of train."""
+    pictures = {
+        name: [
+            (f"{name}, image {place}", image)
+            for place, image in enumerate(() if _is_array(images) else images)
+            if isinstance(image, Image.Image)
+        ]
+        for name, images in parts.items()
+    }
+    seen = {
+        name: [(where, Seen.of(np.asarray(x))) for where, x in images if x.mode in DEEP_GREY]
+        for name, images in pictures.items()
+    }
+    looks = {
+        name: [(where, Look.of(x)) for where, x in images if _is_transparent(x)]
+        for name, images in pictures.items()
+    }
+    deep, total = (sum(len(each) for each in part.values()) for part in (seen, pictures))
+    kept = choose_range(each for _, each in deciding(seen)) if deep else None
+    alpha = choose_alpha(look for _, look in deciding(looks))
+    if kept is not None:
+        say_range(seen, deep, total, kept, notices)
+    say_alpha(looks, alpha, notices)
+    return Conversion(kept, alpha)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.has_transparency_data and image.mode not in DEEP_GREY
+
+
+def _arrays(images: Any, name: str, size: tuple[int, int] | None, made: Conversion) -> Pixels:
+    """Images as uint8 [N, C, H, W]."""
+    pixels = [_pixels(image, f"{name}, image {i}", size, made) for i, image in enumerate(images)]
     for index, image in enumerate(pixels):
         if image.shape[1:] != pixels[0].shape[1:]:
             raise _of_other_size(f"{name}, image {index}", image.shape[1:], pixels[0].shape[1:])
@@ -141,7 +227,7 @@ def _read(part: Any, name: str, size: tuple[int, int] | None) -> tuple[Pixels, T
     whole = np.empty((len(pixels), channels, *pixels[0].shape[1:]), np.uint8)
     for place, image in zip(whole, pixels, strict=True):
         place[:] = image
-    return whole, _targets(labels, name)
+    return whole
 
 
 def _of_other_size(where: str, found: tuple[int, ...], first: tuple[int, ...]) -> RaysearchError:
@@ -151,12 +237,14 @@ def _of_other_size(where: str, found: tuple[int, ...], first: tuple[int, ...]) -
     )
 
 
-def _pixels(image: Any, where: str, size: tuple[int, int] | None) -> Pixels:
+def _pixels(image: Any, where: str, size: tuple[int, int] | None, made: Conversion) -> Pixels:
     """One image as uint8 [C, H, W]."""
     if isinstance(image, Image.Image):
         channels = 1 if len(image.getbands()) == 1 and image.mode != "P" else 3
         try:
-            return Decoder(channels, size or (image.height, image.width)).pixels(image.copy())
+            upright = ImageOps.exif_transpose(image)
+            wanted = size or (upright.height, upright.width)
+            return Decoder(channels, wanted, made.range, made.alpha).pixels(upright, upright.copy)
         except DecodeError as error:
             raise RaysearchError(f"{where}: {error}") from error
     if not _is_array(image):

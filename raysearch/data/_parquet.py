@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import torch
 
-from raysearch.data._decode import Payload
+from raysearch.data._image import Payload
+from raysearch.data._names import nfc
+from raysearch.data._parquet_rows import RowReader, open_parquet, reading
 from raysearch.data._source import Source
 from raysearch.data._split import Index
 from raysearch.errors import RaysearchError
-from raysearch.files import check_regular
 
 WINDOW_BYTES = 1 << 29
+_BATCH_BYTES = (
+    1 << 25
+)  # of a row group in memory at a time, while the rows that are wanted are read
 _GROUP_SAMPLE = 16
 
 
@@ -29,14 +32,15 @@ class ParquetSource(Source):
 
     Parquet is read by row groups, so that a shuffled pass goes through the row groups in random
     order and shuffles the rows of as many neighbours in that order as hold `WINDOW_BYTES`: a
-    uniform permutation for data smaller than that, and a shuffle within windows for larger ones.
+    uniform permutation for data smaller than that, and a shuffle within windows for larger ones. A
+    row group that holds more is taken in pieces of neighbouring rows, as if each were a row group.
 
     Args:
         root: the data set's folder; images given by path lie below it.
         files: paths of the Parquet files.
         column: name of the image column.
-        groups: int64 [G, 4]: for each row group its file's index, its number there, the rows
-            before it in the file, its uncompressed bytes.
+        groups: int64 [G, 5]: for each row group its file's index, its number there, the rows
+            before it in the file, its uncompressed bytes, its rows.
         group: for each image its row group, as an index into `groups`.
         row: for each image its row within the row group.
     """
@@ -47,55 +51,71 @@ class ParquetSource(Source):
     groups: Index
     group: Index
     row: Index
+    _rows: RowReader = field(default_factory=RowReader, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.group)
 
     def name(self, index: int) -> str:
-        file, _, before, _ = self.groups[self.group[index]]
+        file, _, before, _, _ = self.groups[self.group[index]]
         return f"{self.files[file]}, row {before + self.row[index]}"
 
     def windows(self, generator: torch.Generator | None) -> Iterator[Index]:
+        if len(self) == 0:
+            return
         by_group = np.argsort(self.group, kind="stable")
         present, starts = np.unique(self.group[by_group], return_index=True)
         members = np.split(by_group, starts[1:])
-        if generator is None:
-            if np.any(np.diff(self.group) < 0):  # joined or permuted: keep the given order
-                cuts = np.flatnonzero(np.diff(self.group)) + 1
-                members = np.split(np.arange(len(self)), cuts)
-                present = self.group[np.concatenate(([0], cuts))] if len(self) else present
-            order = np.arange(len(present))
-        else:
-            order = torch.randperm(len(present), generator=generator).numpy()
+        if generator is None and np.any(np.diff(self.group) < 0):
+            cuts = np.flatnonzero(np.diff(self.group)) + 1  # joined or permuted: keep the order
+            members = np.split(np.arange(len(self)), cuts)
+            present = self.group[np.concatenate(([0], cuts))]
+        pieces = [
+            piece
+            for number, own in zip(present, members, strict=True)
+            for piece in self._pieces(int(number), own)
+        ]
+        order = np.arange(len(pieces))
+        if generator is not None:
+            order = torch.randperm(len(pieces), generator=generator).numpy()
         window: list[Index] = []
         held = 0
         for number in order:
-            size = int(self.groups[present[number], 3])
+            piece, size = pieces[number]
             if window and held + size > WINDOW_BYTES:
                 yield _shuffled(np.concatenate(window), generator)
                 window, held = [], 0
-            window.append(members[number])
+            window.append(piece)
             held += size
         if window:
             yield _shuffled(np.concatenate(window), generator)
 
+    def _pieces(self, group: int, members: Index) -> list[tuple[Index, int]]:
+        """A row group's images, in pieces that memory can hold, each with its bytes."""
+        size, rows = (int(value) for value in self.groups[group, 3:])
+        if size <= WINDOW_BYTES or rows == 0:
+            return [(members, size)]
+        own = size * len(members) // rows
+        count = min(len(members), -(-own // WINDOW_BYTES))
+        return [(piece, own // count) for piece in np.array_split(members, count)]
+
     def fetch(self, indices: Index) -> list[Payload | None]:
         payloads: list[Payload | None] = [None] * len(indices)
         wanted = self.group[indices]
-        opened: dict[int, pq.ParquetFile] = {}
-        try:
-            for group in np.unique(wanted):
-                file, number, _, _ = (int(value) for value in self.groups[group])
-                if file not in opened:
-                    opened[file] = open_parquet(Path(self.files[file]))
-                places = np.flatnonzero(wanted == group)
-                rows = self.row[indices[places]]
-                table = _read_rows(self.files[file], opened[file], number, self.column, rows)
-                for place, value in zip(places, table, strict=True):
-                    payloads[place] = self._payload(value)
-        finally:
-            for reader in opened.values():
-                reader.close()
+        for group in np.unique(wanted):
+            file, number, _, size, count = (int(value) for value in self.groups[group])
+            path, places = Path(self.files[file]), np.flatnonzero(wanted == group)
+            at_once = max(1, _BATCH_BYTES * count // max(size, 1))
+            with reading(path):
+                rows = self._rows.read(
+                    path, number, self.column, self.row[indices[places]], at_once
+                )
+                for place, value in rows:
+                    payloads[places[place]] = self._payload(value)
+            if size <= WINDOW_BYTES:
+                self._rows.forget_group()
+        if not self._rows.within_group:
+            self._rows.close()
         return payloads
 
     def _payload(self, value: dict[str, Any] | None) -> Payload | None:
@@ -117,6 +137,44 @@ class ParquetSource(Source):
                 f"{self.root}: the image path {value['path'][:200]!r} leads out of this folder"
             )
         return str(path)
+
+    def relative_paths(self, root: Path) -> list[str]:
+        values = self.column_values(self.column, "path")
+        return [str(value or "").replace(os.sep, "/") for value in values or [""] * len(self)]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        with open_parquet(Path(self.files[0])) as reader:
+            return list(reader.schema_arrow.names)
+
+    def column_values(self, column: str, field: str | None = None) -> list[Any] | None:
+        """Each image's value in a column, or in a field of it; None where there is no such column.
+
+        Raises:
+            RaysearchError: a file cannot be read.
+        """
+        values: list[Any] = []
+        starts = []
+        for file in self.files:
+            with open_parquet(Path(file)) as reader, reading(Path(file)):
+                names = {nfc(name): name for name in reader.schema_arrow.names}
+                name = names.get(nfc(column))
+                if name is None:
+                    return None
+                if field is not None:
+                    kind = reader.schema_arrow.field(name).type
+                    if kind.get_field_index(field) < 0:
+                        return None
+                    table = reader.read(columns=[f"{name}.{field}"], use_threads=False)
+                    found = pc.struct_field(table.column(name), field)
+                else:
+                    found = reader.read(columns=[name], use_threads=False).column(name)
+                starts.append(len(values))
+                values += found.to_pylist()
+        file, _, before, _, _ = self.groups[self.group].T
+        rows = np.array(starts)[file] + before + self.row
+        return [values[row] for row in rows]
 
     def subset(self, indices: Index) -> ParquetSource:
         return ParquetSource(
@@ -147,34 +205,3 @@ def _shuffled(indices: Index, generator: torch.Generator | None) -> Index:
         return indices
     shuffled: Index = indices[torch.randperm(len(indices), generator=generator).numpy()]
     return shuffled
-
-
-def _read_rows(
-    file: str, reader: pq.ParquetFile, number: int, column: str, rows: Index
-) -> list[dict[str, Any] | None]:
-    with reading(Path(file)):
-        table = reader.read_row_group(number, columns=[column], use_threads=False)
-        return list(table.column(column).take(pa.array(rows)).to_pylist())
-
-
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """The file, its footer read.
-
-    Raises:
-        RaysearchError: it is no Parquet file, is damaged, or cannot be read.
-    """
-    with reading(path):
-        check_regular(path)
-        return pq.ParquetFile(path)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Says which Parquet file it is that cannot be read."""
-    try:
-        yield
-    except RaysearchError:
-        raise
-    except Exception as error:  # Arrow raises nearly anything on broken files
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise RaysearchError(f"{path} is not a readable Parquet file: {reason}") from error

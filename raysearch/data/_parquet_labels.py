@@ -39,22 +39,33 @@ class Labels:
         values = np.concatenate([part.values for part in parts])
         return Labels(parts[0].multi, int(before[-1]), np.concatenate(rows), values)
 
-    def targets(self, source: ParquetSource, classes: int) -> Targets:
+    def labelled(self) -> Index:
+        """The rows whose one label is not -1, which is how the Hub says that there is none."""
+        return np.arange(self.count) if self.multi else self.rows[self.values != -1]
+
+    def targets(self, source: ParquetSource, number: Index, classes: int, rows: Index) -> Targets:
         """Class indices, or 0 and 1 for each class.
+
+        Args:
+            source: all rows, for messages.
+            number: for each label its class; int64 [L].
+            classes: how many there are.
+            rows: the rows that are wanted, ascending; int64 [N].
 
         Raises:
             RaysearchError: a value is no class; its row is named.
         """
-        wrong = np.flatnonzero((self.values < 0) | (self.values >= classes))
+        odd = (self.values < 0) | (self.values >= len(number))
+        wrong = np.flatnonzero(odd & np.isin(self.rows, rows))
         if len(wrong):
             raise RaysearchError(
                 f"{source.name(int(self.rows[wrong[0]]))}: the label {self.values[wrong[0]]} is "
-                f"out of range, the {classes} classes have labels 0 to {classes - 1}"
+                f"out of range, the {len(number)} classes have labels 0 to {len(number) - 1}"
             )
         if not self.multi:
-            return self.values
+            return number[self.values[rows]]
         targets = np.zeros((self.count, classes), np.float32)
-        targets[self.rows, self.values] = 1
+        targets[self.rows, number[self.values]] = 1
         return targets
 
 

@@ -4,96 +4,74 @@ for multi-label data `label: list<int>`)."""
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysearch.data._parquet import ParquetSource, open_parquet, reading
+from raysearch.data._names import nfc
+from raysearch.data._notices import Notices
+from raysearch.data._parquet import ParquetSource
+from raysearch.data._parquet_files import find_parts
 from raysearch.data._parquet_labels import Labels, is_list, read_labels
+from raysearch.data._parquet_rows import open_parquet, reading
 from raysearch.data._source import Listing, Part, check_class_names
 from raysearch.errors import RaysearchError
 
+_UNLABELLED = "row{{s}} of {} {{are}} set aside, unlabelled: the label is -1"
 _EXPECTED = (
     "expected a column `image: struct<bytes: binary, path: string>` and `label: int64` or "
     "list<int64>"
 )
 
 
-def find_parts(root: Path) -> dict[str, list[Path]]:
-    """The files of train, val and test: `train.parquet`, or its shards `train-*.parquet`.
-
-    Raises:
-        RaysearchError: the folder is missing or has no training file, shards are missing
-            (`-00000-of-00002` without its other half), or there is a file and shards of a part.
-    """
-    if not root.is_dir():
-        raise RaysearchError(f"data.root={root}: there is no such folder")
-    parts: dict[str, list[Path]] = {}
-    for part in ("train", "val", "test"):
-        whole = root / f"{part}.parquet"
-        shards = sorted(root.glob(f"{part}-*.parquet"))
-        if whole.exists() and shards:
-            raise RaysearchError(f"{root} has both {whole.name} and {shards[0].name}: keep one")
-        if shards:
-            _check_shards(shards)
-        if whole.exists() or shards:
-            parts[part] = shards or [whole]
-    if "train" not in parts:
-        others = sorted(path.name for path in root.glob("*.parquet"))
-        found = f"found {', '.join(others[:3])}" if others else "found no Parquet file"
-        raise RaysearchError(
-            f"data.root={root}: expected train.parquet or train-*.parquet (and, where there is "
-            f"one, test and val likewise), {found}"
-        )
-    return parts
-
-
-def _check_shards(shards: list[Path]) -> None:
-    found: dict[int, set[int]] = {}
-    for shard in shards:
-        match = re.search(r"-(\d+)-of-(\d+)\.parquet$", shard.name)
-        if match:
-            found.setdefault(int(match[2]), set()).add(int(match[1]))
-    for total, numbers in found.items():
-        missing = next((number for number in range(total) if number not in numbers), None)
-        if missing is not None:
-            raise RaysearchError(
-                f"{shards[0].parent}: of the {total} shards like {shards[0].name}, "
-                f"number {missing} is missing"
-            )
-
-
-def list_parquet(root: Path, image_column: str | None, label_column: str) -> Listing:
+def list_parquet(
+    root: Path,
+    notices: Notices,
+    image_column: str | None,
+    label_column: str,
+    apart: Path | None = None,
+) -> Listing:
     """The parts of a data set in Parquet files, and its class names.
 
     Class names come from the `huggingface` metadata of the training file; without them the labels
     0, 1, ... are the names. A label that is a list holds the classes that an image has, any number.
 
     Args:
-        root: folder of `train.parquet` and so on.
+        root: folder of `train.parquet` and so on, see `find_parts`.
+        notices: gains what was set aside.
         image_column: name of the image column; None for `image`, or else `img`.
         label_column: name of the label column.
+        apart: a file in `root` that is read elsewhere.
 
     Raises:
         RaysearchError: a file cannot be read, has another layout or no rows, or a label is null or
             out of range.
     """
     parts: dict[str, Part] = {}
-    classes: tuple[str, ...] | None = None
-    for part, files in find_parts(root).items():
+    classes: tuple[str, ...] = ()
+    multi = with_names = False
+    for part, files in find_parts(root, notices, apart).items():
         source, labels, named = _list_part(root, files, image_column, label_column)
         if part == "train":
-            classes = named or _numbered(source, labels)
+            classes = tuple(dict.fromkeys(named or _numbered(source, labels)))
             check_class_names(classes, files[0])
-            multi = labels.multi
-        assert classes is not None
+            multi, with_names = labels.multi, named is not None
         if labels.multi != multi:
             raise _layout(files[0], f"its column {label_column!r} is of another type than train's")
-        parts[part] = Part(source, labels.targets(source, len(classes)))
-    assert classes is not None
+        names = named if named is not None and with_names else classes
+        strange = next((name for name in names if name not in classes), None)
+        if strange is not None:
+            raise _layout(files[0], f"train has no class {strange!r}")
+        labelled = labels.labelled() if named else np.arange(labels.count)
+        notices.add(_UNLABELLED.format(part), count=labels.count - len(labelled))
+        if len(labelled) == 0 and part == "train":
+            raise RaysearchError(f"{files[0]}: no image has a label")
+        if len(labelled):
+            number = np.array([classes.index(name) for name in names])
+            targets = labels.targets(source, number, len(classes), labelled)
+            parts[part] = Part(source.subset(labelled), targets)
     return Listing(classes, parts)
 
 
@@ -116,26 +94,29 @@ def _numbered(source: ParquetSource, found: Labels) -> tuple[str, ...]:
 def _list_part(
     root: Path, files: list[Path], image_column: str | None, label_column: str
 ) -> tuple[ParquetSource, Labels, tuple[str, ...] | None]:
-    groups: list[tuple[int, int, int, int]] = []
+    groups: list[tuple[int, int, int, int, int]] = []
     counts: list[int] = []
     labels: list[Labels] = []
     column, names = "", None
     for number, path in enumerate(files):
         with open_parquet(path) as reader, reading(path):
             _check_footer(path, reader.metadata)
-            found = _image_column(path, reader.schema_arrow, image_column, label_column)
+            found, label = _columns(path, reader.schema_arrow, image_column, label_column)
             if number and found != column:
                 raise _layout(path, f"its image column is {found!r}, {files[0].name}'s {column!r}")
             column = found
-            names = names or _class_names(path, reader.schema_arrow, label_column)
+            own = _class_names(path, reader.schema_arrow, label)
+            if names is not None and own is not None and own != names:
+                raise _layout(path, f"its class names are not those of {files[0].name}")
+            names = names or own
             before = 0
             for index in range(reader.num_row_groups):
                 rows = reader.metadata.row_group(index).num_rows
                 size = reader.metadata.row_group(index).total_byte_size
-                groups.append((number, index, before, size))
+                groups.append((number, index, before, size, rows))
                 counts.append(rows)
                 before += rows
-            labels.append(read_labels(path, reader, label_column, before))
+            labels.append(read_labels(path, reader, label, before))
             if labels[number].multi != labels[0].multi:
                 raise _layout(
                     path, f"its column {label_column!r} is of another type than {files[0].name}'s"
@@ -171,11 +152,15 @@ def _check_footer(path: Path, footer: pq.FileMetaData) -> None:
         )
 
 
-def _image_column(path: Path, schema: pa.Schema, image: str | None, label: str) -> str:
-    """The name of the image column, once both columns are of the expected types."""
-    candidates = [image] if image is not None else ["image", "img"]
-    column = next((name for name in candidates if name in schema.names), None)
-    if column is None or label not in schema.names:
+def _columns(
+    path: Path, schema: pa.Schema, given_image: str | None, given_label: str
+) -> tuple[str, str]:
+    """The names of the image column and of the labels', once they are of the expected types."""
+    names = {nfc(name): name for name in schema.names}
+    candidates = [given_image] if given_image is not None else ["image", "img"]
+    column = next((names[nfc(name)] for name in candidates if nfc(name) in names), None)
+    label = names.get(nfc(given_label))
+    if column is None or label is None:
         wanted = "data.image_column" if column is None else "data.label_column"
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "no columns"
         raise _layout(path, f"it has {found}; if a column has another name give {wanted}")
@@ -187,7 +172,7 @@ def _image_column(path: Path, schema: pa.Schema, image: str | None, label: str) 
     kind = schema.field(label).type
     if not pa.types.is_integer(kind.value_type if is_list(kind) else kind):
         raise _layout(path, f"its column {label!r} is {schema.field(label).type}")
-    return column
+    return column, label
 
 
 def _layout(path: Path, found: str) -> RaysearchError:
@@ -209,4 +194,4 @@ def _class_names(path: Path, schema: pa.Schema, label: str) -> tuple[str, ...] |
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _layout(path, "the class names in its huggingface metadata are not a list of strings")
-    return tuple(names)
+    return tuple(nfc(name) for name in names)

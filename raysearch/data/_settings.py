@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, PlainValidator
 
+from raysearch.data._names import OnDisk
 from raysearch.errors import RaysearchError, unknown
 from raysearch.settings import Between, Count, PathWord, WholeNumber, Word, checked
 
 NAMES = ("digits", "folder", "parquet", "cifar10", "cifar100", "svhn")
-AUTO = "auto"  # data.size, chosen for the device and the number of images
+AUTO: Final = "auto"  # data.size and data.range, chosen for the images and the machine
 
 
 def _known(name: str) -> str:
@@ -30,6 +32,15 @@ def _size(size: Any) -> Any:
     raise ValueError("expected a number of pixels, [height, width] or auto")
 
 
+def _range(given: Any) -> Any:
+    numbers = isinstance(given, tuple | list) and all(
+        isinstance(each, int | float) and math.isfinite(each) for each in given
+    )
+    if given == AUTO or (numbers and len(given) == 2 and given[0] < given[1]):
+        return given
+    raise ValueError("expected [low, high], the values that become black and white, or auto")
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """What can be given under `data:`; each is explained in `configs/data/*.yaml`."""
@@ -40,12 +51,15 @@ class DataSettings:
     val_limit: Count | None = None
     test_limit: Count | None = None
     size: Annotated[int | tuple[int, int] | str | None, PlainValidator(_size)] = None
+    range: Annotated[tuple[float, float] | Literal["auto"], PlainValidator(_range)] = AUTO
     test_fraction: Between | None = None
     split_seed: WholeNumber = 0
     memory_limit_mb: WholeNumber = 4096
     workers: WholeNumber | None = None
     on_error: Literal["error", "skip"] = "error"
     links: Literal["inside", "anywhere"] = "inside"
+    duplicates: Literal["warn", "error", "drop"] = "warn"
+    groups: Word | None = None
     image_column: Word | None = None
     label_column: Word = "label"
     predefined: Mapping[str, Any] | None = None  # the basic augmentation; read by the training
@@ -69,6 +83,11 @@ class DataSettings:
             return (self.size, self.size)
         return self.size if isinstance(self.size, tuple) else None
 
+    @property
+    def black_and_white(self) -> tuple[float, float] | None:
+        """The values that become black and white, where they were given."""
+        return None if self.range == AUTO else self.range
+
     def folder(self) -> Path:
         """`data.root` as an absolute path: a stream is also read where the directory differs.
 
@@ -77,4 +96,4 @@ class DataSettings:
         """
         if self.root is None:
             raise RaysearchError(f"data={self.name} needs data.root=DIR, the folder of the images")
-        return Path(str(self.root)).expanduser().absolute()
+        return Path(OnDisk().find(str(Path(str(self.root)).expanduser().absolute())))

@@ -7,13 +7,14 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from raysearch.data._decode import Payload, Pixels
+from raysearch.data._image import Payload, Pixels
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
 
@@ -41,6 +42,10 @@ class Source(ABC):
     @abstractmethod
     def join(self, other: Self) -> Self:
         """These references, then those of `other`."""
+
+    def relative_paths(self, root: Path) -> list[str]:
+        """Where each image lies below the data set's folder, with `/`; empty without a name."""
+        return [""] * len(self)
 
     def windows(self, generator: torch.Generator | None) -> Iterator[Index]:
         """All indices, once each, in pieces that `fetch` can have in memory at once.
@@ -81,6 +86,15 @@ class FileSource(Source):
 
     def fetch(self, indices: Index) -> list[Payload | None]:
         return [os.fsdecode(path) for path in self.paths.take(pa.array(indices)).to_pylist()]
+
+    def relative_paths(self, root: Path) -> list[str]:
+        whole = [str(path) for path in self.fetch(np.arange(len(self)))]
+        start = f"{root}{os.sep}"
+        below = [
+            path.removeprefix(start) if path.startswith(start) else os.path.relpath(path, root)
+            for path in whole
+        ]
+        return [path.replace(os.sep, "/") for path in below]
 
     def subset(self, indices: Index) -> FileSource:
         return FileSource(self.paths.take(pa.array(indices)))
@@ -124,35 +138,35 @@ class Part:
     Args:
         source: the images.
         targets: class indices, int64 [N], or which of K classes an image has, float32 [N, K].
-        skipped: files or rows passed over while listing them.
+        groups: which images belong together, int64 [N]; None: not told.
     """
 
     source: Source
     targets: Targets
-    skipped: int = 0
+    groups: Index | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, indices: Index) -> Part:
-        return Part(self.source.subset(indices), self.targets[indices], self.skipped)
+        groups = None if self.groups is None else self.groups[indices]
+        return Part(self.source.subset(indices), self.targets[indices], groups)
 
     def join(self, other: Part) -> Part:
         """These references, then those of `other`."""
         targets = np.concatenate((self.targets, other.targets))
-        return Part(self.source.join(other.source), targets, self.skipped + other.skipped)
+        groups = None
+        if self.groups is not None and other.groups is not None:
+            groups = np.concatenate((self.groups, other.groups))
+        return Part(self.source.join(other.source), targets, groups)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set as it was found: its class names and its given parts; train always is there.
-
-    `notes` are what a person should know of how it was read.
-    """
+    """A data set as it was found: its class names and its given parts; train always is there."""
 
     classes: tuple[str, ...]
     parts: dict[str, Part]
-    notes: tuple[str, ...] = ()
 
 
 def check_class_names(names: Sequence[str], where: object) -> None:

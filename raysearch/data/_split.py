@@ -68,15 +68,20 @@ class Split(ABC):
     copies no image and uploads none. Pickled together, splits of one base hold it once.
     """
 
-    def __init__(self, base: Any, targets: Targets) -> None:
-        """The whole of a base, that is, of what holds the images, and their targets."""
-        self._base, self._targets = base, targets
+    def __init__(self, base: Any, targets: Targets, groups: Index | None = None) -> None:
+        """The whole of a base, that is, of what holds the images; their targets and groups."""
+        self._base, self._targets, self._groups = base, targets, groups
         self._indices: Index = np.arange(len(targets))
 
     @property
     def targets(self) -> Tensor:
         """What is to be predicted, as `Batch.targets`, on the CPU. Not to be written to."""
         return as_tensor(self._rows(self._targets))
+
+    @property
+    def groups(self) -> Index | None:
+        """Which images belong together, int64 [N]; None: not told. Not to be written to."""
+        return None if self._groups is None else self._rows(self._groups)
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -149,6 +154,14 @@ class Split(ABC):
         return len(self._indices)
 
 
+def joined_groups(one: Split, other: Split) -> Index | None:
+    """The groups of two splits, one after the other; None where one's are not told."""
+    if one.groups is None or other.groups is None:
+        return None
+    groups: Index = np.concatenate((one.groups, other.groups))
+    return groups
+
+
 class Base:
     """Images and their targets in memory, and on each device from the first pass there onwards.
 
@@ -181,19 +194,25 @@ class TensorSplit(Split):
     Args:
         images: uint8 [N, C, H, W].
         targets: int64 [N] or, multi-label, [N, K] of 0 and 1.
+        groups: which images belong together, int64 [N], which divided splits keep whole.
 
     Raises:
         ValueError: arrays of another type or shape.
     """
 
-    def __init__(self, images: Tensor | Pixels, targets: Tensor | npt.NDArray[Any]) -> None:
+    def __init__(
+        self,
+        images: Tensor | Pixels,
+        targets: Tensor | npt.NDArray[Any],
+        groups: Index | None = None,
+    ) -> None:
         pixels = images.cpu().numpy() if isinstance(images, Tensor) else images
         if pixels.dtype != np.uint8 or pixels.ndim != 4:
             raise ValueError(
                 f"images must be uint8 [N, C, H, W], not {pixels.dtype} {pixels.shape}"
             )
         checked = check_targets(targets, len(pixels))
-        super().__init__(Base(np.ascontiguousarray(pixels), checked), checked)
+        super().__init__(Base(np.ascontiguousarray(pixels), checked), checked, groups)
 
     @property
     def images(self) -> Tensor:
@@ -224,7 +243,9 @@ class TensorSplit(Split):
 
     def _merge(self, other: TensorSplit) -> TensorSplit:
         return TensorSplit(
-            torch.cat((self.images, other.images)), torch.cat((self.targets, other.targets))
+            torch.cat((self.images, other.images)),
+            torch.cat((self.targets, other.targets)),
+            joined_groups(self, other),
         )
 
 

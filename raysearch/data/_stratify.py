@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raysearch.data._grouped import grouped_part
 from raysearch.data._multi_label import multi_label_part
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
@@ -21,6 +22,7 @@ def stratified_split(
     *,
     classes: Sequence[str] | None = None,
     least: tuple[int, int] = (1, 1),
+    groups: Index | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Divide images into two parts, each with every class in proportion.
 
@@ -36,6 +38,8 @@ def stratified_split(
         classes: class names, for messages.
         least: images of every class that there must be in the rest and in the part. Multi-label, a
             class with fewer images has one in the rest before it has one in the part.
+        groups: which images belong together, int64 [N]; groups stay whole, and `least` counts
+            them, as far as it can be had, see `grouped_part`.
 
     Returns:
         Indices of the rest and of the part, int64, each in ascending order.
@@ -48,8 +52,12 @@ def stratified_split(
         raise RaysearchError("there are no images to split")
     if isinstance(part, float) and not 0.0 < part < 1.0:
         raise RaysearchError(f"a share to split off must lie between 0 and 1, not {part}")
-    divide = _single_label_part if array.ndim == 1 else multi_label_part
-    chosen = divide(array, part, seed, classes, least)
+    if groups is not None:
+        share = part if isinstance(part, float) else part / len(array)
+        chosen = grouped_part(array, groups, share, seed, least[0])
+    else:
+        divide = _single_label_part if array.ndim == 1 else multi_label_part
+        chosen = divide(array, part, seed, classes, least)
     return torch.from_numpy(np.flatnonzero(~chosen)), torch.from_numpy(np.flatnonzero(chosen))
 
 

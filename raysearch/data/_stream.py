@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from raysearch.data._decode import DecodeError, Decoder, Payload
+from raysearch.data._decode import Decoder
+from raysearch.data._image import DecodeError, Payload
 from raysearch.data._source import Source
 from raysearch.data._split import (
     Batch,
@@ -22,6 +23,7 @@ from raysearch.data._split import (
     Targets,
     check_batch_size,
     check_targets,
+    joined_groups,
 )
 from raysearch.errors import RaysearchError
 
@@ -49,12 +51,18 @@ class StreamSplit(Split):
         decoder: what turns them into pixels.
         workers: processes that decode; 0 decodes in this one, None takes as many as PyTorch has
             threads here (under Ray that is a trial's CPUs), at most 8.
+        groups: which images belong together, int64 [N], which divided splits keep whole.
     """
 
     def __init__(
-        self, source: Source, targets: Targets, decoder: Decoder, workers: int | None = None
+        self,
+        source: Source,
+        targets: Targets,
+        decoder: Decoder,
+        workers: int | None = None,
+        groups: Index | None = None,
     ) -> None:
-        super().__init__(source, check_targets(targets, len(source)))
+        super().__init__(source, check_targets(targets, len(source)), groups)
         self.decoder, self.workers = decoder, workers
 
     @property
@@ -132,7 +140,8 @@ class StreamSplit(Split):
 
     def _merge(self, other: StreamSplit) -> StreamSplit:
         targets = np.concatenate((self._rows(self._targets), other._rows(other._targets)))
-        return StreamSplit(self.source.join(other.source), targets, self.decoder, self.workers)
+        source, groups = self.source.join(other.source), joined_groups(self, other)
+        return StreamSplit(source, targets, self.decoder, self.workers, groups)
 
 
 class _Worker(TorchDataset[Any]):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raysearch.experiment._compose import to_yaml
+from raysearch.experiment._data_table import data_lines
 from raysearch.experiment._forecast import Forecast, Group, duration
 
 if TYPE_CHECKING:
@@ -22,15 +23,16 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
     """
     experiment = plan.experiment
     values = experiment.document() if experiment.compared else experiment.values
-    lines = [to_yaml(values).rstrip(), "", "# trials"]
+    data = data_lines(plan.dataset, experiment.settings.search.val_fraction)
+    lines = [to_yaml(values).rstrip(), "", "# data", *data, "", "# trials"]
     if done:
         lines.append(f"done already: {', '.join(done)}")
     several = len(plan.parts) > 1
     for group in forecast.groups:
         if group.method not in done:
             lines += _trials(group, several)
-    if plan.notes:
-        lines += ["", "# chosen", *plan.notes]
+    if chosen := plan.notes[len(plan.dataset.notes) :]:
+        lines += ["", "# chosen", *chosen]
     lines += ["", "# cost", *_cost(forecast)]
     if advice := forecast.advice(min(plan.dataset.size)):
         lines.append(advice)
@@ -38,13 +40,14 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
 
 
 def described(plan: Plan, device: str) -> str:
-    """What an experiment works on, in a line."""
+    """What an experiment works on: in a line, and then as a table, with what was set aside."""
     data, model = plan.dataset, plan.experiment.settings.model.name
     images = data.counts
-    return (
+    line = (
         f"{data.name}: {images['train'] + images['val']} images to train on, {images['test']} to "
         f"test, {len(data.classes)} classes; {model} on {device}"
     )
+    return "\n".join([line, *data_lines(data, plan.experiment.settings.search.val_fraction)])
 
 
 def cautions(plan: Plan) -> list[str]:

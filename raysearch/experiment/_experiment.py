@@ -25,7 +25,7 @@ COMMON = ("name", "runs_dir", "storage", "tracking", "device", "task", "metric",
 MAY_CHANGE = ("name", "runs_dir", "storage", "device", "tracking")
 SEARCH = ("search", "seeds")  # what means nothing where nothing is searched
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "max_failures")
-CHOSEN = ("model.name", "data.size")  # what may be `auto`, and is settled by the plan
+CHOSEN = ("model.name", "data.size", "data.range")  # may be `auto`, settled by the plan
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Experiment:
 
 def own(configuration: Configuration) -> dict[str, Any]:
     """A method's own groups of settings."""
-    return {key: value for key, value in configuration.values.items() if key in OWN}
+    return {key: configuration.values[key] for key in OWN if key in configuration.values}
 
 
 def common(configuration: Configuration) -> dict[str, Any]:

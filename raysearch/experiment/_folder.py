@@ -225,10 +225,10 @@ def resume(run: str, runs_dir: str) -> Folder:
     try:
         state = json.loads((path / STATE).read_text())
     except FileNotFoundError:  # killed between the two files: nothing has been computed
-        state = {}
+        state = {"seconds": {}}
     except (OSError, ValueError, RecursionError) as error:
         raise RaysearchError(f"{path / STATE} cannot be read: {error}") from error
-    if not isinstance(state, dict) or any(not isinstance(state.get(k, {}), dict) for k in BY_NAME):
+    if not isinstance(state, dict) or not isinstance(state.get("seconds"), dict):
         raise RaysearchError(f"{path / STATE} is not the state of a run")
     folder = Folder(path, experiment, state)
     remove_unfinished(path)

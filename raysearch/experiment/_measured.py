@@ -71,7 +71,7 @@ def measured(
         classes=data.classes,
         images=data.counts,
         guess=plan.task.guess(data.train.targets, data.test.targets),
-        samples=_samples(data.train, plan.task),
+        samples=samples(data.train, plan.task),
         size=data.size,
         wall_seconds=folder.state["seconds"],
         tracking=next(iter(places.values()), None),
@@ -119,7 +119,7 @@ def ended_trials(ended: Ended, entries: Entries) -> list[TrialResult]:
     return [*ran, *entries.not_run]
 
 
-def _samples(split: Split, task: Task) -> Tensor:
+def samples(split: Split, task: Task) -> Tensor:
     """Some images of the train split, the first of each class first, uint8 [N, C, H, W]."""
     order = rank_in_class(task.stratum(split.targets)).argsort(stable=True)
     chosen = split.subset(order[:SAMPLES])

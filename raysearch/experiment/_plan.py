@@ -174,6 +174,8 @@ def settle_choices(
         notes = (reason,)
     if values["data"].get("size") == AUTO:
         changed["data"] = {**values["data"], "size": list(dataset.size)}
+    if values["data"].get("range") == AUTO and dataset.range is not None:
+        changed["data"] = {**changed.get("data", values["data"]), "range": list(dataset.range)}
     return experiment.changed(**changed), notes
 
 

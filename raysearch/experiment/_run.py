@@ -18,6 +18,7 @@ from raysearch.errors import RaysearchError
 from raysearch.experiment._clock import Clock
 from raysearch.experiment._describe import cautions, described
 from raysearch.experiment._entries import Entries
+from raysearch.experiment._first_picture import draw_first
 from raysearch.experiment._folder import LOG, Folder, check_space, create
 from raysearch.experiment._forecast import Forecast
 from raysearch.experiment._measured import ended_trials, measured, reason
@@ -124,6 +125,8 @@ def _compute(
         display.metric = plan.task.metric
         _say_what_is_to_come(plan, forecast, capacity, display)
         folder.save(status="running", device=capacity.device)
+        if pictures := draw_first(plan, folder.path):
+            display.message(f"images as they were read, and augmented: {pictures[0]}")
         entries = Entries(plan, folder, capacity, forecast.sizes)
         ended = engine.run(
             entries.first(complete),
@@ -159,7 +162,7 @@ def _say_what_is_to_come(
     plan: Plan, forecast: Forecast, capacity: Capacity, display: Display
 ) -> None:
     display.message(described(plan, capacity.device))
-    for note in plan.notes:
+    for note in plan.notes[len(plan.dataset.notes) :]:
         display.message(note)
     for caution in cautions(plan):
         display.warning(caution)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from raysearch.data import Split
+from raysearch.data import Split, grouped_folds
+from raysearch.data._split import Index
 from raysearch.errors import NonFiniteLossError, RaysearchError
 from raysearch.methods._validated import ValidatedTraining, cost, snapshot
 from raysearch.protocol import Answer, Metrics, Values
@@ -86,20 +87,26 @@ class Try:
         self._metrics = dict(state["metrics"])
 
 
-def stratified_folds(labels: Tensor, count: int, seed: int) -> list[Tensor]:
+def stratified_folds(
+    labels: Tensor, count: int, seed: int, groups: Index | None = None
+) -> list[Tensor]:
     """Divide images into folds, each class spread evenly over them.
 
     Args:
         labels: int64 [N].
         count: of folds.
         seed: decides which images go where.
+        groups: which images belong together, int64 [N]; a group is in one fold.
 
     Returns:
         Indices of each fold, int64, ascending.
 
     Raises:
-        RaysearchError: there are fewer images than folds.
+        RaysearchError: there are fewer images, or groups, than folds.
     """
+    if groups is not None:
+        folds = torch.from_numpy(grouped_folds(labels.cpu().numpy(), groups, count, seed))
+        return [(folds == i).nonzero()[:, 0] for i in range(count)]
     if len(labels) < count:
         raise RaysearchError(f"method.folds={count}: there are only {len(labels)} images")
     generator = torch.Generator().manual_seed(seed)

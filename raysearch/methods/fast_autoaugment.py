@@ -132,7 +132,8 @@ class FastAutoAugment(RoundSearch):
         """Makes the folds' trainings, and tries of policies; keeps the networks that these need."""
         settings, images = FastAutoAugmentSettings.of(groups.method), setup.dataset.train
         stratum = strata(setup.task.stratum(images.targets))
-        folds = stratified_folds(stratum, settings.folds, derive_seed(setup.seed, "folds"))
+        seed = derive_seed(setup.seed, "folds")
+        folds = stratified_folds(stratum, settings.folds, seed, images.groups)
         networks: dict[str, nn.Module] = {}
 
         def built(proposal: Proposal, files: Mapping[str, Values]) -> Work:
