@@ -29,7 +29,7 @@ MANIFESTS = "cluster"  # beside the groups: files for kubectl, `ray up` and `ray
 FREE = ("method", "data", "model")  # groups whose settings are their own parts' to check
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
     """Puts text that other readers of YAML take for a number, such as 1e5, in quotes too."""
 
 
