@@ -77,6 +77,7 @@ def _resume(run: str, arguments: Arguments) -> None:
             f"{' '.join(others) or '--dry-run'}"
         )
     folder = resume(run, compose(arguments.overrides).settings.runs_dir)
+    folder.go_where_it_began()
     try:
         if folder.is_complete:
             place = copy_results(folder) or folder.path  # which may not have worked
