@@ -86,7 +86,8 @@ def compare(
         methods: names that `method=` takes; baselines such as "none" and "trivial_augment" too.
         data, root, model, num_cpus, num_gpus, address, quiet: see `search`.
         **settings: see `search`; those of one method under its name: `dada={"search": {"epochs":
-            5}}`. A comparison of the same name that there is takes in methods that are new.
+            5}}`. A comparison of the same name that there is takes in methods that are new; what
+            those have computed that are neither complete nor asked for any more is removed.
 
     Raises:
         RaysearchError: what is wrong, in one line.
