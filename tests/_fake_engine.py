@@ -80,7 +80,7 @@ class Recorded:
             for watcher in watchers:
                 watcher.planned([entry.trial], 0)
                 watcher.trial_started(entry.trial)
-                watcher.trial_finished(entry.trial, outcome.failed, outcome.metrics)
+                watcher.trial_finished(entry.trial, outcome.failed, outcome.result.metrics)
             try:
                 waiting += ended(outcome)
             except RaysearchError as error:
