@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from raysearch.errors import not_installed
+from raysearch.machine import provide_account
 
 if TYPE_CHECKING:
     from raysearch.experiment._api import compare, search
@@ -22,6 +23,7 @@ _FROM = {
     "search": "raysearch.experiment._api",
 }
 CORE = ("load_policy",)  # what needs nothing of the search extra
+provide_account()  # before PyTorch is imported
 
 
 def __getattr__(name: str) -> Any:

@@ -116,7 +116,7 @@ def paths(tmp_path: Path) -> list[str]:
 def test_a_policy_of_every_kind_needs_four_packages_alone(paths: list[str]) -> None:
     done = python(ALONE, *paths)
     parts = {name.split(".")[1] for name in done.stdout.splitlines()[0].split()}
-    assert parts == {"policy", "ops", "errors", "files", "credentials"}
+    assert parts == {"policy", "ops", "errors", "files", "credentials", "machine"}
     lines = done.stderr.splitlines()
     assert len(lines) == 2
     for line, program in zip(lines, ("raysearch.run", "raysearch.compare"), strict=True):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import socket
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +29,6 @@ from raysearch.results import (
     summarise,
     write,
 )
-from raysearch.results.mlflow import _store
 from raysearch.results.mlflow import _writer as writer_module
 from raysearch.results.mlflow._fields import PARAM_LIMIT, entity_key, flatten, summary_metrics
 from raysearch.trials import TrialInfo, TrialResult, Watcher
@@ -412,77 +408,6 @@ def test_a_store_that_stays_dead_is_named_with_the_place_of_the_results(
 
 def refuse_connection(*_: object, **__: object) -> None:
     raise ConnectionRefusedError("nobody there")
-
-
-@pytest.fixture
-def silent_server() -> Iterator[str]:
-    """Accepts connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-@pytest.fixture
-def other_server() -> Iterator[str]:
-    """Speaks HTTP, but is no MLflow server."""
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def one_line_error(uri: str) -> str:
-    start = time.monotonic()
-    with pytest.raises(RaysearchError) as caught:
-        Tracker(uri, "raysearch", "demo", {})
-    assert time.monotonic() - start < 20
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def test_a_server_that_is_not_there_is_one_line_within_seconds() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    assert f"http://127.0.0.1:{port} does not answer" in one_line_error(f"http://127.0.0.1:{port}")
-
-
-def test_a_server_that_says_nothing_is_one_line_within_seconds(
-    silent_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_store, "CHECK_SECONDS", 1)
-    assert f"{silent_server} does not answer" in one_line_error(silent_server)
-
-
-def test_a_server_of_another_kind_is_named(other_server: str) -> None:
-    assert "is no MLflow server" in one_line_error(other_server)
-
-
-def test_a_corrupt_data_base_is_one_line_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "mlflow.db"
-    path.write_bytes(b"not a data base, but long enough to be looked at" * 100)
-    before = path.read_bytes()
-    assert str(path) in one_line_error(f"sqlite:///{path}")
-    assert path.read_bytes() == before
-
-
-def test_a_data_base_in_no_folder_or_that_is_one(tmp_path: Path) -> None:
-    assert "does not exist" in one_line_error(f"sqlite:///{tmp_path / 'nowhere' / 'mlflow.db'}")
-    assert "is a folder" in one_line_error(f"sqlite:///{tmp_path}")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unwritable_place_leaves_nothing_behind() -> None:
-    assert "cannot be used" in one_line_error("sqlite:////proc/mlflow.db")
 
 
 def test_names_and_values_fit_mlflow() -> None:

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import _measured
 import pytest
 import torch
 from _measured import (
@@ -44,7 +45,7 @@ from raysearch.policy import (
 from raysearch.results import Measured, MethodMeasured, _write, history
 from raysearch.results._augmented import augmented_png
 from raysearch.results._curves import curves_png, policy_png
-from raysearch.results._words import UNITS
+from raysearch.results._words import UNITS, method_label
 from raysearch.trials import TrialResult
 
 FILES = {
@@ -257,6 +258,36 @@ def test_several_methods_are_side_by_side(several: Written) -> None:
     assert "operations an image" in text
     assert 'load_policy("policies/aws.json")' in text
     assert "With a budget of 51.0 plain trainings or more: AWS, 4.20 %" in text
+
+
+class Columns(HTMLParser):
+    """Counts the cells of every row of a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.counts.append(0)
+        elif tag in ("td", "th"):
+            self.counts[-1] += 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_no_table_is_wider_than_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = ("dada", "aws", "fast_autoaugment", "validated_magnitude", "pba", "ohl", "ddas")
+    names = ("none", "trivial_augment", *searched, "bilevel", "stn", "randaugment")
+    monkeypatch.setattr(_measured, "COMPARED", {name: [9.0, 9.4, 8.8] for name in names})
+    monkeypatch.setattr(_measured, "SEARCHES", dict.fromkeys(searched, 1000.0))
+    results.write(tmp_path, compared())
+    html, text = page(tmp_path)
+    columns = Columns()
+    columns.feed(html)
+    assert max(columns.counts) <= 9  # 8 of shares, 5 of differences, with a name each
+    assert text.text.count("row − column") == 2
+    for name in searched:  # each has its columns somewhere
+        assert html.count(f">− {method_label(name)}<") >= 1
 
 
 # The terminal

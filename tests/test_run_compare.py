@@ -99,7 +99,7 @@ def test_mlflow_has_costs_and_errors_in_columns(compared: CommandLine) -> None:
     view = json.loads(experiment.tags["mlflow.sharedViewState.raysearch"])
     known = {name for run in parents.values() for name in run.data.metrics}
     shown = {c.split("`")[1] for c in view["selectedColumns"] if c.startswith("metrics.")}
-    assert shown - known == {"difference/trivial_augment/mean"}  # which is not among the three
+    assert shown <= known
     pages = client.list_artifacts(parents["compare-digits (comparison)"].info.run_id)
     assert "report.html" in {file.path for file in pages}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,6 +39,7 @@ from raysearch.data._statistics import mean_and_std, some_pixels
 from raysearch.data._stratify import check_counts, stratified_split
 from raysearch.data._torchvision import list_torchvision
 from raysearch.errors import RaysearchError
+from raysearch.machine import usable_cpus
 
 log = logging.getLogger("raysearch.data")
 log.addHandler(logging.NullHandler())  # a program without logging shows `Dataset.notes` itself
@@ -136,7 +136,7 @@ def _decoder(
     size, reason = settings.height_width, ""
     if size is None and settings.size == AUTO:
         images = sum(len(part) for part in parts.values())
-        size, reason = choose_size(shapes, images, device, _cores())
+        size, reason = choose_size(shapes, images, device, usable_cpus())
     elif size is None:
         size, reason = natural_size(shapes)
     if reason:
@@ -145,11 +145,6 @@ def _decoder(
             "chooses another size"
         )
     return Decoder(1 if shapes.grey else 3, size, made.range, made.alpha, made.stretched)
-
-
-def _cores() -> int:
-    """How many of the machine's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _list(settings: DataSettings, notices: Notices) -> Listing:

@@ -15,7 +15,9 @@ from typing import Any
 
 import raysearch
 from raysearch.engine._entries import Place, Share
+from raysearch.engine._machine import check_memory, ray_folder
 from raysearch.errors import RaysearchError
+from raysearch.machine import bypass_proxies, usable_cpus
 
 # Set before Ray is imported or started; what the user has set stays.
 ENVIRONMENT = {
@@ -77,7 +79,7 @@ def local_capacity(wish: Wish) -> Capacity:
     Raises:
         RaysearchError: GPUs are asked for that are not there.
     """
-    cpus = wish.cpus if wish.cpus is not None else _cores()
+    cpus = wish.cpus if wish.cpus is not None else usable_cpus()
     if _wants_gpus(wish):
         return _with_gpus(wish, cpus, _cuda_devices(), "this machine")
     return Capacity(cpus, wish.gpus or 0, "cpu")
@@ -107,10 +109,6 @@ def _count(gpus: float) -> str:
     return {0: "no GPU", 1: "1 GPU"}.get(int(gpus), f"{gpus:g} GPUs")
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _cuda_devices() -> int:
     import torch
 
@@ -134,9 +132,10 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
     _prepare_environment(own_cluster=wish.address is None)
     import ray
 
-    from raysearch.engine._ray import on_loopback
+    from raysearch.engine._ray import no_uv_hook, on_loopback
 
     starting = ExitStack()  # what holds while Ray starts
+    starting.enter_context(no_uv_hook())
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if wish.address is None:
         capacity = local_capacity(wish)
@@ -145,12 +144,14 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
             # Logical GPUs at most: the real ones are hidden, and Ray sees as many as it needs.
             visible = ",".join(str(gpu) for gpu in range(int(capacity.gpus)))
             starting.enter_context(_environment("CUDA_VISIBLE_DEVICES", visible))
+        check_memory(STORE_BYTES + store_bytes)
         options |= {
             "address": "local",  # not one that `ray start` has left a note of on this machine
             "num_cpus": capacity.cpus,
             "num_gpus": capacity.gpus,
             "include_dashboard": False,
             "object_store_memory": STORE_BYTES + store_bytes,
+            "_temp_dir": ray_folder(),
         }
     else:
         options |= {"address": wish.address}
@@ -214,6 +215,7 @@ def _prepare_environment(own_cluster: bool) -> None:
     """What Ray's processes inherit: its settings, and where this package is imported from."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    bypass_proxies()
     here = str(Path(raysearch.__file__).resolve().parents[1])
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     if here not in paths:

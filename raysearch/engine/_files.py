@@ -15,6 +15,7 @@ may be killed at any moment. The search's own state is `state.pt` beside its pro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -172,7 +173,8 @@ class ProposalFolder:
                 save_whole(temporary / file, content)
             progress.sizes = {file: (temporary / file).stat().st_size for file in files}
             (temporary / PROGRESS).write_text(json.dumps(asdict(progress)))
-            os.chmod(temporary, 0o755)  # mkdtemp makes it private
+            with contextlib.suppress(OSError):  # a file system without modes
+                os.chmod(temporary, 0o755)  # mkdtemp makes it private
             shutil.rmtree(self.path / name, ignore_errors=True)
             os.replace(temporary, self.path / name)
         except BaseException:

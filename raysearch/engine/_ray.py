@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray._private import ray_constants
+from ray._private import authentication, ray_constants
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+
+UV_HOOK = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"  # a variable, and a constant of Ray's
 
 
 @contextmanager
@@ -19,12 +23,32 @@ def on_loopback() -> Iterator[None]:
     its servers listen on every interface, and `ray.init` replaces a loopback address that it is
     given by the machine's public one.
     """
+    # It warns that it wants the token that it has been given.
+    logging.getLogger(authentication.__name__).setLevel(logging.ERROR)
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def no_uv_hook() -> Iterator[None]:
+    """Under `uv run` processes start in this environment, and nothing is packed for them.
+
+    Ray would pack the working directory, data and all, to make the environment anew; it asks for
+    the variable when it is imported. What the user has set stays.
+    """
+    if UV_HOOK in os.environ:
+        yield
+        return
+    before = getattr(ray_constants, UV_HOOK)
+    setattr(ray_constants, UV_HOOK, False)
+    try:
+        yield
+    finally:
+        setattr(ray_constants, UV_HOOK, before)
 
 
 def controller_of(given: Any) -> TuneController:

@@ -19,6 +19,7 @@ from yaml import YAMLError
 import raysearch
 from raysearch.errors import RaysearchError, near, unknown
 from raysearch.experiment._settings import Settings, check, check_kinds
+from raysearch.experiment._tracking import settled
 
 KINDS = {"data": "data set"}  # what messages call a group's choices
 MANIFESTS = "cluster"  # beside the groups: files for kubectl, `ray up` and `ray job submit`
@@ -62,11 +63,12 @@ def groups() -> list[str]:
     return sorted(path.name for path in folders if any(path.glob("*.yaml")))
 
 
-def compose(arguments: Sequence[str]) -> Configuration:
+def compose(arguments: Sequence[str], tracked_as: str = "raysearch") -> Configuration:
     """Compose and check the configuration of a run.
 
     Args:
         arguments: Hydra overrides, e.g. ["method=dada", "search.epochs=5"].
+        tracked_as: MLflow's experiment, where neither a setting nor the environment names one.
 
     Raises:
         RaysearchError: an unknown group, choice or key (with the near names), a value of the
@@ -87,6 +89,7 @@ def compose(arguments: Sequence[str]) -> Configuration:
         if override.key_or_group not in keys:
             raise _unknown_key(override.key_or_group, keys)
     values = _compose(overrides)
+    values["tracking"] = settled(values["tracking"], tracked_as)
     for group in FREE:
         check_kinds(values[group], default[group], f"{group}.")
     return Configuration(values, check(values))

@@ -126,11 +126,9 @@ def compose_experiment(methods: Sequence[str], overrides: Sequence[str]) -> Expe
     found: dict[str, Configuration] = {}
     for method, lines in theirs.items():
         given = [line.removeprefix(f"{method}.") for line in lines]
-        values = compose([f"method={method}", *shared, *given]).values
+        values = compose([f"method={method}", *shared, *given], tracked_as=name).values
         values["name"] = name
         values["evaluation"] = {**values["evaluation"], "policies": list(methods)}
-        if not any(line.startswith("tracking.experiment=") for line in shared):
-            values["tracking"] = {**values["tracking"], "experiment": name}
         found[method] = checked(values)
     _check_alike(found)
     return Experiment(found, compared=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -21,7 +20,7 @@ from raysearch import __version__
 from raysearch.errors import RaysearchError, near
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._experiment import Experiment, read_experiment
-from raysearch.files import remove_unfinished, write_whole
+from raysearch.files import lock, remove_unfinished, write_whole
 from raysearch.settings import leaves
 
 if TYPE_CHECKING:
@@ -153,10 +152,9 @@ class Folder:
 
     def discard(self) -> None:
         """Remove the folder of what could not begin, and the folders made for it."""
+        self.release()  # NFS and Windows do not let go of an open file
         shutil.rmtree(self.path, ignore_errors=True)
-        for parent in self._made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        _remove_empty(self._made)
 
     def release(self) -> None:
         """Let another process have the folder; again, it does nothing."""
@@ -174,6 +172,7 @@ def create(experiment: Experiment) -> Folder:
     settings = experiment.settings
     runs = Path(settings.runs_dir)
     made = [p for p in (runs, *runs.parents) if not p.exists()]
+    path = None
     try:
         runs.mkdir(parents=True, exist_ok=True)
         path = _new_folder(runs, experiment)
@@ -184,6 +183,9 @@ def create(experiment: Experiment) -> Folder:
     except FileExistsError as error:
         raise RaysearchError(f"runs_dir={runs} is not a folder") from error
     except OSError as error:
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)
+        _remove_empty(made)
         raise RaysearchError(f"runs_dir={runs} cannot be written: {error.strerror}") from error
     return folder
 
@@ -243,7 +245,7 @@ def check_free(experiment: Experiment) -> None:
         RaysearchError: it is.
     """
     path = experiment.path
-    if path is not None and path.exists():
+    if path is not None and path.exists() and not is_only_locked(path):
         raise RaysearchError(
             f"{path} exists already: choose another name, or continue that run with --resume {path}"
         )
@@ -284,12 +286,17 @@ def _lock(folder: Path) -> int:
         RaysearchError: another process has it.
     """
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock(descriptor):
         os.close(descriptor)
-        raise RaysearchError(f"{folder.name} is still going on in another process") from None
+        raise RaysearchError(f"{folder.name} is still going on in another process")
     return descriptor
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that were made for another, as far as they are empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def is_only_locked(path: Path) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TextIO
 
 STDOUT, STDERR = 1, 2
+# What libraries say of each other's code, which whoever runs them can do nothing about.
+FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning)
 
 
 @contextmanager
@@ -44,6 +46,8 @@ def quiet(log: Path) -> Iterator[TextIO]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
+            for category in FOR_DEVELOPERS:
+                warnings.simplefilter("ignore", category)
             yield terminal
     finally:
         logging.captureWarnings(False)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from raysearch import results
+from raysearch import machine, results
 from raysearch.engine import Wish, local_capacity
 from raysearch.errors import RaysearchError
 from raysearch.experiment._experiment import Experiment, check_same, own
 from raysearch.experiment._folder import CONFIG, Folder, is_only_locked, resume
 from raysearch.experiment._forecast import Forecast, forecast
 from raysearch.experiment._plan import Plan, make_plan
+from raysearch.experiment._tracking import chosen
 from raysearch.experiment._work import Model
 
 if TYPE_CHECKING:
@@ -58,12 +59,17 @@ def prepare(
     Raises:
         RaysearchError: it cannot be done, or not be compared with the others.
     """
+    machine.adapt()
     capacity = None if wish.address else local_capacity(wish)
     name = experiment.settings.name or "this"
     for other in others:
         results.check_alike(name, experiment.values, other.name, other.configuration)
     kept = None if folder is None else folder.path
     plan = make_plan(experiment, capacity, kept=kept, dataset=dataset, network=network)
+    limit = machine.cpu_limit() if capacity is not None and wish.cpus is None else None
+    tracking = experiment.settings.tracking
+    place = chosen(tracking.uri, tracking.experiment) if tracking.enabled else None
+    plan = replace(plan, notes=(*plan.notes, *(note for note in (limit, place) if note)))
     for other in others:
         if other.images is not None and dict(other.images) != plan.dataset.counts:
             raise RaysearchError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -31,6 +33,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def _name(name: str) -> str:
+    if sys.platform == "win32" and (name.endswith(".") or PureWindowsPath(name).is_reserved()):
+        raise ValueError("Windows has no folder of this name; choose another")
     if not NAME.fullmatch(name):
         raise ValueError(
             "use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or a digit"

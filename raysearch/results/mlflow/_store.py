@@ -5,24 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
+from raysearch.machine import bypass_proxies
+from raysearch.results.mlflow._database import check_database, make_database
+from raysearch.results.mlflow._reasons import refusal
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACT_SUFFIXES = (".json", ".html", ".png", ".parquet", ".csv", ".tex", ".yaml", ".log")
 FOLDERS = ("policies", "pictures")
 UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 CHECK_SECONDS = 12  # a server that takes longer for two small requests counts as silent
-LOCK_SECONDS = 5.0  # that another program may lock a data base
 OPEN_SECONDS = 60.0  # creating the tables of a new data base on a slow disk takes a while
 REQUEST_SECONDS = 10
 SEARCHED_RUNS = 50_000  # the most that MLflow gives at once
-_HINT = "start it, correct tracking.uri, or set tracking.enabled=false"
+TRAINING = "workflowType=machine_learning"  # in an address: MLflow's pages for model training
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"  # not language models
+BY_ID = "id:"  # before an experiment's id, where its name could be
+TRIES, PAUSE = 5, 1.0  # of opening a data base that others make or use at the same time; seconds
+_RACES = ("already exists", "locked", "UNIQUE constraint", "duplicate column")
 
 
 class Store:
@@ -32,13 +38,14 @@ class Store:
         uri: `http(s)://…` for a server, `sqlite:///…` for a file; None is `mlflow.db` in the
             working directory, with the artifacts in `mlruns/` beside it, where a plain
             `mlflow ui` finds both.
-        experiment: the experiment's name.
+        experiment: the experiment's name, or its id after `id:`.
         create: create it where it does not exist.
 
     Raises:
         RaysearchError: the server does not answer within seconds, the data base is corrupt,
-            locked or not writable, MLflow refuses it, there is no such experiment, or the URL has
-            a password in it: it is stored with the run. MLflow takes one from the environment.
+            locked, not writable or of another version, MLflow refuses it, there is no such
+            experiment, or the URL has a password in it: it is stored with the run. MLflow takes
+            one from the environment.
     """
 
     def __init__(self, uri: str | None, experiment: str, *, create: bool = True) -> None:
@@ -46,11 +53,11 @@ class Store:
             raise RaysearchError(f"tracking.uri={uri}: {NO_CREDENTIALS}")
         self.uri, self.database = _absolute(uri or DEFAULT_URI)
         self.experiment, self._create = experiment, create
-        if self.database is not None:
-            if not create and not self.database.exists():
-                raise RaysearchError(f"there is no MLflow data base {self.database}")
-            _check_database(self.database)
+        if self.database is not None and not create and not self.database.exists():
+            raise RaysearchError(f"there is no MLflow data base {self.database}")
         _quieten_mlflow()
+        if self.database is not None:
+            check_database(self.database)
         self._open(OPEN_SECONDS if self.database is not None else CHECK_SECONDS)
 
     @property
@@ -61,12 +68,12 @@ class Store:
     def view(self, run_id: str) -> str:
         """What shows a run: a page of the server, or the command that starts the UI."""
         if self.is_server:
-            return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}"
+            return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}?{TRAINING}"
         return self._command()
 
     def view_of_experiment(self, key: str) -> str:
         """What shows the experiment in a view that is kept with it."""
-        page = f"/#/experiments/{self.experiment_id}/runs?viewStateShareKey={key}"
+        page = f"/#/experiments/{self.experiment_id}/runs?viewStateShareKey={key}&{TRAINING}"
         return self.uri + page if self.is_server else f"{self._command()}, then {UI}{page}"
 
     def _command(self) -> str:
@@ -91,14 +98,13 @@ class Store:
 
     def _open(self, limit: float) -> None:
         """Connect, in a thread: MLflow's own retries may take minutes."""
-        from mlflow import MlflowClient
-
         done: list[Exception | None] = []
 
         def work() -> None:
             try:
-                self.client = MlflowClient(tracking_uri=self.uri)
-                self.experiment_id = self._find_experiment()
+                if self.database is not None:
+                    make_database(self.database)
+                self._connect()
                 done.append(None)
             except Exception as error:
                 done.append(error)
@@ -107,25 +113,48 @@ class Store:
         thread.start()
         thread.join(limit)
         error = done[0] if done else TimeoutError()
-        if error is not None and " error code 404 " in str(error):
-            raise RaysearchError(f"{self.uri} answers, but is no MLflow server: {_HINT}")
-        if error is not None and is_silence(error):
-            raise RaysearchError(f"MLflow at {self.uri} does not answer: {_HINT}")
+        if isinstance(error, RaysearchError):
+            raise RaysearchError(f"MLflow at {self.uri}: {error}")
         if error is not None:
-            raise RaysearchError(f"MLflow at {self.uri}: {reason(error)}")
+            whose = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/") == self.uri
+            raise RaysearchError(
+                refusal(error, self.uri) + ("; MLFLOW_TRACKING_URI says so" if whose else "")
+            )
+
+    def _connect(self) -> None:
+        """Find the experiment; of a data base that others make or use just now, again and again."""
+        from mlflow import MlflowClient
+
+        for attempt in range(TRIES):
+            try:
+                self.client = MlflowClient(tracking_uri=self.uri)
+                self.experiment_id = self._find_experiment()
+                return
+            except Exception as error:
+                race = any(words in str(error) for words in _RACES)
+                if not race or attempt == TRIES - 1:
+                    raise
+                time.sleep(PAUSE)
 
     def _find_experiment(self) -> str:
         """The experiment's id."""
+        if self.experiment.startswith(BY_ID):
+            known = self.client.get_experiment(self.experiment.removeprefix(BY_ID))
+            self.experiment = known.name
         experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None and not self._create:
             raise RaysearchError(f"it has no experiment {self.experiment!r}")
         if experiment is None:
-            return self.client.create_experiment(self.experiment, self._artifact_location())
+            return self.client.create_experiment(
+                self.experiment, self._artifact_location(), tags={KIND_TAG: KIND}
+            )
         if experiment.lifecycle_stage != "active":
             raise RaysearchError(
                 f"the experiment {self.experiment!r} was deleted there; choose another "
                 "tracking.experiment or restore it with `mlflow experiments restore`"
             )
+        if self._create and not experiment.tags.get(KIND_TAG):
+            self.client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)
         return str(experiment.experiment_id)
 
     def _artifact_location(self) -> str | None:
@@ -146,16 +175,6 @@ def attach(store: Store, run_id: str, folder: Path) -> None:
             store.client.log_artifacts(run_id, str(folder / name), name)
 
 
-def reason(error: BaseException) -> str:
-    """The error in a few words: its message's first line, without MLflow's error code."""
-    if is_silence(error):
-        return "no answer"
-    text = str(error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    head, _, tail = line.partition(": ")
-    return (tail if head.isupper() and tail else line)[:300]
-
-
 def absolute(uri: str | None) -> str:
     """A store's URI, independent of the working directory; None is the default's."""
     return _absolute(uri or DEFAULT_URI)[0]
@@ -170,31 +189,6 @@ def _absolute(uri: str) -> tuple[str, Path | None]:
     return f"sqlite:///{path}", path
 
 
-def _check_database(path: Path) -> None:
-    """Find out now, not after the search, that the file cannot be used."""
-    where = f"the MLflow data base {path}"
-    if not path.parent.is_dir():
-        raise RaysearchError(f"{where}: the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise RaysearchError(f"{where} is a folder; tracking.uri must name a file")
-    existed = path.exists()
-    try:
-        connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            connection.execute("ROLLBACK")
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
-        raise RaysearchError(
-            f"{where} cannot be used ({error}); move it away or choose another tracking.uri"
-        ) from None
-    finally:
-        if not existed:
-            path.unlink(missing_ok=True)
-
-
 def _quieten_mlflow() -> None:
     """Before MLflow is imported: no telemetry, warnings only, and retries that end.
 
@@ -207,16 +201,7 @@ def _quieten_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_SECONDS))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-def is_silence(error: BaseException) -> bool:
-    """Whether nobody answered, as opposed to an answer that says no."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and not isinstance(seen, FileNotFoundError | PermissionError):
-            return True  # requests' exceptions are OSErrors too
-        seen = seen.__cause__ or seen.__context__
-    return "API request to" in str(error) and "failed with exception" in str(error)
+    bypass_proxies()
 
 
 def _has_file_store(folder: Path) -> bool:

@@ -12,7 +12,8 @@ from raysearch import __version__
 from raysearch.errors import RaysearchError
 from raysearch.results._write import policy_file
 from raysearch.results.mlflow._fields import SEARCH_COSTS, flatten, search_costs, summary_metrics
-from raysearch.results.mlflow._store import Store, attach, reason
+from raysearch.results.mlflow._reasons import reason
+from raysearch.results.mlflow._store import Store, attach
 from raysearch.results.mlflow._writer import TRIAL_TAG, RunBuffer, Writer, find_children
 from raysearch.trials import COSTS, TrialInfo, TrialResult
 

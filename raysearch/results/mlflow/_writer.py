@@ -22,7 +22,8 @@ from typing import Any
 
 from raysearch.errors import RaysearchError
 from raysearch.results.mlflow._fields import TAG_LIMIT, cut, numbers
-from raysearch.results.mlflow._store import Store, reason
+from raysearch.results.mlflow._reasons import reason
+from raysearch.results.mlflow._store import Store
 
 FLUSH_SECONDS = 1.0
 DUTY = 0.01  # of one core, what writing may take from one time to the next
