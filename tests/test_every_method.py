@@ -39,7 +39,7 @@ SGD = {
     "weight_decay": 5e-4,
     "val_fraction": 0.5,
 }
-TUNED = {"trials": 4, "startup_trials": 2, "warmup_epochs": 1, "interval": 1}
+TUNED = {"parallel": 2, "trials": 4, "startup_trials": 2, "warmup_epochs": 1, "interval": 1}
 PAIRS = {"operations": OPERATIONS, "levels": 2, "draws": 4}
 CHANGES: dict[str, dict[str, Any]] = {
     "aws": {**PAIRS, "updates": 2, "best": 1},
@@ -53,6 +53,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "operations": OPERATIONS,
         "folds": 2,
         "trials": 4,
+        "parallel": 2,
         "repeats": 1,
         "keep": 1,
         "sub_policies": 2,
@@ -84,9 +85,9 @@ class Case:
     def groups(self) -> Groups:
         """The settings."""
         sgd = {**SGD, **self.sgd}
-        finetune = {**sgd, "epochs": 2} if self.name == "aws" else None
+        finetune = {**sgd, "epochs": 2, "parallel": 2} if self.name == "aws" else None
         method = method_settings(self.name, **CHANGES.get(self.name, {}))
-        return Groups(method, {**sgd, "epochs": 3}, finetune, parallel=2)
+        return Groups(method, {**sgd, "epochs": 3}, finetune)
 
     @property
     def setup(self) -> Setup:

@@ -50,7 +50,7 @@ def groups(
     method: Mapping[str, Any] | None = None, search: Mapping[str, Any] | None = None
 ) -> Groups:
     """The settings, some of them changed."""
-    return Groups(METHOD | dict(method or {}), TRAINING | dict(search or {}), parallel=3)
+    return Groups(METHOD | dict(method or {}), TRAINING | dict(search or {}))
 
 
 @pytest.fixture(scope="module")

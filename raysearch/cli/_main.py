@@ -83,6 +83,7 @@ def _resume(run: str, arguments: Arguments) -> None:
             f"{' '.join(others) or '--dry-run'}"
         )
     folder = resume(run, compose(arguments.overrides).settings.runs_dir)
+    folder.go_where_it_began()
     try:
         check_storage(folder.experiment, resumed=True)
         if folder.is_complete:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from raysearch.data import Dataset
 from raysearch.engine import Wish
 from raysearch.experiment._experiment import Experiment, compose_experiment, compose_run
-from raysearch.experiment._overrides import overrides_of
+from raysearch.experiment._overrides import Override, overrides_of
 from raysearch.experiment._result import Result, read_result
 from raysearch.experiment._run import begin
 from raysearch.experiment._session import earlier, prepare
@@ -60,8 +60,8 @@ def search(
         >>> result = raysearch.search(data="folder", root="photos", method="dada")  # doctest: +SKIP
         >>> result.policy.save("policy.json")                                       # doctest: +SKIP
     """
-    lines = _overrides(data, root, model, settings)
-    experiment = compose_run([f"method={method}", *lines])
+    given = _overrides(data, root, model, settings)
+    experiment = compose_run([Override("method", method), *given])
     wish = Wish(experiment.settings.device, num_cpus, num_gpus, address)
     return _carry_out(experiment, data, model, wish, quiet)
 
@@ -91,14 +91,16 @@ def compare(
     Raises:
         RaysearchError: what is wrong, in one line.
     """
-    lines = _overrides(data, root, model, settings)
-    experiment = compose_experiment(list(methods), lines)
+    given = _overrides(data, root, model, settings)
+    experiment = compose_experiment(list(methods), given)
     wish = Wish(experiment.settings.device, num_cpus, num_gpus, address)
     return _carry_out(experiment, data, model, wish, quiet)
 
 
-def _overrides(data: Any, root: str | None, model: Any, settings: Mapping[str, Any]) -> list[str]:
-    """What was asked for, as overrides; a user's own objects have no names yet."""
+def _overrides(
+    data: Any, root: str | None, model: Any, settings: Mapping[str, Any]
+) -> list[Override]:
+    """What was asked for; a user's own objects have no names yet."""
     own_images = data is not None and not isinstance(data, str)
     named = {
         "data": OWN_IMAGES if own_images else data,

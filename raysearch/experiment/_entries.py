@@ -90,10 +90,7 @@ class Entries:
         if not part.seeds:
             return
         places = self._places[part.name]
-        parallel = self._folder.parallel(
-            part.name, part.parallel(places[part.rounds_stage].at_once)
-        )
-        groups = part.groups(parallel)
+        groups = part.groups
         whose = f"{part.name} " if self._plan.experiment.compared else ""
         studies = OptunaStudies(self._folder.path, prefix=whose)  # all in one file
         for seed in part.seeds:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CONFIG, STATE, LOCK, LOG, TRIALS = "config.yaml", "run.json", ".lock", "raysearch.log", "trials"
 MEAN_TOLERANCE = 1e-4  # of colours on the scale of 0 to 1, that other machines may compute
-BY_NAME = ("seconds", "searching", "methods", "parallel", "mlflow")  # groups of the state
+BY_NAME = ("seconds", "searching", "methods", "mlflow")  # groups of the state
 KEEP_SECONDS = 1.0  # between two times that the seconds so far are written
 
 
@@ -39,9 +39,9 @@ class Folder:
         path: the folder.
         experiment: its settings.
         state: what a later process needs besides the settings: `status` (running, interrupted,
-            failed or complete), `methods` (each one's status), `parallel` (proposals in a round,
-            by method), `mlflow` (runs, by method), `seconds` per stage, `searching` (seconds, by
-            method), `device`, and `data`, by which images are known again.
+            failed or complete), `methods` (each one's status), `mlflow` (runs, by method),
+            `seconds` per stage, `searching` (seconds, by method), `device`, `directory` (where it
+            began, from which relative paths go on), and `data`, by which images are known again.
     """
 
     def __init__(self, path: Path, experiment: Experiment, state: dict[str, Any]) -> None:
@@ -76,6 +76,13 @@ class Folder:
         """Where the engine keeps what it needs to go on, until all is done."""
         return self.path / TRIALS
 
+    def go_where_it_began(self) -> None:
+        """Take the process to the directory from which relative paths go, if it is there."""
+        began = self.state.get("directory")
+        if isinstance(began, str) and Path(began).is_dir() and not Path.cwd().samefile(began):
+            self.path = self.path.absolute()
+            os.chdir(began)
+
     def configure(self, experiment: Experiment) -> None:
         """Go on with other settings: a method more, or other resources."""
         self.experiment = experiment
@@ -96,14 +103,6 @@ class Folder:
                 "begin with another name="
             )
         self.state["data"] = now
-
-    def parallel(self, method: str, wanted: int) -> int:
-        """A method's proposals in a round: as they are wanted now, or as they were at the start."""
-        kept = self.state["parallel"]
-        if method not in kept:
-            kept[method] = wanted
-            self.save()
-        return int(kept[method])
 
     def save(self, **changes: Any) -> None:
         """Change and write the state."""
@@ -133,7 +132,6 @@ class Folder:
 
     def forget_method(self, method: str) -> None:
         """Let a method begin anew."""
-        self.state["parallel"].pop(method, None)
         for kind in ("search", "evaluation"):
             for name in (f"{method}", f"{method}-method"):  # see `TrialInfo.id`
                 for path in self.trials.glob(f"{kind}-{name}-seed-*"):
@@ -179,7 +177,8 @@ def create(experiment: Experiment) -> Folder:
         folder = Folder(path, experiment.changed(name=path.name), {})
         folder._made = made
         folder.configure(folder.experiment)
-        folder.save(status="running", created=datetime.now().astimezone().isoformat())
+        created = datetime.now().astimezone().isoformat()
+        folder.save(status="running", created=created, directory=str(Path.cwd()))
     except FileExistsError as error:
         raise RaysearchError(f"runs_dir={runs} is not a folder") from error
     except OSError as error:
@@ -216,14 +215,14 @@ def resume(run: str, runs_dir: str) -> Folder:
     Raises:
         RaysearchError: there is none, it is still going on, or it is of an earlier version.
     """
-    for path in (Path(run), Path(runs_dir) / run):
+    for path in (Path(run).expanduser(), Path(runs_dir) / run):
         if (path / CONFIG).is_file():
             break
     else:
         present = sorted(p.parent.name for p in Path(runs_dir).glob(f"*/{CONFIG}"))
         hint = near(run, present) or f" (looked in {runs_dir}/ too)"
         raise RaysearchError(f"there is no run {run}{hint}")
-    path = path.resolve() if Path(run).is_absolute() else path
+    path = path.resolve() if path.is_absolute() else path
     experiment = read_experiment(path / CONFIG)
     try:
         state = json.loads((path / STATE).read_text())

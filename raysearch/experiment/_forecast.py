@@ -140,8 +140,7 @@ def _groups(plan: Plan, part: Part, plain: Plain, capacity: Capacity | None) -> 
     epoch = len(train) * plain.seconds  # an epoch-equivalent
     if part.seeds:
         place = places.get(part.rounds_stage)
-        parallel = part.parallel(place.at_once if place else 1)
-        expected = part.method.forecast(setup, part.groups(parallel))
+        expected = part.method.forecast(setup, part.groups)
         count, words = len(part.seeds), expected.described
         if expected.proposals == 1:
             words = _of(count, settings.search.epochs)
@@ -155,7 +154,7 @@ def _groups(plan: Plan, part: Part, plain: Plain, capacity: Capacity | None) -> 
             place=place,
             equivalents=expected.equivalents,
             seconds=expected.equivalents * epoch + expected.proposals * PROPOSAL_SECONDS,
-            parallel=min(parallel, expected.proposals),
+            parallel=expected.parallel,
             described=words,
         )
     if part.rows:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -78,18 +80,11 @@ class Part:
         """The group whose resources a search's proposals hold."""
         return "search" if self.configuration.settings.finetune is None else "finetune"
 
-    def groups(self, parallel: int = 1) -> Groups:
-        """What the method reads.
-
-        Args:
-            parallel: proposals in a round.
-        """
+    @property
+    def groups(self) -> Groups:
+        """What the method reads."""
         values = self.configuration.values
-        return Groups(values["method"], values["search"], values.get("finetune"), parallel)
-
-    def parallel(self, at_once: int) -> int:
-        """Proposals in a round: as asked for, or as suits what fits at once."""
-        return self.method.parallel(at_once, self.groups())
+        return Groups(values["method"], values["search"], values.get("finetune"))
 
 
 @dataclass(frozen=True)
@@ -190,8 +185,11 @@ def predefined_of(configuration: Configuration) -> Predefined:
 
 
 def slug(name: str) -> str:
-    """A policy's name as a part of a folder's."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    """A policy's name as a part of a folder's; files whose names are not the same differ in it."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    if not name.endswith(".json"):
+        return plain
+    return f"{plain[:100]}-{zlib.crc32(os.fsencode(name)):08x}"
 
 
 def _part(
@@ -259,7 +257,7 @@ def _check_rows(experiment: Experiment) -> None:
     if experiment.compared:
         return
     names = experiment.settings.evaluation.policies
-    if len({slug(name) for name in names}) < len(names):
+    if len(set(names)) < len(names):
         raise RaysearchError("evaluation.policies names a policy twice")
     for name in names:
         if not name.endswith(".json") and name not in POLICIES:

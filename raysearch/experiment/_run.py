@@ -208,7 +208,7 @@ def _tracked(plan: Plan, folder: Folder, display: Display) -> Iterator[dict[str,
     trackers: dict[str, Tracker] = {}
     try:
         for name, part in plan.parts.items():
-            if name in folder.complete or not settings.enabled:
+            if name in folder.complete or settings.name == "none":
                 continue
             trackers[name] = Tracker(
                 settings.uri,

@@ -68,7 +68,7 @@ def prepare(
     plan = make_plan(experiment, capacity, kept=kept, dataset=dataset, network=network)
     limit = machine.cpu_limit() if capacity is not None and wish.cpus is None else None
     tracking = experiment.settings.tracking
-    place = chosen(tracking.uri, tracking.experiment) if tracking.enabled else None
+    place = chosen(tracking.uri, tracking.experiment) if tracking.name != "none" else None
     plan = replace(plan, notes=(*plan.notes, *(note for note in (limit, place) if note)))
     for other in others:
         if other.images is not None and dict(other.images) != plan.dataset.counts:

@@ -37,7 +37,6 @@ class RoundSearch(Method, ABC):
     Attributes:
         rounds: how many it has.
         round: how many are done.
-        group: see `Groups.parallel`.
         equivalents: epoch-equivalents of the rounds that are done.
     """
 
@@ -45,7 +44,6 @@ class RoundSearch(Method, ABC):
 
     def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
         self.seed = seed
-        self.group = groups.parallel
         self.round = 0
         self.equivalents = 0.0
         self._dearest = 0.0  # of the last round in which any ended

@@ -72,9 +72,11 @@ class Ohl(PairSearch):
     rewards.
     """
 
+    settings_class = OhlSettings
+
     def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
         s = OhlSettings.of(groups.method)
-        super().__init__(seed, groups, s, PPOSettings(s.lr, s.betas))
+        super().__init__(seed, groups, s, PPOSettings(s.lr, s.betas), s.parallel)
         self._epochs = int(groups.search["epochs"])
         self._interval = s.interval(self._epochs)
         self.rounds = math.ceil(self._epochs / self._interval)
@@ -109,15 +111,10 @@ class Ohl(PairSearch):
         return built
 
     @classmethod
-    def parallel(cls, at_once: int, groups: Groups) -> int:
-        """Replicas in a round."""
-        return OhlSettings.of(groups.method).parallel
-
-    @classmethod
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
         """A training for each replica, in parts; validated at the end of every round."""
         settings, epochs = OhlSettings.of(groups.method), int(groups.search["epochs"])
-        interval, group = settings.interval(epochs), groups.parallel
+        interval, group = settings.interval(epochs), settings.parallel
         rounds = math.ceil(epochs / interval)
         validation = validation_cost(*map(len, setup.search_splits()))
         return Expected(
@@ -125,6 +122,7 @@ class Ohl(PairSearch):
             rounds * group,
             interval,
             group + 1,  # of a round, and the one that they start from
+            group,
             f"{rounds} updates from {group} trials each",
         )
 

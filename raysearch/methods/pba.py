@@ -146,6 +146,8 @@ class Pba(RoundSearch):
     that was best at the end of its interval, with the cost of all.
     """
 
+    settings_class = PbaSettings
+
     def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
         super().__init__(seed, groups)
         self.settings = PbaSettings.of(groups.method)
@@ -195,11 +197,6 @@ class Pba(RoundSearch):
         return built
 
     @classmethod
-    def parallel(cls, at_once: int, groups: Groups) -> int:
-        """The population."""
-        return PbaSettings.of(groups.method).population
-
-    @classmethod
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
         """A training for each member, in parts; validated at the end of every interval."""
         settings, epochs = PbaSettings.of(groups.method), int(groups.search["epochs"])
@@ -211,6 +208,7 @@ class Pba(RoundSearch):
             size * rounds,
             settings.interval,
             2 * size,  # from which members go on, and of those that have ended the interval
+            size,
             f"{size} members that copy and explore {times}",
         )
 
