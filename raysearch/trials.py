@@ -21,7 +21,7 @@ class TrialInfo:
         name: for people, e.g. "dada seed 0" or "trivial_augment seed 3".
         policy: the row that an evaluation counts in; None for a search.
         seed: the trial's seed.
-        epochs: how many it has; of a search in rounds, how many rounds.
+        epochs: that its history will have; of a search in rounds, what its rows stand for.
         params: what sets this trial apart, nested or flat; becomes its MLflow parameters.
         search_seed: of the search whose own policy is evaluated; None where that is not one's.
     """

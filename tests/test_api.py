@@ -87,6 +87,20 @@ def test_a_comparison(recorded: Recorded) -> None:
     assert {e.trial.epochs for e in recorded.entries if e.trial.stage == "search"} == {4}
 
 
+def test_what_a_person_has_to_mend_ends_a_comparison_and_other_settings_continue_it(
+    recorded: Recorded,
+) -> None:
+    recorded.to_mend = "ddas"
+    with pytest.raises(RaysearchError, match="out of memory"):
+        compare(["dada", "ddas"], quiet=True, **QUICK)
+    recorded.to_mend = None
+    smaller = {"search": {"batch_size": 16}}
+    with pytest.raises(RaysearchError, match=r"began with search\.batch_size"):
+        compare(["dada", "ddas"], quiet=True, dada=smaller, **QUICK)
+    result = compare(["dada", "ddas"], quiet=True, ddas=smaller, **QUICK)
+    assert set(result.policies) == {"dada", "ddas"}
+
+
 def test_own_arrays_and_a_network_of_ones_own(recorded: Recorded) -> None:
     result = search(images(), model=small, quiet=True, **QUICK)
     assert result.summary["images"]["train"] + result.summary["images"]["test"] == 40

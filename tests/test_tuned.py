@@ -158,6 +158,23 @@ class TestStudy:
         values = [t.value for t in optuna.load_study(study_name="s", storage=storage).trials]
         assert values == [one.value for one in whole.tried]
 
+    def test_a_record_of_other_settings_is_made_anew(self, tmp_path: Path) -> None:
+        self.told(self.study(folder=tmp_path), 1)
+        anew = self.study(1, folder=tmp_path)
+        self.told(anew, 2)
+        storage = f"sqlite:///{tmp_path}/optuna.db"
+        found = optuna.load_study(study_name="s", storage=storage).trials
+        assert [one.value for one in found] == [one.value for one in anew.tried]
+        assert [one.params for one in found] == [one.params for one in anew.tried]
+
+    def test_a_damaged_record_stops_nothing(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "optuna.db").write_bytes(b"no data base" * 100)
+        study = self.told(self.study(folder=tmp_path), 2)
+        assert study.propose(2) == self.told(self.study(), 2).propose(2)
+        assert "is behind: " in caplog.text
+
 
 @pytest.mark.parametrize("pruner", ["median", "asha", "none"])
 def test_a_trial_is_given_up_just_when_optuna_would(pruner: str) -> None:

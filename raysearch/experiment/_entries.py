@@ -96,7 +96,7 @@ class Entries:
         for seed in part.seeds:
             search = part.method.search(seed, groups, studies)
             once = isinstance(search, Once)
-            epochs = part.configuration.settings.search.epochs if once else search.rounds
+            epochs = search.rows or part.configuration.settings.search.epochs
             trial = self._trial(part, SEARCH, f"search seed {seed}", seed, epochs)
             shown = {SEARCH: trial} if once else {}
             if part.method.shares and seed not in part.given:

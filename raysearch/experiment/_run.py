@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from raysearch import engine, results
-from raysearch.engine import Capacity, Interrupted
-from raysearch.errors import RaysearchError
+from raysearch.engine import Capacity, Interrupted, TrialError
+from raysearch.errors import RaysearchError, SearchFailedError
 from raysearch.experiment._clock import Clock
 from raysearch.experiment._describe import cautions, described
 from raysearch.experiment._entries import Entries
@@ -44,9 +44,10 @@ class LeftOutError(RaysearchError):
 
     def __init__(self, failed: Mapping[str, RaysearchError], folder: Path) -> None:
         whose = "; ".join(f"{method}: {error}" for method, error in failed.items())
+        diverged = [name for name, error in failed.items() if isinstance(error, SearchFailedError)]
         super().__init__(
-            f"left out of {folder}: {whose}; the same command tries again, with the same "
-            "settings of these methods or with others"
+            f"left out of {folder}: {whose}; the same command tries again"
+            + (f" ({', '.join(diverged)}: only other settings help)" if diverged else "")
         )
         self.expected = all(getattr(error, "expected", True) for error in failed.values())
 
@@ -54,7 +55,7 @@ class LeftOutError(RaysearchError):
 def begin(session: Session, *, again: str | None = None, quietly: bool = False) -> Result:
     """Do what is left of an experiment: search, evaluate, and write what was found.
 
-    A method that cannot go on is left out of a comparison; of a run it is the error.
+    A method that cannot go on by itself is left out of a comparison; of a run it is the error.
 
     Args:
         session: what is to be done; its folder is let go of.
@@ -63,7 +64,7 @@ def begin(session: Session, *, again: str | None = None, quietly: bool = False) 
 
     Raises:
         RaysearchError: it cannot start, a run's trial cannot go on, nothing is left of a
-            comparison, or no trial can go on as the disk is full.
+            comparison, or a person has to mend something first; see `engine.run`.
         KeyboardInterrupt: it was stopped; the message says how to continue.
     """
     experiment = session.plan.experiment
@@ -106,6 +107,8 @@ def _carry_out(session: Session, folder: Folder, quietly: bool) -> Result:
         except BaseException as error:
             _log.exception("the experiment ended early")
             with contextlib.suppress(OSError):  # a full disk must not hide the error
+                if isinstance(error, TrialError) and error.method is not None:
+                    folder.mark([error.method], "failed")  # other settings of it may mend that
                 folder.save(status="interrupted" if _was_stopped(error) else "failed")
             raise
         results.show(console, result.summary, quietly)

@@ -86,6 +86,11 @@ class RoundSearch(Method, ABC):
         return self.round >= self.rounds
 
     @property
+    def rows(self) -> int:
+        """How many its history will have: one for every round."""
+        return self.rounds
+
+    @property
     def proposals(self) -> list[Proposal]:
         """Of the round that is going on, made once."""
         self._proposals = self._proposals or list(self.propose())
@@ -122,7 +127,6 @@ class RoundSearch(Method, ABC):
         answers = [self._answers.get(proposal.id) for proposal in self.proposals]
         reasons, self._answers, self._failed = list(self._failed.values()), {}, {}
         if all(one is None for one in answers) and not self.goes_on():
-            # a search that is continued tries the round once more
             several = f"all {len(answers)} trials of a round failed: " if len(answers) > 1 else ""
             raise SearchFailedError(several + reasons[0])
         costs = [None if one is None else float(one["epoch_equivalents"]) for one in answers]

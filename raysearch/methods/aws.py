@@ -80,6 +80,11 @@ class Aws(PairSearch):
         self.rounds = 1 + s.updates
         self.round = 0 if s.shared_checkpoint is None else 1
 
+    @property
+    def rows(self) -> int:
+        """One for every update."""
+        return self.rounds - 1
+
     @classmethod
     def uniform(cls, method: Mapping[str, Any]) -> Pairs:
         """All pairs of elements alike."""

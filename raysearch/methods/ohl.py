@@ -33,7 +33,7 @@ from raysearch.methods._study import GiveUp, Studies
 from raysearch.methods._validated import reward, snapshot
 from raysearch.policy import Pairs, Schedule
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
-from raysearch.settings import Count
+from raysearch.settings import Count, wrong
 from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 PHASES = 40  # of the policy at most; a longer search's rounds are put together
@@ -47,12 +47,18 @@ class OhlSettings(PairSettings):
     Attributes:
         updates: of the policy at most, one after each round; see `interval`.
         parallel: replicas in a round, at least 2.
-        same_order: whether the replicas of a round share all randomness but the pairs' draws.
+        same_order: whether the replicas of a round share all randomness but the pairs' draws; not
+            without `draws`, as nothing else would tell replicas apart.
     """
 
     updates: Count
     parallel: Annotated[int, Field(ge=2)]
     same_order: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.same_order and not self.draws:
+            raise wrong("method.same_order", self.same_order, "false with method.draws=0")
 
     def interval(self, epochs: int) -> int:
         """Epochs of a round, of which the last may have fewer, where a search has so many."""

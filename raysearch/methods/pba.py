@@ -164,6 +164,11 @@ class Pba(RoundSearch):
         self._lineages: list[list[Levels]] = [[] for _ in range(size)]  # of the rounds gone by
         self._best = 0
 
+    @property
+    def rows(self) -> int:
+        """One for every epoch of the best members."""
+        return self._epochs
+
     @classmethod
     def uniform(cls, method: Mapping[str, Any]) -> RandomOrder:
         """Every operation alike."""
