@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,11 +37,9 @@ def composed(values: Mapping[str, Any], *overrides: str) -> dict[str, Any]:
 
 
 def groups_of(values: Mapping[str, Any], *overrides: str) -> Groups:
-    """What the method reads of `composed`; of trials that run one at a time."""
+    """What the method reads of `composed`."""
     found = composed(values, *overrides)
-    groups = Groups(found["method"], found["search"], found.get("finetune"))
-    cls = methods.find(groups.method["name"])
-    return replace(groups, parallel=cls.parallel(1, groups))
+    return Groups(found["method"], found["search"], found.get("finetune"))
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from benchmarks._common import (
 )
 from benchmarks._search import groups_of
 from benchmarks.gain import setting_of, train
-from raysearch import methods
 from raysearch.errors import RaysearchError
+from raysearch.methods.aws import Aws
 from raysearch.policy import Policy, RandomOperations, Schedule, read_policy, trivial_augment
 from raysearch.results import mean_and_std
 
@@ -77,7 +77,7 @@ class Window:
 def policy_of(name: str) -> Policy:
     """The policy that was asked for."""
     if name == "uniform":
-        return methods.find("aws").uniform(groups_of({"method": "aws"}).method)
+        return Aws.uniform(groups_of({"method": "aws"}).method)
     return trivial_augment() if name == "trivial_augment" else read_policy(name)
 
 

@@ -133,12 +133,15 @@ class Search(Protocol):
     Attributes:
         rounds: how many it has.
         round: how many are done.
+        rows: how many its history will have.
     """
 
     @property
     def rounds(self) -> int: ...
     @property
     def round(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
     @property
     def finished(self) -> bool:
         """Whether nothing is left to ask for."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
@@ -29,7 +29,13 @@ def _word(value: Any) -> Any:
     return str(value) if number or isinstance(value, Path) else value
 
 
+class _Path:
+    """Marks what names a file or a folder."""
+
+
+PATH: Final = _Path()
 Word = Annotated[str, BeforeValidator(_word)]
+PathWord = Annotated[str, Field(min_length=1), BeforeValidator(_word), PATH]
 WholeNumber = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -108,6 +114,7 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "a word",
+    "string_unicode": "text in Unicode",
     "list_type": "a list",
     "tuple_type": "a list",
     "string_too_short": "a word that is not empty",

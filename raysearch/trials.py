@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 COSTS = ("wall_seconds", "device_seconds", "epoch_equivalents")
 """The three units of a cost."""
@@ -21,7 +21,7 @@ class TrialInfo:
         name: for people, e.g. "dada seed 0" or "trivial_augment seed 3".
         policy: the row that an evaluation counts in; None for a search.
         seed: the trial's seed.
-        epochs: that it has; rounds, of a search in rounds.
+        epochs: that its history will have; of a search in rounds, what its rows stand for.
         params: what sets this trial apart, nested or flat; becomes its MLflow parameters.
         search_seed: of the search whose own policy is evaluated; None where that is not one's.
     """
@@ -60,7 +60,6 @@ class TrialResult:
     error: str | None = None
 
 
-@runtime_checkable
 class Watcher(Protocol):
     """Called on the driver only, from one thread, in the order in which things happen.
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raysearch import engine
-from raysearch.engine import Capacity, Ended, Entry, Outcome, Wish
+from raysearch.engine import Capacity, Ended, Entry, Outcome, TrialError, Wish
 from raysearch.errors import RaysearchError
 from raysearch.policy import Policy, SubPolicies
 from raysearch.trials import TrialInfo, TrialResult, Watcher
@@ -32,6 +32,7 @@ class Recorded:
         entries: all that it was given, in the order in which they came.
         failing: by an entry's id, why it comes to nothing.
         broken: methods that cannot go on.
+        to_mend: a method that meets what a person has to mend.
         stop_after: entries after which it is interrupted.
     """
 
@@ -39,6 +40,7 @@ class Recorded:
         self.entries: list[Entry] = []
         self.failing: dict[str, str] = {}
         self.broken: set[str] = set()
+        self.to_mend: str | None = None
         self.stop_after: int | None = None
 
     @classmethod
@@ -73,6 +75,8 @@ class Recorded:
             self.entries.append(entry)
             if self.stop_after is not None and len(self.entries) > self.stop_after:
                 raise KeyboardInterrupt
+            if entry.method == self.to_mend:
+                raise TrialError("out of memory", "its start", True, entry.method)
             if entry.method in self.broken:
                 failed[entry.method] = RaysearchError("it cannot go on")
                 continue
@@ -80,7 +84,7 @@ class Recorded:
             for watcher in watchers:
                 watcher.planned([entry.trial], 0)
                 watcher.trial_started(entry.trial)
-                watcher.trial_finished(entry.trial, outcome.failed, outcome.metrics)
+                watcher.trial_finished(entry.trial, outcome.failed, outcome.result.metrics)
             try:
                 waiting += ended(outcome)
             except RaysearchError as error:

@@ -77,6 +77,10 @@ class MadeUpRounds:
     def finished(self) -> bool:
         return self.round == self.rounds
 
+    @property
+    def rows(self) -> int:
+        return self.rounds
+
     def _ids(self) -> list[str]:
         return [f"{self.round + 1:04d}-{i}" for i in range(3)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,20 @@ def test_a_comparison(recorded: Recorded) -> None:
     assert {e.trial.epochs for e in recorded.entries if e.trial.stage == "search"} == {4}
 
 
+def test_what_a_person_has_to_mend_ends_a_comparison_and_other_settings_continue_it(
+    recorded: Recorded,
+) -> None:
+    recorded.to_mend = "ddas"
+    with pytest.raises(RaysearchError, match="out of memory"):
+        compare(["dada", "ddas"], quiet=True, **QUICK)
+    recorded.to_mend = None
+    smaller = {"search": {"batch_size": 16}}
+    with pytest.raises(RaysearchError, match=r"began with search\.batch_size"):
+        compare(["dada", "ddas"], quiet=True, dada=smaller, **QUICK)
+    result = compare(["dada", "ddas"], quiet=True, ddas=smaller, **QUICK)
+    assert set(result.policies) == {"dada", "ddas"}
+
+
 def test_own_arrays_and_a_network_of_ones_own(recorded: Recorded) -> None:
     result = search(images(), model=small, quiet=True, **QUICK)
     assert result.summary["images"]["train"] + result.summary["images"]["test"] == 40
@@ -127,6 +142,29 @@ def test_a_stopped_search_says_what_continues_it(recorded: Recorded) -> None:
         search(quiet=True, **QUICK)
     recorded.stop_after = None
     assert search(quiet=True, **QUICK).policy
+
+
+def test_a_complete_run_is_copied_again(recorded: Recorded, tmp_path: Path) -> None:
+    storage = tmp_path / "results"
+    search(quiet=True, storage=str(storage), **QUICK)
+    shutil.rmtree(storage)
+    search(quiet=True, storage=str(storage), **QUICK)
+    assert (storage / "mine" / "report.html").exists()
+
+
+def test_a_cluster_is_looked_for_before_ray_does(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RaysearchError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):
+        search(address="127.0.0.1:1")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # of a job
+    with pytest.raises(RaysearchError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):
+        search()
+
+
+def test_no_cpu_is_not_enough(recorded: Recorded) -> None:
+    with pytest.raises(RaysearchError, match="--num-cpus 0: a trial needs"):
+        search(num_cpus=0)
 
 
 def test_what_is_no_setting(recorded: Recorded) -> None:

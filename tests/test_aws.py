@@ -61,18 +61,17 @@ SEARCH = {
     "nesterov": True,
     "weight_decay": 5e-4,
 }
-FINETUNE = {**SEARCH, "lr": 0.01}
+FINETUNE = {**SEARCH, "lr": 0.01, "parallel": 3}
 
 
 def groups(
     method: Mapping[str, Any] | None = None,
     search: Mapping[str, Any] | None = None,
     finetune: Mapping[str, Any] | None = None,
-    parallel: int = 3,
 ) -> Groups:
     """The settings, some of them changed."""
     changed = (METHOD | dict(method or {}), SEARCH | dict(search or {}))
-    return Groups(*changed, FINETUNE | dict(finetune or {}), parallel)
+    return Groups(*changed, FINETUNE | dict(finetune or {}))
 
 
 GIVEN = {"shared_checkpoint": "elsewhere"}  # so that searches begin with fine-tunings
@@ -236,7 +235,7 @@ class TestSearch:
         assert not search.needed()
 
     def test_hundreds_of_trials_find_the_pair_that_is_rewarded(self) -> None:
-        search = Aws(0, groups({"updates": 60, "kl_limit": 1.0}, parallel=8))
+        search = Aws(0, groups({"updates": 60, "kl_limit": 1.0}, finetune={"parallel": 8}))
         assert len(_recorded.carry_out(search, pair_answer).asked) == 481
         assert int(search.policy().probabilities.argmax()) == 0
 
@@ -276,7 +275,7 @@ class TestSearch:
             ({"operations": ["Rotate"]}, "two or more"),
             ({"levels": 200}, "fewer elements"),
             ({"best": 3}, "more than finetune.epochs=2"),
-            ({"shared_checkpoint": 3}, "expected a word"),
+            ({"shared_checkpoint": ""}, "expected a word that is not empty"),
         ],
     )
     def test_wrong_settings_are_one_line(self, change: dict[str, Any], message: str) -> None:
@@ -401,12 +400,8 @@ class TestFineTuning:
         expected = Aws.forecast(setup, given)
         assert rows[-1]["epoch_equivalents"] == pytest.approx(expected.equivalents)
         assert (expected.proposals, expected.epochs_each, expected.files) == (10, 2, 1)
+        assert expected.parallel == 3
         assert Aws.forecast(setup, groups(GIVEN)).proposals == 9
-
-    def test_rounds_fill_the_workers(self) -> None:
-        found = [Aws.parallel(at_once, groups()) for at_once in (1, 3, 8, 9)]
-        assert found == [8, 9, 8, 9]
-        assert Aws.parallel(3, groups(finetune={"parallel": 5})) == 5
 
 
 class TestWeightSharing:

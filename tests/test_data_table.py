@@ -99,6 +99,11 @@ def test_images_are_drawn_before_a_search(plan: Plan, tmp_path: Path) -> None:
     assert draw_first(plan, tmp_path) == []  # what is there stays
 
 
+def test_what_a_search_never_uses_is_not_drawn(tmp_path: Path) -> None:
+    plan = make_plan(compose_run(["method=stn", "data.limit=100"]), local_capacity(Wish("cpu", 2)))
+    assert draw_first(plan, tmp_path) == []
+
+
 def test_the_range_is_settled_once(plan: Plan) -> None:
     assert plan.experiment.values["data"]["range"] == [0, 1023]
     again = make_plan(plan.experiment, local_capacity(Wish("cpu", 2)))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
-from _made_up import MadeUpBuild, MadeUpRounds, Told, in_rounds, once
+import torch
+from _made_up import MadeUpBuild, MadeUpRounds, Told, in_rounds, once, trial
 
 from raysearch.engine import Entry, Outcome
+from raysearch.engine._causes import is_disk_full
 from raysearch.engine._files import Progress, ProposalFolder
 from raysearch.engine._pool import Assignment, Pool
-from raysearch.errors import DivergedError, RaysearchError
-from raysearch.protocol import Failed
+from raysearch.errors import DivergedError, RaysearchError, SearchFailedError
+from raysearch.protocol import Answer, Failed, Metrics
 
 
 def nothing(outcome: Outcome) -> Sequence[Entry]:
@@ -27,7 +31,7 @@ def work(pool: Pool, asked: Assignment, told: bool = True) -> None:
     proposal, folder = asked.proposal, asked.folder
     files = {id_: ProposalFolder(folder.path.parent / id_).read_file() for id_ in proposal.needs}
     made = MadeUpBuild(0.0)(proposal, files)
-    progress = Progress(made.epochs)
+    progress = Progress()
     try:
         while made.epoch < made.epochs:
             progress.history.append({"epoch": made.epoch + 1, **made.step()})
@@ -65,7 +69,7 @@ def made(
 
 
 def total(pool: Pool, name: str) -> float:
-    return pool.result().outcomes[name].metrics["total"]
+    return pool.result().outcomes[name].result.metrics["total"]
 
 
 def test_hundreds_of_trials_take_a_moment(tmp_path: Path) -> None:
@@ -86,7 +90,7 @@ def test_the_order_of_answers_changes_nothing(tmp_path: Path, seed: int) -> None
         {"epoch": n, "total": 2.0 * n, "epoch_equivalents": 3.0 * n} for n in range(1, 6)
     ]
     assert [row["epoch"] for row in outcomes["b"].result.history] == [1, 2, 3]
-    assert outcomes["b"].metrics == {"epoch": 3, "total": 3.0, "epoch_equivalents": 3.0}
+    assert outcomes["b"].result.metrics == {"epoch": 3, "total": 3.0, "epoch_equivalents": 3.0}
 
 
 @pytest.mark.parametrize("most", range(16))
@@ -174,6 +178,66 @@ def test_what_diverges_is_an_answer(tmp_path: Path) -> None:
     assert made(tmp_path, [once("a", epochs=3, diverges=2)]).finished
 
 
+def ended_in(told: Told) -> list[str]:
+    """What watchers were told of trials' ends."""
+    return [event for event in told.events if event.startswith("finished")]
+
+
+def test_a_search_of_which_all_diverges_ends_no_other_seed(tmp_path: Path) -> None:
+    def entries() -> list[Entry]:
+        bad, good = in_rounds("a", 2), in_rounds("b", 2)
+        tell = bad.search.tell
+
+        def fails(id: str, answer: Answer | Failed) -> Sequence[Metrics]:
+            tell(id, answer)
+            raise SearchFailedError("all came to nothing")
+
+        bad.search.tell = fails  # type: ignore[method-assign]
+        return [bad, good]
+
+    told = Told()
+    pool = made(tmp_path, entries(), told)
+    carry_out(pool)
+    assert pool.finished
+    assert not pool.failed
+    assert pool.result().outcomes["a"].failed == "all came to nothing"
+    assert pool.result().outcomes["a"].policy is None
+    assert total(pool, "b") == 4.0
+    assert ended_in(told) == ["finished a all came to nothing", "finished b None"]
+    assert made(tmp_path, entries()).finished
+
+
+def with_shared() -> Entry:
+    """A search of which watchers see the first proposal as a trial of its own."""
+    shared = trial("shared", stage="shared")
+    return Entry(**{**vars(in_rounds("a", 2)), "shown": {"0001-0": shared}})
+
+
+def test_what_had_ended_is_counted_once(tmp_path: Path) -> None:
+    carry_out(made(tmp_path, [with_shared(), once("b"), once("c", diverges=1)]), 7)
+    told = Told()
+    pool = made(tmp_path, [with_shared(), once("b"), once("c", diverges=1), once("d")], told)
+    assert told.events[0] == "planned ['shared', 'a', 'b', 'c', 'd'] 2"
+    assert ended_in(told) == ["finished c it came to nothing"]
+    carry_out(pool)
+    assert sorted(ended_in(told)[1:]) == ["finished a None", "finished d None"]
+    told = Told()
+    assert made(tmp_path, [with_shared(), once("b")], told).finished
+    assert told.events == ["planned ['shared', 'a', 'b'] 3"]
+
+
+def test_all_that_runs_of_a_method_that_cannot_go_on_has_ended(tmp_path: Path) -> None:
+    told = Told()
+    pool = made(tmp_path, [with_shared(), once("b", "other")], told)
+    for _ in range(4):
+        assert pool.ask(lambda entry, stage: True) is not None
+    pool.fail("made_up", RaysearchError("no"))
+    assert told.events[1:] == [
+        *("started a", "started shared", "started b"),
+        *("finished a no", "finished shared no"),
+    ]
+
+
 def test_what_diverges_at_once_has_cost_nothing_that_is_known(tmp_path: Path) -> None:
     pool = made(tmp_path, [once("a", epochs=3, diverges=1)])
     carry_out(pool)
@@ -204,7 +268,7 @@ class TestCheckpoints:
         folder = ProposalFolder(tmp_path / "p")
         assert folder.read_checkpoint() is None
         for epoch in range(1, 5):
-            folder.write_checkpoint({"epoch": epoch}, Progress(9, epoch))
+            folder.write_checkpoint({"epoch": epoch}, Progress(epoch))
         assert len(list(folder.path.iterdir())) == 2
         newest = folder.newest()
         assert newest is not None
@@ -215,10 +279,24 @@ class TestCheckpoints:
         assert found[0] == {"epoch": 3}
         assert found[1].epoch == 3
 
+    def test_a_full_disk_is_an_error_of_the_system(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(descriptor: int, mode: str) -> IO[bytes]:
+            os.close(descriptor)
+            return open("/dev/full", mode)  # type: ignore[return-value]
+
+        monkeypatch.setattr("raysearch.files.os.fdopen", full)
+        folder = ProposalFolder(tmp_path / "p")
+        with pytest.raises(OSError, match="No space left") as error:
+            folder.write_checkpoint({"weights": torch.zeros(100_000)}, Progress(1))
+        assert is_disk_full(error.value)
+        assert not list(folder.path.iterdir())
+
     def test_an_answer_forgets_the_way_to_it(self, tmp_path: Path) -> None:
         folder = ProposalFolder(tmp_path / "p")
-        folder.write_checkpoint({"epoch": 1}, Progress(2, 1))
-        folder.write_answer(Failed("why"), Progress(2, 1))
+        folder.write_checkpoint({"epoch": 1}, Progress(1))
+        folder.write_answer(Failed("why"), Progress(1))
         assert [path.name for path in folder.path.iterdir()] == ["answer"]
         assert folder.read_answer()[0] == Failed("why")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from _made_up import Told, in_rounds, once
 
-from raysearch.engine import Place, Share, Wish, cluster, run
+from raysearch.engine import Place, Share, TrialError, Wish, cluster, run
 from raysearch.engine import _ray as private
 
 
@@ -31,7 +31,6 @@ def test_all_kinds_in_one_run(tmp_path: Path) -> None:
             once("once", epochs=3),
             once("diverges", epochs=3, diverges=2),
             once("dies", epochs=2, seconds=0.01, dies=str(tmp_path / "died")),
-            in_rounds("wrong", 2, "other", wrong=True),
             once("too often", "third", epochs=1, dies=str(tmp_path / "nowhere" / "died")),
         ],
         10.0,
@@ -39,18 +38,25 @@ def test_all_kinds_in_one_run(tmp_path: Path) -> None:
         max_failures=1,
         watchers=[told],
     )
-    assert found.outcomes["rounds"].metrics["total"] == 4 * 12.0
-    assert found.outcomes["once"].metrics["total"] == 13.0
+    assert found.outcomes["rounds"].result.metrics["total"] == 4 * 12.0
+    assert found.outcomes["once"].result.metrics["total"] == 13.0
     assert found.outcomes["once"].result.wall_seconds > 0
     assert found.outcomes["diverges"].failed == "it came to nothing"
-    assert found.outcomes["dies"].metrics["total"] == 12.0
+    assert found.outcomes["dies"].result.metrics["total"] == 12.0
     assert any("dies died (its worker process ended unexpectedly)" in one for one in told.events)
-    assert set(found.failed) == {"other", "third"}
-    assert "a person has to mend this" in str(found.failed["other"])
+    assert set(found.failed) == {"third"}
     assert "too often failed after 1 retries: FileNotFoundError" in str(found.failed["third"])
     assert told.events[-1] == "ended"
     again = run([once("once", epochs=3)], 10.0, folder=tmp_path / "trials", max_failures=0)
-    assert again.outcomes["once"].metrics["total"] == 13.0
+    assert again.outcomes["once"].result.metrics["total"] == 13.0
+
+
+def test_what_a_person_has_to_mend_ends_everything(tmp_path: Path) -> None:
+    entries = [in_rounds("wrong", 2, "other", wrong=True), in_rounds("long", 400, seconds=0.05)]
+    with pytest.raises(TrialError, match="a person has to mend this") as error:
+        run(entries, 0.0, folder=tmp_path, max_failures=1)
+    assert error.value.method == "other"
+    assert error.value.expected
 
 
 def test_short_trials_use_all_processes_and_are_not_reported_one_by_one(tmp_path: Path) -> None:
@@ -58,7 +64,7 @@ def test_short_trials_use_all_processes_and_are_not_reported_one_by_one(tmp_path
     told = Told()
     entries = [once(f"{i}", epochs=100, seconds=0.002, pid=True) for i in range(8)]
     found = run(entries, 0.0, folder=tmp_path, max_failures=0, watchers=[told])
-    workers = [outcome.metrics["worker"] for outcome in found.outcomes.values()]
+    workers = [outcome.result.metrics["worker"] for outcome in found.outcomes.values()]
     assert len(set(workers)) == 2
     assert len(list((tmp_path / "0").rglob("checkpoint_*"))) == 0
     assert sum(event.startswith("progress 0 ") for event in told.events) == 100

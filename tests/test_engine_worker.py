@@ -15,8 +15,9 @@ from conftest import dark_and_light
 from raysearch.engine import Share, _worker
 from raysearch.engine._files import Progress, ProposalFolder
 from raysearch.engine._worker import WorkerTrainable
+from raysearch.errors import DivergedError, RaysearchError
 from raysearch.policy import trivial_augment
-from raysearch.protocol import Proposal, Values
+from raysearch.protocol import Answer, Build, Failed, Metrics, Proposal, Values
 from raysearch.training import Loop, Training
 
 SETTINGS = {"epochs": 2, "batch_size": 16, "lr": 0.1, "weight_decay": 0.0, "enlarge_batch": 1}
@@ -31,7 +32,7 @@ def build(proposal: Proposal, files: Mapping[str, Values]) -> Training:
     return Training(dark_and_light(), SETTINGS, trivial_augment(), True)
 
 
-def worker(folder: Path) -> WorkerTrainable:
+def worker(folder: Path, build: Build = build) -> WorkerTrainable:
     """One that works on the proposal `training` of the entry in `folder`."""
     made: WorkerTrainable = object.__new__(WorkerTrainable)  # not Tune's part of it
     proposal = Proposal("training", 0, stage="evaluation")
@@ -95,3 +96,54 @@ def test_time_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     _, progress = ProposalFolder(tmp_path / "training").read_answer()
     assert 0 < progress.wall_seconds < spent
     assert progress.device_seconds == progress.wall_seconds
+
+
+class Failing:
+    """Work of two epochs whose second one raises."""
+
+    epochs = 2
+
+    def __init__(self, error: Exception) -> None:
+        self.epoch, self._error = 0, error
+
+    def step(self) -> Metrics:
+        time.sleep(0.01)
+        if self.epoch:
+            raise self._error
+        self.epoch = 1
+        return {"train_loss": 1.0}
+
+    def answer(self) -> Answer:
+        raise AssertionError
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Values) -> None:
+        raise AssertionError
+
+
+@pytest.mark.usefixtures("_no_ray")
+def test_the_epoch_that_diverges_is_paid_for_and_those_before_it_are_shown(tmp_path: Path) -> None:
+    one = worker(tmp_path, lambda proposal, files: Failing(DivergedError("not finite")))
+    assert one.step() == {"rows": [{"epoch": 1, "train_loss": 1.0}], "done": True}
+    found, progress = ProposalFolder(tmp_path / "training").read_answer()
+    assert found == Failed("not finite")
+    assert progress.wall_seconds >= 0.02
+
+
+def cannot_allocate() -> Exception:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**50)
+    return error.value
+
+
+@pytest.mark.usefixtures("_no_ray")
+def test_memory_that_does_not_suffice_is_for_a_person_to_mend(tmp_path: Path) -> None:
+    for error in (cannot_allocate(), MemoryError()):
+        one = worker(tmp_path, lambda proposal, files, error=error: Failing(error))
+        with pytest.raises(RaysearchError, match="use a smaller batch_size"):
+            one.step()
+    other = worker(tmp_path, lambda proposal, files: Failing(RuntimeError("another")))
+    with pytest.raises(RuntimeError, match="another"):
+        other.step()

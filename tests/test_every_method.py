@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from _recorded import Carried, carry_out
 from _settings import method_settings
 from conftest import dark_and_light, dark_and_striped, through_a_file
+from torch import nn
 
 from benchmarks._local import answer_to
 from raysearch import methods
@@ -23,6 +25,7 @@ from raysearch.errors import DivergedError, SearchFailedError
 from raysearch.methods import FIXED, Groups, Once
 from raysearch.policy import Policy, from_json
 from raysearch.protocol import Answer, Build, Proposal, Search, Values, Work
+from raysearch.states import load, save_whole
 from raysearch.tasks import Classification, MultiLabel
 from raysearch.training import Setup
 
@@ -36,7 +39,7 @@ SGD = {
     "weight_decay": 5e-4,
     "val_fraction": 0.5,
 }
-TUNED = {"trials": 4, "startup_trials": 2, "warmup_epochs": 1, "interval": 1}
+TUNED = {"parallel": 2, "trials": 4, "startup_trials": 2, "warmup_epochs": 1, "interval": 1}
 PAIRS = {"operations": OPERATIONS, "levels": 2, "draws": 4}
 CHANGES: dict[str, dict[str, Any]] = {
     "aws": {**PAIRS, "updates": 2, "best": 1},
@@ -50,6 +53,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "operations": OPERATIONS,
         "folds": 2,
         "trials": 4,
+        "parallel": 2,
         "repeats": 1,
         "keep": 1,
         "sub_policies": 2,
@@ -81,9 +85,9 @@ class Case:
     def groups(self) -> Groups:
         """The settings."""
         sgd = {**SGD, **self.sgd}
-        finetune = {**sgd, "epochs": 2} if self.name == "aws" else None
+        finetune = {**sgd, "epochs": 2, "parallel": 2} if self.name == "aws" else None
         method = method_settings(self.name, **CHANGES.get(self.name, {}))
-        return Groups(method, {**sgd, "epochs": 3}, finetune, parallel=2)
+        return Groups(method, {**sgd, "epochs": 3}, finetune)
 
     @property
     def setup(self) -> Setup:
@@ -163,6 +167,7 @@ def test_it_says_when_it_has_finished(name: str) -> None:
     assert search.ask() is None
     assert not search.needed()
     assert not found.files
+    assert search.rows == len(found.history)
     assert len({proposal.id for proposal in found.asked}) == len(found.asked)
     expected = methods.find(name).forecast(Case(name).setup, Case(name).groups)
     assert expected.proposals == len(found.asked)
@@ -282,6 +287,26 @@ def test_work_goes_on_within_an_epoch_too(name: str) -> None:
         again.step()
     assert isinstance(whole, Answer)
     assert comparable(again.answer()) == comparable(whole)
+
+
+def own_network(classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
+    """A network of the user's."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size[0] * size[1], classes))
+
+
+def test_what_it_keeps_of_a_network_of_the_users_can_be_read_again(
+    name: str, tmp_path: Path
+) -> None:
+    case = Case(name)
+    build = methods.find(name).build(replace(case.setup, model=own_network), case.groups, give_up)
+    proposal = case.search().ask()
+    assert proposal is not None
+    answer = answer_to(proposal, build)
+    assert isinstance(answer, Answer)
+    for kept in (answer.file, answer.network):
+        if kept is not None:
+            save_whole(tmp_path / "kept.pt", kept)
+            assert load(tmp_path / "kept.pt").keys() == kept.keys()
 
 
 def comparable(answer: Answer) -> dict[str, Any]:

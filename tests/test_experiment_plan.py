@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from _fake_engine import Recorded, found_by
 
+from raysearch.cli._compare import main as compare
 from raysearch.engine import Capacity, Wish
 from raysearch.errors import RaysearchError
 from raysearch.experiment._entries import Entries
@@ -144,10 +145,12 @@ def test_other_images_are_refused(recorded: Recorded) -> None:
     folder.state["data"]["images"]["train"] = 7
     folder.save()
     folder.release()
+    kept = (folder.path / "config.yaml").read_text()
     again = earlier(compose_experiment(["predefined"], settings))
     assert again is not None
     with pytest.raises(RaysearchError, match=r"images are others .* \(train: 7, now 100\)"):
         carried_out(again.experiment, again)
+    assert (folder.path / "config.yaml").read_text() == kept
 
 
 def test_the_largest_searches_have_the_largest_sizes(recorded: Recorded) -> None:
@@ -156,6 +159,24 @@ def test_the_largest_searches_have_the_largest_sizes(recorded: Recorded) -> None
     sizes = {e.trial.stage: e.size for e in recorded.entries}
     assert sizes["evaluation"] == 1.0
     assert sizes["search"] > 5
+
+
+def test_a_forecast_counts_in_epochs_of_the_search_split(recorded: Recorded) -> None:
+    settings = [*QUICK, "search.val_fraction=0.5", "evaluation.batch_size=10", "seeds=1"]
+    experiment = compose_experiment(["none", "dada"], [*settings, "evaluation.seeds=1"])
+    found = prepare(experiment, Wish("cpu", 2, 0)).forecast
+    epochs = {g.method: g.equivalents for g in found.groups if g.stage == "evaluation"}
+    assert epochs["none"] == epochs["dada"] == pytest.approx(4, rel=0.1)  # 2 of twice the images
+
+
+def test_a_forecast_leaves_out_what_is_complete(recorded: Recorded) -> None:
+    settings = [*QUICK, "evaluation.seeds=2"]
+    carried_out(compose_experiment(["none"], settings))
+    folder = earlier(compose_experiment(["none", "trivial_augment"], settings))
+    assert folder is not None
+    session = prepare(folder.experiment, Wish("cpu", 2, 0), folder=folder)
+    folder.release()
+    assert {group.method for group in session.forecast.groups} == {"trivial_augment"}
 
 
 def entries_of(plan: Plan) -> Entries:
@@ -197,3 +218,31 @@ def test_randaugment_is_searched_where_it_is_compared(recorded: Recorded) -> Non
     [row] = plan.parts["randaugment"].rows
     assert row.augmentation is None
     assert plan.parts["randaugment"].seeds == (0,)
+
+
+@pytest.fixture
+def two(recorded: Recorded) -> tuple[Path, Path]:
+    """Two comparisons of the same methods."""
+    settings = [*QUICK, "evaluation.seeds=1", "seeds=1"]
+    for name in ("a", "b"):
+        carried_out(compose_experiment(["none", "dada"], [*settings, f"name={name}"]))
+    return Path("runs/a"), Path("runs/b")
+
+
+def test_other_runs_are_joined_once(two: tuple[Path, Path]) -> None:
+    line = ["methods=[none,dada]", "runs=[runs/b]", *QUICK, "evaluation.seeds=1", "seeds=1"]
+    for _ in range(2):
+        assert compare([*line, "name=a", "--quiet"]) == 0
+        summary = json.loads((two[0] / "summary.json").read_text())
+        assert list(summary["methods"]) == ["none", "dada", "dada (b)"]
+        assert summary["joined"] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_page_takes_no_experiments_place(
+    name: str, two: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = (two[0] / "report.html").read_bytes()
+    assert compare(["runs=[runs/a,runs/b]", f"name={name}"]) == 2
+    assert f"runs/{name} holds an experiment of its own" in capfd.readouterr().err
+    assert (two[0] / "report.html").read_bytes() == page

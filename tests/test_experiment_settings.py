@@ -69,7 +69,7 @@ def test_wrong_settings(methods: list[str], overrides: list[str], said: str) -> 
     ("line", "said"),
     [
         ("methods=none", "methods='none': expected a list"),
-        ("experiment=[a]", "expected a word"),
+        ("runs=", "runs='': expected a list"),
     ],
 )
 def test_wrong_settings_of_a_comparison(line: str, said: str) -> None:
@@ -80,7 +80,7 @@ def test_wrong_settings_of_a_comparison(line: str, said: str) -> None:
 def test_settings_of_a_comparison() -> None:
     given, rest = own_settings(["methods=[a,b]", "experiment=7", "seeds=2"])
     assert given == Given(methods=("a", "b"), experiment="7")
-    assert rest == ["seeds=2"]
+    assert [str(one) for one in rest] == ["seeds=2"]
 
 
 def test_an_experiment_goes_on_with_its_settings() -> None:
@@ -107,6 +107,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     made.mark(["dada"], "failed")
     (made.trials / "search-dada-seed-0").mkdir(parents=True)
     (made.trials / "evaluation-none-seed-0").mkdir(parents=True)
+    (made.path / "shared/dada").mkdir(parents=True)
     made.release()
     return made
 
@@ -124,8 +125,36 @@ def test_a_failed_method_begins_anew_with_other_settings(folder: Folder) -> None
     again = earlier(compose_experiment(["dada"], ["name=c", "dada.search.epochs=3"]))
     assert again is not None
     assert again.experiment.methods["dada"].settings.search.epochs == 3
+    assert (again.trials / "search-dada-seed-0").exists()  # until it begins
+    again.configure(again.experiment)
     assert not (again.trials / "search-dada-seed-0").exists()
+    assert not (again.path / "shared/dada").exists()
     assert (again.trials / "evaluation-none-seed-0").exists()
+    assert again.complete == ["none"]
+    again.release()
+
+
+@pytest.mark.parametrize("status", ["failed", None])
+def test_a_method_that_leaves_is_forgotten(folder: Folder, status: str | None) -> None:
+    if status is None:  # stopped
+        folder.state["methods"].pop("dada")
+        folder.save()
+    again = earlier(compose_experiment(["none", "ddas"], ["name=c"]))
+    assert again is not None
+    assert again.anew == ["dada"]
+    again.configure(again.experiment)
+    again.release()
+    assert not (again.trials / "search-dada-seed-0").exists()
+    back = earlier(compose_experiment(["none", "dada"], ["name=c", "dada.search.epochs=3"]))
+    assert back is not None
+    assert back.failed == []
+    back.release()
+
+
+def test_other_resources_are_no_other_settings(folder: Folder) -> None:
+    again = earlier(compose_experiment(["dada"], ["name=c", "dada.search.cpus_per_trial=1"]))
+    assert again is not None
+    assert not again.anew
     again.release()
 
 
@@ -133,6 +162,10 @@ def test_a_folder_is_held_by_one_process_at_a_time(folder: Folder) -> None:
     first = resume("c", "runs")
     with pytest.raises(RaysearchError, match="c is still going on in another process"):
         resume("c", "runs")
+    (first.path / "config.yaml").write_text("half of")  # it is writing
+    with pytest.raises(RaysearchError, match="c is still going on in another process"):
+        resume("c", "runs")
+    first.configure(first.experiment)
     first.release()
     first.release()
     resume("c", "runs").release()

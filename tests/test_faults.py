@@ -194,7 +194,7 @@ def test_a_killed_mlflow_server(case: Make, method: str) -> None:
         return server
 
     server = serve()
-    process = one.cli.begin("tracking.enabled=true", f"tracking.uri={address}")
+    process = one.cli.begin("tracking=mlflow", f"tracking.uri={address}")
     one.cli.wait(process, done=2)
     os.killpg(server.pid, signal.SIGKILL)
     server = serve()

@@ -36,7 +36,7 @@ POLICIES: dict[str, Policy] = {
     "cutout": UNCHANGED,
     "uniform": SubPolicies.pairs(ops.DADA_OPERATIONS),
     "trivial_augment": trivial_augment(),
-    **{f"autoaugment_{name}": autoaugment(name) for name in PUBLISHED},
+    **{name: autoaugment(name) for name in PUBLISHED},
 }
 
 

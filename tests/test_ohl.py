@@ -50,7 +50,7 @@ def groups(
     method: Mapping[str, Any] | None = None, search: Mapping[str, Any] | None = None
 ) -> Groups:
     """The settings, some of them changed."""
-    return Groups(METHOD | dict(method or {}), TRAINING | dict(search or {}), parallel=3)
+    return Groups(METHOD | dict(method or {}), TRAINING | dict(search or {}))
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +187,7 @@ class TestSearch:
             ({"parallel": 1}, "method.parallel=1: expected at least 2"),
             ({"parallel": None}, "method.parallel=None: expected a whole number"),
             ({"same_order": 1}, "true or false"),
+            ({"draws": 0}, "method.same_order=True: expected false with method.draws=0"),
             ({"form": "both"}, "method.form"),
             ({"interval": 3}, "unknown setting of method 'interval'"),
         ],
@@ -244,7 +245,7 @@ class TestReplicas:
 
     @pytest.mark.parametrize("draws", [0, 4])
     def test_it_is_restored_bit_for_bit(self, setup: Setup, draws: int) -> None:
-        build = Ohl.build(setup, groups({"draws": draws}))
+        build = Ohl.build(setup, groups({"draws": draws, "same_order": draws > 0}))
         start = answered(build, self.proposal())
         files: dict[str, Any] = {"0001-01": start.file}
         proposal = self.proposal("0002-01", "0001-01", seed=8)
@@ -267,7 +268,7 @@ class TestReplicas:
 
         few = Ohl.build(setup, groups())
         assert loss(few) != loss(few, order=7)
-        every = Ohl.build(setup, groups({"draws": 0}))
+        every = Ohl.build(setup, groups({"draws": 0, "same_order": False}))
         assert loss(every) == loss(every, order=7) != loss(every, seed=8)
         assert answered(every, self.proposal()).values["counts"].sum() == 2 * 32
         for same, orders in ((True, 1), (False, 3)):

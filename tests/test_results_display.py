@@ -12,7 +12,7 @@ from rich.text import Text
 from raysearch.results import Display
 from raysearch.results import _display as display_module
 from raysearch.results._words import duration
-from raysearch.trials import TrialInfo, Watcher
+from raysearch.trials import TrialInfo
 
 
 def trial(number: int, stage: str = "search", epochs: int = 3) -> TrialInfo:
@@ -57,7 +57,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_piped_output_is_a_line_per_event_and_no_control_codes() -> None:
     display, out = plain()
-    assert isinstance(display, Watcher)
     play(display)
     lines = out.getvalue().splitlines()
     assert lines[:-1] == [
@@ -184,6 +183,7 @@ def test_names_are_not_markup() -> None:
         (59.7, "1 min 0 s"),
         (3599.6, "1 h 0 min"),
         (7325, "2 h 2 min"),
+        (4 * 86400, "4 days"),
         (float("nan"), "unknown"),
     ],
 )

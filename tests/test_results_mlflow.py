@@ -31,7 +31,7 @@ from raysearch.results import (
 )
 from raysearch.results.mlflow import _writer as writer_module
 from raysearch.results.mlflow._fields import PARAM_LIMIT, entity_key, flatten, summary_metrics
-from raysearch.trials import TrialInfo, TrialResult, Watcher
+from raysearch.trials import TrialInfo, TrialResult
 
 SEARCH = TrialInfo("search-0", "dada", "search", "dada seed 0", None, 0, 3, {"epochs": 3})
 LEARNED = TrialInfo("learned-0", "dada", "evaluation", "learned seed 0", "learned", 0, 3)
@@ -110,7 +110,6 @@ def test_a_run_is_a_parent_with_a_child_per_trial(
     database: str, tmp_path: Path, warnings: list[str], every_epoch: None
 ) -> None:
     tracker = Tracker(database, "round", "demo", CONFIG, warn=warnings.append)
-    assert isinstance(tracker, Watcher)
     for trial in (SEARCH, LEARNED, NONE):
         play(tracker, trial, range(1, 4))
     (tmp_path / "summary.json").write_text("{}")

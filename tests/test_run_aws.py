@@ -113,7 +113,7 @@ def test_a_shared_checkpoint_is_used_again(
         (["seeds=[1]"], "seed-1.pt"),
         (["data.split_seed=4"], "it was made with training images"),
         (["method.shared_checkpoint=config.yaml"], "config.yaml: there is no seed-0.pt in it"),
-        (["method.shared_checkpoint=3"], "method.shared_checkpoint=3: expected a word"),
+        (["method.shared_checkpoint="], "expected a word that is not empty"),
     ],
 )
 def test_one_that_does_not_fit_is_refused_before_anything_is_computed(

@@ -191,7 +191,7 @@ def test_a_network_of_impossible_sizes_is_not_built(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_that_says_nonsense_does_not_count(content: str, tmp_path: Path) -> None:
     folder = ProposalFolder(tmp_path)
-    folder.write_checkpoint({}, Progress(epochs=3, epoch=1, history=[{"epoch": 1.0}]))
+    folder.write_checkpoint({}, Progress(epoch=1, history=[{"epoch": 1.0}]))
     newest = folder.newest()
     assert newest is not None
     (newest / "progress.json").write_text(content)

@@ -45,12 +45,19 @@ TRAINING = {
 }
 
 
-TUNED = {"trials": 8, "startup_trials": 2, "warmup_epochs": 1, "interval": 2}
+TUNED = {"parallel": 2, "trials": 8, "startup_trials": 2, "warmup_epochs": 1, "interval": 2}
 METHODS: dict[str, dict[str, Any]] = {
     "validated_magnitude": method_settings("validated_magnitude", **TUNED),
     "randaugment": method_settings("randaugment", **TUNED, objective="loss", pruner="asha"),
     "fast_autoaugment": method_settings(
-        "fast_autoaugment", folds=3, trials=4, keep=2, draws=1, startup_trials=2, sub_policies=2
+        "fast_autoaugment",
+        folds=3,
+        trials=4,
+        parallel=2,
+        keep=2,
+        draws=1,
+        startup_trials=2,
+        sub_policies=2,
     ),
 }
 
@@ -63,7 +70,7 @@ def setup() -> Setup:
 
 def groups(name: str, **search: Any) -> Groups:
     """A method's settings, how it trains changed."""
-    return Groups(METHODS[name], {**TRAINING, **search}, parallel=2)
+    return Groups(METHODS[name], {**TRAINING, **search})
 
 
 def search_of(name: str, record: Path | None = None) -> Any:
@@ -151,6 +158,23 @@ class TestStudy:
         values = [t.value for t in optuna.load_study(study_name="s", storage=storage).trials]
         assert values == [one.value for one in whole.tried]
 
+    def test_a_record_of_other_settings_is_made_anew(self, tmp_path: Path) -> None:
+        self.told(self.study(folder=tmp_path), 1)
+        anew = self.study(1, folder=tmp_path)
+        self.told(anew, 2)
+        storage = f"sqlite:///{tmp_path}/optuna.db"
+        found = optuna.load_study(study_name="s", storage=storage).trials
+        assert [one.value for one in found] == [one.value for one in anew.tried]
+        assert [one.params for one in found] == [one.params for one in anew.tried]
+
+    def test_a_damaged_record_stops_nothing(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "optuna.db").write_bytes(b"no data base" * 100)
+        study = self.told(self.study(folder=tmp_path), 2)
+        assert study.propose(2) == self.told(self.study(), 2).propose(2)
+        assert "is behind: " in caplog.text
+
 
 @pytest.mark.parametrize("pruner", ["median", "asha", "none"])
 def test_a_trial_is_given_up_just_when_optuna_would(pruner: str) -> None:
@@ -199,8 +223,8 @@ class TestTuned:
         assert rows[-1]["pruned"] == sum(trial.state.name == "PRUNED" for trial in study.trials)
 
     def test_hundreds_of_trials_find_the_best(self) -> None:
-        method = {**METHODS["validated_magnitude"], "trials": 100}
-        search = ValidatedMagnitude.search(0, Groups(method, TRAINING, None, 10), OptunaStudies())
+        method = {**METHODS["validated_magnitude"], "trials": 100, "parallel": 10}
+        search = ValidatedMagnitude.search(0, Groups(method, TRAINING), OptunaStudies())
         rows = carry_out(search, trained).history
         assert len(rows) == 10
         assert rows[-1]["best/magnitude"] < 0.02
@@ -224,7 +248,7 @@ class TestTuned:
     @pytest.mark.parametrize("pruner", ["median", "asha"])
     def test_one_that_is_given_up_ends_there(self, setup: Setup, pruner: str) -> None:
         changes = {"pruner": pruner, "startup_trials": 1, "warmup_epochs": 1, "interval": 1}
-        given = Groups({**METHODS["validated_magnitude"], **changes}, TRAINING, None, 2)
+        given = Groups({**METHODS["validated_magnitude"], **changes}, TRAINING)
         curve = dict.fromkeys(range(1, 7), 1e-06)
         before = packed([Tried({}, 1e-6, curve, {"completed_rung_0": 1e-6})] * 8)
         build = ValidatedMagnitude.build(setup, given, give_up)
@@ -252,7 +276,7 @@ class TestTuned:
         assert search.policy() == search.settings.policy(study.best_params)
 
     def test_it_ends_where_all_fail_that_were_drawn_at_random(self) -> None:
-        method = {**METHODS["validated_magnitude"], "startup_trials": 3}
+        method = {**METHODS["validated_magnitude"], "startup_trials": 3, "parallel": 1}
         search = ValidatedMagnitude.search(0, Groups(method, TRAINING), OptunaStudies())
         every = [f"{round_:04d}-01" for round_ in range(1, 9)]
         asked: list[str] = []
@@ -264,15 +288,6 @@ class TestTuned:
         with pytest.raises(SearchFailedError, match=r"^the loss is not finite$"):
             carry_out(search, answers)
         assert asked == every[:3]
-
-    def test_rounds_fill_the_workers(self) -> None:
-        assert RandAugment.parallel(5, groups("randaugment")) == 5
-        asked = Groups({**METHODS["randaugment"], "parallel": 3}, TRAINING)
-        assert RandAugment.parallel(5, asked) == 3
-        found = [
-            methods.find("fast_autoaugment").parallel(n, groups("fast_autoaugment")) for n in (1, 4)
-        ]
-        assert found == [1, 2]
 
     def test_magnitudes_scale_every_range(self) -> None:
         chosen = ValidatedMagnitudeSettings.of(METHODS["validated_magnitude"])

@@ -32,6 +32,10 @@ examples:
   raysearch --dry-run data=cifar10                         what it would do and cost
   raysearch --resume NAME                                  continue a run that was stopped
 
+Text is taken as it is typed, whatever it looks like (the shell wants quotes around spaces and the
+like: 'data.root=photos (1)'); ~ is the home directory. In a list, [a,b], quotes of its own enclose
+what has a comma in it. A relative path goes on from where the run began, when it is resumed too.
+
 settings that are often changed (KEY=VALUE, as many as you like; --dry-run prints all):
   method=NAME data=NAME model=NAME      choices below; model=auto suits the images and the machine
   metric=NAME task=NAME                 error, balanced_error, auroc; with task=multi_label map
@@ -39,11 +43,11 @@ settings that are often changed (KEY=VALUE, as many as you like; --dry-run print
   seeds=N evaluation.seeds=N            searches; trainings per policy (or lists: [3,4,5])
   search.epochs=N evaluation.epochs=N   length of a search and of a training
   method.updates=N finetune.epochs=N finetune.parallel=N    of method=aws: updates of the policy,
-                                        length of a trial, trials per update
+                                        length of a trial, trials per update (8)
   method.population=N method.interval=N of method=pba: members, epochs until they copy each other
   method.shared_checkpoint=runs/NAME    of method=aws: begin with that run's shared checkpoint
   method.trials=N method.parallel=N     of validated_magnitude and randaugment: trainings in all,
-                                        trainings between two proposals
+                                        trainings between two proposals (2)
   method.n=2 method.m=9                 of method=randaugment: nothing is searched
   evaluation.enlarge_batch=2            each image twice in its batch, augmented anew
   evaluation.policies=[none,learned]    of none, predefined, cutout, trivial_augment, randaugment,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_type_hints
 
 from raysearch.cli._arguments import Arguments, parse
 from raysearch.cli._main import guarded, start
 from raysearch.errors import RaysearchError
-from raysearch.experiment._compose import compose, parse_override
+from raysearch.experiment._compose import compose
 from raysearch.experiment._experiment import compose_experiment
-from raysearch.experiment._storage import check_storage, copy_results
-from raysearch.settings import Word, checked
+from raysearch.experiment._folder import CONFIG
+from raysearch.experiment._overrides import Override
+from raysearch.experiment._storage import copy_results
+from raysearch.settings import PathWord, Word, checked
 
 if TYPE_CHECKING:
     from raysearch.results import Measured
@@ -30,7 +32,7 @@ class Given:
     """
 
     methods: tuple[Word, ...] = ()
-    runs: tuple[Word, ...] = ()
+    runs: tuple[PathWord, ...] = ()
     experiment: Word | None = None
 
 
@@ -40,14 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(arguments: Arguments) -> None:
-    given, lines = own_settings(arguments.overrides)
+    given, overrides = own_settings(arguments.overrides)
     if given == Given():
         raise RaysearchError("name what to compare: methods=[none,dada], runs=[...] or experiment=")
-    experiment = compose_experiment(given.methods, lines) if given.methods else None
-    settings = compose(lines).settings if experiment is None else experiment.settings
+    experiment = compose_experiment(given.methods, overrides) if given.methods else None
+    settings = compose(overrides).settings if experiment is None else experiment.settings
     others = _others(given, settings.tracking.uri)
     if experiment is None:
         path = Path(settings.runs_dir) / (settings.name or "compare-runs")
+        joined = [Path(run).resolve() for run in given.runs]
+        if (path / CONFIG).exists() or path.resolve() in joined:
+            raise RaysearchError(f"{path} holds an experiment of its own: choose another name=")
         _present(others, path, arguments)
         return
     from raysearch.experiment._session import earlier
@@ -55,12 +60,11 @@ def _compare(arguments: Arguments) -> None:
     folder = earlier(experiment)
     try:
         asked = experiment if folder is None else folder.experiment
-        if not arguments.dry_run:
-            check_storage(asked, resumed=folder is not None)
         if folder is not None and folder.is_complete and not arguments.dry_run:
             from raysearch import results
 
-            _present([results.read(folder.path), *others], folder.path, arguments)
+            found = results.without_others(results.read(folder.path))
+            _present([found, *others], folder.path, arguments)
             copy_results(folder)
         else:
             start(arguments, asked, folder, others)
@@ -98,13 +102,13 @@ def _others(given: Given, uri: str | None) -> list[Measured]:
     return found
 
 
-def own_settings(overrides: Sequence[str]) -> tuple[Given, list[str]]:
+def own_settings(lines: Sequence[str]) -> tuple[Given, list[Override]]:
     """The comparison's own settings, and the others.
 
     Raises:
         RaysearchError: one of them is not what it should be.
     """
-    names = [field.name for field in fields(Given)]
-    own = [line for line in overrides if line.partition("=")[0] in names]
-    values = {each.key_or_group: each.value() for each in map(parse_override, own)}
-    return checked(Given, "", values), [line for line in overrides if line not in own]
+    own = get_type_hints(Given, include_extras=True)
+    overrides = [Override.of(line) for line in lines]
+    values = {one.key: one.read(own[one.key]) for one in overrides if one.key in own}
+    return checked(Given, "", values), [one for one in overrides if one.key not in own]

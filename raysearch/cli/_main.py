@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from raysearch.cli._address import check_address
 from raysearch.cli._arguments import Arguments, parse
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import compose
 from raysearch.experiment._experiment import Experiment, compose_run
-from raysearch.experiment._folder import Folder, check_free, resume
+from raysearch.experiment._folder import Folder, resume
 from raysearch.experiment._signals import handlers_kept, stop_on_signal, was_terminated
-from raysearch.experiment._storage import check_storage, copy_results
+from raysearch.experiment._storage import copy_results
 
 if TYPE_CHECKING:
     from raysearch.results import Measured
@@ -68,11 +66,7 @@ def _run(arguments: Arguments) -> None:
     if arguments.resume is not None:
         _resume(arguments.resume, arguments)
         return
-    experiment = compose_run(arguments.overrides)
-    if not arguments.dry_run:
-        check_free(experiment)
-        check_storage(experiment)
-    start(arguments, experiment)
+    start(arguments, compose_run(arguments.overrides))
 
 
 def _resume(run: str, arguments: Arguments) -> None:
@@ -83,8 +77,8 @@ def _resume(run: str, arguments: Arguments) -> None:
             f"{' '.join(others) or '--dry-run'}"
         )
     folder = resume(run, compose(arguments.overrides).settings.runs_dir)
+    folder.go_where_it_began()
     try:
-        check_storage(folder.experiment, resumed=True)
         if folder.is_complete:
             place = copy_results(folder) or folder.path  # which may not have worked
             print(f"run {folder.path} is complete: see {place}/report.html")
@@ -110,20 +104,16 @@ def start(
         KeyboardInterrupt, RaysearchError: see `raysearch.experiment._run.begin`; methods that are
             left out are an error too.
     """
-    address = arguments.address or os.environ.get("RAY_ADDRESS") or None  # this may be its job
-    if address is not None:
-        check_address(address)
     from raysearch.engine import Wish
     from raysearch.experiment._describe import describe
     from raysearch.experiment._run import LeftOutError, begin
     from raysearch.experiment._session import prepare
 
-    device = experiment.settings.device
-    if folder is not None and not experiment.compared:
-        device = folder.state.get("device", device)  # on which it began
+    device, address = experiment.settings.device, arguments.address
     wish = Wish(device, arguments.num_cpus, arguments.num_gpus, address)
-    session = prepare(experiment, wish, folder=folder, others=others)
-    if arguments.dry_run:
+    dry = arguments.dry_run
+    session = prepare(experiment, wish, folder=folder, others=others, only_look=dry)
+    if dry:
         done = [] if folder is None else folder.complete
         print(describe(session.plan, session.forecast, done))
         return

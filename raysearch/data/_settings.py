@@ -12,7 +12,7 @@ from pydantic import AfterValidator, PlainValidator
 
 from raysearch.data._names import OnDisk
 from raysearch.errors import RaysearchError, unknown
-from raysearch.settings import Between, Count, WholeNumber, Word, checked
+from raysearch.settings import Between, Count, PathWord, WholeNumber, Word, checked
 
 NAMES = ("digits", "folder", "parquet", "cifar10", "cifar100", "svhn")
 AUTO: Final = "auto"  # data.size and data.range, chosen for the images and the machine
@@ -46,7 +46,7 @@ class DataSettings:
     """What can be given under `data:`; each is explained in `configs/data/*.yaml`."""
 
     name: Annotated[str, AfterValidator(_known)]
-    root: Word | None = None
+    root: PathWord | None = None
     limit: Count | None = None
     val_limit: Count | None = None
     test_limit: Count | None = None

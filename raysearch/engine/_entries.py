@@ -9,7 +9,7 @@ from typing import Any
 
 from raysearch.errors import RaysearchError
 from raysearch.policy import Policy
-from raysearch.protocol import Build, Metrics, Search, Values
+from raysearch.protocol import Build, Search, Values
 from raysearch.trials import TrialInfo, TrialResult
 
 
@@ -113,11 +113,6 @@ class Outcome:
         """What a proposal left for others to go on from; there while a round may need it."""
         return self.folder / proposal / "answer" / "file.pt"
 
-    @property
-    def metrics(self) -> Metrics:
-        """The last values."""
-        return self.result.metrics
-
 
 @dataclass(frozen=True)
 class Ended:
@@ -137,16 +132,17 @@ class Interrupted(Exception):
 
 
 class TrialError(RaysearchError):
-    """A trial cannot go on, and its method with it.
+    """A trial cannot go on, and its method with it, or everything.
 
     Attributes:
         reason: which, and why.
         expected: whether it is something that the user can mend.
+        method: that asked for the trial, where one did.
 
     Args:
         last: where its last good checkpoint is; in the message, beside the reason.
     """
 
-    def __init__(self, reason: str, last: str, expected: bool) -> None:
+    def __init__(self, reason: str, last: str, expected: bool, method: str | None) -> None:
         super().__init__(f"{reason} (last good checkpoint: {last})")
-        self.reason, self.expected = reason, expected
+        self.reason, self.expected, self.method = reason, expected, method

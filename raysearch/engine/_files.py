@@ -53,15 +53,13 @@ class Progress:
     """How far work is; checked for its types, whoever wrote the file.
 
     Attributes:
-        epochs: that it has in all.
-        epoch: finished ones.
+        epoch: finished epochs.
         history: a dictionary for each finished epoch; the key "epoch" counts from 1.
         wall_seconds: spent in them.
         device_seconds: the same times the share of the device held.
         sizes: of the other files of the folder, in bytes.
     """
 
-    epochs: int
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     wall_seconds: float = 0.0
@@ -172,7 +170,7 @@ class ProposalFolder:
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=self.path))
         try:
             for file, content in files.items():
-                torch.save(dict(content), temporary / file)
+                save_whole(temporary / file, content)
             progress.sizes = {file: (temporary / file).stat().st_size for file in files}
             (temporary / PROGRESS).write_text(json.dumps(asdict(progress)))
             with contextlib.suppress(OSError):  # a file system without modes

@@ -81,8 +81,8 @@ class OptunaStudy:
         self._sampler, self._startup = sampler, startup
         self.tried: list[Tried] = []
         self._made: list[FrozenTrial] = []
+        self._record: optuna.Study | None = None
         self._storage = f"sqlite:///{(folder / RECORD).resolve()}" if folder is not None else ""
-        self._record = self._opened() if folder is not None else None
 
     def propose(self, count: int) -> list[dict[str, Any]]:
         """Parameters of the next trials, which may run at the same time."""
@@ -120,18 +120,20 @@ class OptunaStudy:
         )
 
     def _copy(self) -> None:
-        """Add what the record lacks; it is made anew where it has more than was told about.
+        """Add what the record lacks; it is made anew where it has others than were told about.
 
-        A search goes on where that fails: others may hold the file.
+        A search goes on where that fails: others may hold the file, or it is damaged.
         """
-        if self._record is None:
+        if not self._storage:
             return
         try:
-            if len(self._record.get_trials(deepcopy=False)) > len(self.tried):
+            self._record = self._record or self._opened()
+            trials = self._frozen()
+            kept = self._record.get_trials(deepcopy=False)
+            if [_told(one) for one in kept] != [_told(one) for one in trials[: len(kept)]]:
                 optuna.delete_study(study_name=self.name, storage=self._storage)
-                self._record = self._opened()
-            kept = len(self._record.get_trials(deepcopy=False))
-            self._record.add_trials(self._frozen()[kept:])
+                self._record, kept = self._opened(), []
+            self._record.add_trials(trials[len(kept) :])
         except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
             _log.warning("%s is behind: %s", self._storage, " ".join(str(error).split()))
 
@@ -167,6 +169,11 @@ def _frozen(tried: Tried, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
         system_attrs=dict(tried.rungs),
         user_attrs=dict(tried.notes),
     )
+
+
+def _told(trial: FrozenTrial) -> tuple[TrialState, dict[str, Any], float | None]:
+    """By what a trial in the record is known again."""
+    return trial.state, trial.params, trial.value
 
 
 def _plain(value: Any) -> Any:

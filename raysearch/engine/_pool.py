@@ -51,7 +51,8 @@ class _Running:
     unneeded: set[str] = field(default_factory=set)  # proposals, at the end of the last round
     active: set[str] = field(default_factory=set)  # proposals that are worked on
     since: float = 0.0  # when the first of them was handed out, on the monotonic clock
-    announced: bool = False
+    begun: dict[str, TrialInfo] = field(default_factory=dict)  # trials that watchers see running
+    before: set[str] = field(default_factory=set)  # ids of trials that ended in earlier attempts
     outcome: Outcome | None = None
 
     def proposal(self, id_: str) -> ProposalFolder:
@@ -116,26 +117,20 @@ class Pool:
         for entry in entries:
             if entry.id in self._running:
                 raise RaysearchError(f"two searches are called {entry.id}")
-            one = _Running(entry, self._folder / entry.id, Progress(entry.search.rounds))
+            one = _Running(entry, self._folder / entry.id, Progress())
             one.folder.mkdir(parents=True, exist_ok=True)
             self._running[entry.id] = one
             self._load(one)
             for id_, file in entry.given.items():
                 if not one.proposal(id_).answered:
-                    one.proposal(id_).write_answer(Answer({}, file=file), Progress(0))
+                    one.proposal(id_).write_answer(Answer({}, file=file), Progress())
             new.append(one)
-        done = [one for one in new if self._already_over(one)]
+            one.before = _ended_before(one)
         trials = [trial for one in new for trial in _trials(one.entry)]
         for watcher in self._watchers if trials else ():
-            watcher.planned(trials, sum(len(_trials(one.entry)) for one in done))
+            watcher.planned(trials, sum(len(one.before) for one in new))
         for one in new:
             self._catch_up(one)
-
-    def _already_over(self, one: _Running) -> bool:
-        """Whether the search had ended in an earlier attempt."""
-        if one.entry.asks_once:
-            return all(one.proposal(id_).answered for id_ in one.entry.shown)
-        return one.entry.search.finished
 
     def _load(self, one: _Running) -> None:
         """Go on from the newest of the search's states that is whole."""
@@ -201,10 +196,10 @@ class Pool:
         one.since = one.since or time.monotonic()
         one.active.add(asked.proposal.id)
         begun = [] if asked.trial is None else [asked.trial]
-        if not one.announced and not one.entry.asks_once:
+        if not one.entry.asks_once and one.entry.trial.id not in one.begun:
             begun.insert(0, one.entry.trial)
-        one.announced = True
         for trial in begun:
+            one.begun[trial.id] = trial
             for watcher in self._watchers:
                 watcher.trial_started(trial)
 
@@ -241,11 +236,11 @@ class Pool:
         answer, progress = asked.folder.read_answer()
         one.progress.device_seconds += progress.device_seconds
         if asked.trial is not None and asked.trial != entry.trial:
-            self._finished(_result(asked.trial, answer, progress))
+            self._finished(one, _result(asked.trial, answer, progress))
         try:
             rows = entry.search.tell(asked.proposal.id, answer)
         except SearchFailedError as error:
-            self.fail(entry.method, error)
+            self._end(one, Failed(str(error)), one.progress)
             return
         one.progress.history += rows
         self._tell_progress(entry.trial, rows)
@@ -256,7 +251,11 @@ class Pool:
             if entry.search.finished:
                 self._end(one, Answer({}, entry.search.policy()), one.progress)
 
-    def _finished(self, result: TrialResult) -> None:
+    def _finished(self, one: _Running, result: TrialResult) -> None:
+        """Tell watchers that a trial has ended, unless they were told so as it became known."""
+        one.begun.pop(result.trial.id, None)
+        if result.trial.id in one.before:
+            return
         costs = {cost: getattr(result, cost) for cost in COSTS}
         for watcher in self._watchers:
             watcher.trial_finished(result.trial, result.error, {**result.metrics, **costs})
@@ -293,7 +292,7 @@ class Pool:
             networks[0] if networks else None,
             one.folder,
         )
-        self._finished(one.outcome.result)
+        self._finished(one, one.outcome.result)
         try:
             more = self._ended(one.outcome)
         except RaysearchError as error:
@@ -308,9 +307,10 @@ class Pool:
         self.failed[method] = error
         reason = getattr(error, "reason", str(error))
         for one in self._running.values():
-            if one.entry.method == method and one.outcome is None and one.announced:
+            begun = list(one.begun.values()) if one.entry.method == method else []
+            for trial in begun:
                 for watcher in self._watchers:
-                    watcher.trial_finished(one.entry.trial, reason, {})
+                    watcher.trial_finished(trial, reason, {})
 
     def say(self, text: str) -> None:
         """A remark for those who watch."""
@@ -329,6 +329,16 @@ def _order(one: _Running) -> tuple[float, int]:
 def _trials(entry: Entry) -> list[TrialInfo]:
     """What watchers know of an entry, its own trial last."""
     return [*(trial for trial in entry.shown.values() if trial != entry.trial), entry.trial]
+
+
+def _ended_before(one: _Running) -> set[str]:
+    """The ids of an entry's trials that ended well in an earlier attempt."""
+    ended = {one.entry.trial.id} if one.entry.search.finished else set()
+    for id_, trial in one.entry.shown.items():
+        folder = one.proposal(id_)
+        if folder.answered and isinstance(folder.read_answer()[0], Answer):
+            ended.add(trial.id)
+    return ended
 
 
 def _result(trial: TrialInfo, answer: Answer | Failed, progress: Progress) -> TrialResult:

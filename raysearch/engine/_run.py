@@ -44,7 +44,8 @@ def run(
             raises a RaysearchError, the outcome's method cannot go on.
 
     Raises:
-        RaysearchError: nothing can go on, because the disk is full, say.
+        RaysearchError: a person has to mend something first: a full disk, images that cannot be
+            read, memory that does not suffice, wrong settings.
         Interrupted: on SIGUSR1; another call goes on.
     """
     pool = Pool(folder, watchers, ended)

@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
-from raysearch.engine._causes import cause_of, first_line, for_the_user, is_disk_full
+from raysearch.engine._causes import cause_of, first_line, for_the_user
 from raysearch.engine._entries import TrialError
 from raysearch.engine._ray import (
     IdleProcesses,
@@ -35,8 +35,8 @@ class Workers(FIFOScheduler):
 
     A proposal whose process died is handed out again, and goes on from its checkpoint, as often as
     is allowed. Tune's own way to retry is not used: it gives up on a trial whose kept process died
-    before the trial came to it. An error that a person has to mend would come again, so it ends the
-    method at once; a full disk ends everything.
+    before the trial came to it. Work that dies too often ends its method. An error that a person
+    has to mend would come again, and may come to others: it ends everything at once.
 
     Args:
         searcher: knows what the trials work on.
@@ -102,8 +102,9 @@ class Workers(FIFOScheduler):
                 )
             return
         again = "" if mend else f" after {died} retries"
-        error = TrialError(f"{name} failed{again}: {first_line(cause)}", last, mend)
-        if asked is None or is_disk_full(cause):
+        method = asked.entry.method if asked is not None else None
+        error = TrialError(f"{name} failed{again}: {first_line(cause)}", last, mend, method)
+        if method is None or mend:
             self._searcher.error = error
             raise error
-        self._searcher.pool.fail(asked.entry.method, error)
+        self._searcher.pool.fail(method, error)

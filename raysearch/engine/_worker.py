@@ -59,19 +59,22 @@ class WorkerTrainable(tune.Trainable):
             self._folder = ProposalFolder(Path(self._trial["folder"]) / proposal.id)
             if self._folder.answered:  # the driver died before it knew
                 return {"rows": [], "done": True}
+        rows: list[dict[str, float]] = []
         try:
             work = self._work or self._begin(proposal)
-            rows, done = self._go_on(work)
+            done = self._go_on(work, rows)
         except DivergedError as error:
             self._folder.write_answer(Failed(str(error)), self._progress)
-            rows, done = [], True
-        except torch.OutOfMemoryError as error:
+            done = True
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             raise _out_of_memory(self._share) from error
         return {"rows": rows, "done": done}
 
     def _begin(self, proposal: Proposal) -> Work:
         """Make the work, as far as it has been done."""
-        self._progress = Progress(0)
+        self._progress = Progress()
         name = self._trial["entry"]
         if name not in self._builds:
             self._builds.clear()  # before there are two
@@ -81,18 +84,16 @@ class WorkerTrainable(tune.Trainable):
             path: self._files.get(path) or ProposalFolder(path).read_file() for path in needed
         }
         work = self._builds[name](proposal, {path.name: self._files[path] for path in needed})
-        self._progress = Progress(epochs=work.epochs)
         if (kept := self._folder.read_checkpoint()) is not None:
             state, self._progress = kept
             work.load_state_dict(state)
         self._work = work
         return work
 
-    def _go_on(self, work: Work) -> tuple[list[dict[str, float]], bool]:
-        """Epochs until a report is due; whether they were the last."""
+    def _go_on(self, work: Work, rows: list[dict[str, float]]) -> bool:
+        """Add epochs to `rows` until a report is due; whether they were the last."""
         progress = self._progress
         until = time.perf_counter() + self._seconds
-        rows: list[dict[str, float]] = []
         while work.epoch < work.epochs and (not rows or time.perf_counter() < until):
             with self._on_the_way(work), self._counted():
                 metrics = work.step()
@@ -101,19 +102,21 @@ class WorkerTrainable(tune.Trainable):
             progress.history.append(rows[-1])
         if work.epoch < work.epochs:
             self._folder.write_checkpoint(work.state_dict(), progress)
-            return rows, False
+            return False
         with self._counted():
             answer = work.answer()
         self._folder.write_answer(answer, progress)
         self._work = None
-        return rows, True
+        return True
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
         """Add the time that is spent inside to the work's."""
         self._since = time.perf_counter()
-        yield
-        self._count()
+        try:
+            yield
+        finally:
+            self._count()
 
     def _count(self) -> None:
         """Add the time since the last count."""
@@ -152,6 +155,12 @@ def ready_worker(share: Share) -> None:
         keep_freed_memory()
     elif share.gpus < 1:
         torch.cuda.set_per_process_memory_fraction(share.gpus)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no room for an array or a tensor; on the CPU only the text tells."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "DefaultCPUAllocator" in str(error)
 
 
 def _out_of_memory(share: Share) -> RaysearchError:

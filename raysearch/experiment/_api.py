@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from raysearch.data import Dataset
 from raysearch.engine import Wish
 from raysearch.experiment._experiment import Experiment, compose_experiment, compose_run
-from raysearch.experiment._overrides import overrides_of
+from raysearch.experiment._overrides import Override, overrides_of
 from raysearch.experiment._result import Result, read_result
 from raysearch.experiment._run import begin
 from raysearch.experiment._session import earlier, prepare
 from raysearch.experiment._signals import handlers_kept
-from raysearch.experiment._storage import check_storage
+from raysearch.experiment._storage import copy_results
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,7 @@ def search(
         model: a name that `model=` takes; or what builds a network, called with `classes`,
             `channels` and `size` (height, width), picklable.
         num_cpus, num_gpus: to use; None is all there are.
-        address: of a running Ray cluster.
+        address: of a running Ray cluster; None is `RAY_ADDRESS` in the environment, or none.
         quiet: show no progress.
         **settings: as in `configs/`, nested or by dotted names: `search={"epochs": 5}`,
             `**{"search.epochs": 5}`, `seeds=2`, `name="mine"`. A run of that name that was stopped
@@ -60,8 +60,8 @@ def search(
         >>> result = raysearch.search(data="folder", root="photos", method="dada")  # doctest: +SKIP
         >>> result.policy.save("policy.json")                                       # doctest: +SKIP
     """
-    lines = _overrides(data, root, model, settings)
-    experiment = compose_run([f"method={method}", *lines])
+    given = _overrides(data, root, model, settings)
+    experiment = compose_run([Override("method", method), *given])
     wish = Wish(experiment.settings.device, num_cpus, num_gpus, address)
     return _carry_out(experiment, data, model, wish, quiet)
 
@@ -86,19 +86,22 @@ def compare(
         methods: names that `method=` takes; baselines such as "none" and "trivial_augment" too.
         data, root, model, num_cpus, num_gpus, address, quiet: see `search`.
         **settings: see `search`; those of one method under its name: `dada={"search": {"epochs":
-            5}}`. A comparison of the same name that there is takes in methods that are new.
+            5}}`. A comparison of the same name that there is takes in methods that are new; what
+            those have computed that are neither complete nor asked for any more is removed.
 
     Raises:
         RaysearchError: what is wrong, in one line.
     """
-    lines = _overrides(data, root, model, settings)
-    experiment = compose_experiment(list(methods), lines)
+    given = _overrides(data, root, model, settings)
+    experiment = compose_experiment(list(methods), given)
     wish = Wish(experiment.settings.device, num_cpus, num_gpus, address)
     return _carry_out(experiment, data, model, wish, quiet)
 
 
-def _overrides(data: Any, root: str | None, model: Any, settings: Mapping[str, Any]) -> list[str]:
-    """What was asked for, as overrides; a user's own objects have no names yet."""
+def _overrides(
+    data: Any, root: str | None, model: Any, settings: Mapping[str, Any]
+) -> list[Override]:
+    """What was asked for; a user's own objects have no names yet."""
     own_images = data is not None and not isinstance(data, str)
     named = {
         "data": OWN_IMAGES if own_images else data,
@@ -122,9 +125,9 @@ def _carry_out(experiment: Experiment, data: Any, model: Any, wish: Wish, quiet:
     folder = earlier(experiment)
     try:
         if folder is not None and folder.is_complete:
+            copy_results(folder)
             return read_result(folder.path)
         asked = experiment if folder is None else folder.experiment
-        check_storage(asked, resumed=folder is not None)
         session = prepare(asked, wish, folder=folder, dataset=dataset, network=network)
         with handlers_kept(forever=False):
             return begin(session, again=AGAIN, quietly=quiet)

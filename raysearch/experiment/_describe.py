@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._data_table import data_lines
-from raysearch.experiment._forecast import Forecast, Group, duration
+from raysearch.experiment._forecast import Forecast, Group
+from raysearch.results import duration
 
 if TYPE_CHECKING:
     from raysearch.experiment._plan import Plan
@@ -18,7 +19,7 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
 
     Args:
         plan: the trials.
-        forecast: what they cost.
+        forecast: what those cost that are left.
         done: methods that have been carried out already.
     """
     experiment = plan.experiment
@@ -29,8 +30,7 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
         lines.append(f"done already: {', '.join(done)}")
     several = len(plan.parts) > 1
     for group in forecast.groups:
-        if group.method not in done:
-            lines += _trials(group, several)
+        lines += _trials(group, several)
     if chosen := plan.notes[len(plan.dataset.notes) :]:
         lines += ["", "# chosen", *chosen]
     lines += ["", "# cost", *_cost(forecast)]

@@ -90,16 +90,13 @@ class Entries:
         if not part.seeds:
             return
         places = self._places[part.name]
-        parallel = self._folder.parallel(
-            part.name, part.parallel(places[part.rounds_stage].at_once)
-        )
-        groups = part.groups(parallel)
+        groups = part.groups
         whose = f"{part.name} " if self._plan.experiment.compared else ""
         studies = OptunaStudies(self._folder.path, prefix=whose)  # all in one file
         for seed in part.seeds:
             search = part.method.search(seed, groups, studies)
             once = isinstance(search, Once)
-            epochs = part.configuration.settings.search.epochs if once else search.rounds
+            epochs = search.rows or part.configuration.settings.search.epochs
             trial = self._trial(part, SEARCH, f"search seed {seed}", seed, epochs)
             shown = {SEARCH: trial} if once else {}
             if part.method.shares and seed not in part.given:

@@ -9,6 +9,7 @@ from typing import Any
 
 from raysearch.errors import RaysearchError, unknown
 from raysearch.experiment._compose import Configuration, choices, compose, from_yaml
+from raysearch.experiment._overrides import Override, as_override
 from raysearch.experiment._settings import Settings, check
 from raysearch.settings import leaves
 
@@ -82,6 +83,11 @@ def own(configuration: Configuration) -> dict[str, Any]:
     return {key: configuration.values[key] for key in OWN if key in configuration.values}
 
 
+def is_changed(before: Configuration, now: Configuration) -> bool:
+    """Whether a method's own settings, but for resources, are others."""
+    return any(_differences(own(before), own(now)))
+
+
 def common(configuration: Configuration) -> dict[str, Any]:
     """All settings but a method's own."""
     return {key: value for key, value in configuration.values.items() if key not in OWN}
@@ -92,11 +98,11 @@ def checked(values: Mapping[str, Any]) -> Configuration:
     return Configuration(dict(values), check(values))
 
 
-def compose_run(overrides: Sequence[str]) -> Experiment:
+def compose_run(overrides: Sequence[str | Override]) -> Experiment:
     """An experiment of one method.
 
     Args:
-        overrides: of Hydra, e.g. ["method=dada", "search.epochs=5"].
+        overrides: see `compose`.
 
     Raises:
         RaysearchError: see `compose`.
@@ -105,28 +111,32 @@ def compose_run(overrides: Sequence[str]) -> Experiment:
     return Experiment({configuration.settings.method.name: configuration}, compared=False)
 
 
-def compose_experiment(methods: Sequence[str], overrides: Sequence[str]) -> Experiment:
+def compose_experiment(methods: Sequence[str], overrides: Sequence[str | Override]) -> Experiment:
     """An experiment of several methods, each judged by a row of its own.
 
     Args:
         methods: names that `method=` takes.
-        overrides: of Hydra, for all of them; `dada.search.epochs=5` is for dada alone.
+        overrides: see `compose`; for all of them, or `dada.search.epochs=5` for dada alone.
 
     Raises:
         RaysearchError: no method, one that is not known or named twice; a setting that is not
             known, or that methods cannot have of their own; methods that differ in what is judged.
     """
     _check_methods(methods)
-    for line in overrides:
-        _check_override(line, methods)
-    theirs = {name: [o for o in overrides if o.startswith(f"{name}.")] for name in methods}
-    shared = [o for o in overrides if not any(o in lines for lines in theirs.values())]
+    given = [as_override(each) for each in overrides]
+    for one in given:
+        _check_override(one, methods)
+    shared = [one for one in given if one.key == one.group or one.group not in methods]
     base = compose(shared).settings
     name = base.name or f"compare-{base.data.name}"
     found: dict[str, Configuration] = {}
-    for method, lines in theirs.items():
-        given = [line.removeprefix(f"{method}.") for line in lines]
-        values = compose([f"method={method}", *shared, *given], tracked_as=name).values
+    for method in methods:
+        theirs = [
+            replace(one, key=one.key.removeprefix(f"{method}."))
+            for one in given
+            if one.key.startswith(f"{method}.")
+        ]
+        values = compose([Override("method", method), *shared, *theirs], tracked_as=name).values
         values["name"] = name
         values["evaluation"] = {**values["evaluation"], "policies": list(methods)}
         found[method] = checked(values)
@@ -194,19 +204,19 @@ def _check_methods(names: Sequence[str]) -> None:
         raise RaysearchError("name what to compare: methods=[none,dada]")
 
 
-def _check_override(line: str, methods: Sequence[str]) -> None:
+def _check_override(override: Override, methods: Sequence[str]) -> None:
     """An override is the experiment's, or a method's own."""
-    key = line.partition("=")[0]
+    key, owner = override.key, override.group
     if key in TAKEN:
-        raise RaysearchError(f"{line}: in a comparison give {TAKEN[key]}")
-    owner, dot, rest = key.partition(".")
-    if not dot or owner not in choices("method"):
+        raise RaysearchError(f"{override}: in a comparison give {TAKEN[key]}")
+    if owner == key or owner not in choices("method"):
         return
     if owner not in methods:
-        raise RaysearchError(f"{line}: {owner} is not one of methods=[{','.join(methods)}]")
+        raise RaysearchError(f"{override}: {owner} is not one of methods=[{','.join(methods)}]")
+    rest = key.removeprefix(f"{owner}.")
     group = rest.partition(".")[0]
     if group in COMMON or rest in TAKEN:
-        raise RaysearchError(f"{line}: {group} is the comparison's, not a method's own")
+        raise RaysearchError(f"{override}: {group} is the comparison's, not a method's own")
 
 
 def _check_alike(found: Mapping[str, Configuration]) -> None:

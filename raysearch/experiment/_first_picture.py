@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def draw_first(plan: Plan, folder: Path) -> list[Path]:
-    """Draw images as they were read, and as each method's search begins to augment them.
+    """Draw images as they were read, and augmented as by each method that knows nothing yet.
 
-    The pictures lie where those of the finished policies will. One that is there stays.
+    A method that chooses no operations has no picture before it has found something. The pictures
+    lie where those of the finished policies will. One that is there stays.
 
     Args:
         plan: the methods and the images.

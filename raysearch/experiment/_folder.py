@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 CONFIG, STATE, LOCK, LOG, TRIALS = "config.yaml", "run.json", ".lock", "raysearch.log", "trials"
 MEAN_TOLERANCE = 1e-4  # of colours on the scale of 0 to 1, that other machines may compute
-BY_NAME = ("seconds", "searching", "methods", "parallel", "mlflow")  # groups of the state
+BY_NAME = ("seconds", "searching", "methods", "mlflow")  # groups of the state
+BY_METHOD = ("networks", "policies", "shared")  # folders with one for each method
 KEEP_SECONDS = 1.0  # between two times that the seconds so far are written
 
 
@@ -39,17 +40,24 @@ class Folder:
         path: the folder.
         experiment: its settings.
         state: what a later process needs besides the settings: `status` (running, interrupted,
-            failed or complete), `methods` (each one's status), `parallel` (proposals in a round,
-            by method), `mlflow` (runs, by method), `seconds` per stage, `searching` (seconds, by
-            method), `device`, and `data`, by which images are known again.
+            failed or complete), `methods` (each one's status), `mlflow` (runs, by method),
+            `seconds` per stage, `searching` (seconds, by method), `device`, `directory` (where it
+            began, from which relative paths go on), and `data`, by which images are known again.
+        anew: methods of which `configure` forgets what has been computed.
+
+    Args:
+        held: what `_lock` returned for the path; `release` gives it up.
     """
 
-    def __init__(self, path: Path, experiment: Experiment, state: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, experiment: Experiment, state: dict[str, Any], held: int
+    ) -> None:
         self.path, self.experiment = path, experiment
+        self.anew: Collection[str] = ()
         self.state = {key: dict[str, Any]() for key in BY_NAME} | {"version": __version__} | state
         self._made: list[Path] = []
         self._written = 0.0  # when seconds were last written, on the monotonic clock
-        self._lock: int | None = _lock(path)
+        self._lock: int | None = held
 
     @property
     def begun(self) -> bool:
@@ -76,8 +84,17 @@ class Folder:
         """Where the engine keeps what it needs to go on, until all is done."""
         return self.path / TRIALS
 
+    def go_where_it_began(self) -> None:
+        """Take the process to the directory from which relative paths go, if it is there."""
+        began = self.state.get("directory")
+        if isinstance(began, str) and Path(began).is_dir() and not Path.cwd().samefile(began):
+            self.path = self.path.absolute()
+            os.chdir(began)
+
     def configure(self, experiment: Experiment) -> None:
-        """Go on with other settings: a method more, or other resources."""
+        """Go on with other settings: a method more or less, or other resources."""
+        for method in self.anew:  # first: what is there must never count as the new settings'
+            self._forget_method(method)
         self.experiment = experiment
         write_whole(self.path / CONFIG, to_yaml(experiment.document()).encode())
 
@@ -96,14 +113,6 @@ class Folder:
                 "begin with another name="
             )
         self.state["data"] = now
-
-    def parallel(self, method: str, wanted: int) -> int:
-        """A method's proposals in a round: as they are wanted now, or as they were at the start."""
-        kept = self.state["parallel"]
-        if method not in kept:
-            kept[method] = wanted
-            self.save()
-        return int(kept[method])
 
     def save(self, **changes: Any) -> None:
         """Change and write the state."""
@@ -131,13 +140,17 @@ class Folder:
             with contextlib.suppress(OSError):  # not worth a trial
                 self.save()
 
-    def forget_method(self, method: str) -> None:
-        """Let a method begin anew."""
-        self.state["parallel"].pop(method, None)
+    def _forget_method(self, method: str) -> None:
+        """Remove what there is of a method, so that it begins anew."""
+        found = [self.path / kind / method for kind in BY_METHOD]
         for kind in ("search", "evaluation"):
             for name in (f"{method}", f"{method}-method"):  # see `TrialInfo.id`
-                for path in self.trials.glob(f"{kind}-{name}-seed-*"):
-                    shutil.rmtree(path, ignore_errors=True)
+                found += self.trials.glob(f"{kind}-{name}-seed-*")
+        for path in found:
+            shutil.rmtree(path, ignore_errors=True)
+        for group in BY_NAME:
+            self.state[group].pop(method, None)
+        self.save()
 
     def forget_trials(self, entries: Iterable[str]) -> None:
         """Remove what the engine needed to go on; all of it, unless a method has failed.
@@ -176,10 +189,11 @@ def create(experiment: Experiment) -> Folder:
     try:
         runs.mkdir(parents=True, exist_ok=True)
         path = _new_folder(runs, experiment)
-        folder = Folder(path, experiment.changed(name=path.name), {})
+        folder = Folder(path, experiment.changed(name=path.name), {}, _lock(path))
         folder._made = made
         folder.configure(folder.experiment)
-        folder.save(status="running", created=datetime.now().astimezone().isoformat())
+        created = datetime.now().astimezone().isoformat()
+        folder.save(status="running", created=created, directory=str(Path.cwd()))
     except FileExistsError as error:
         raise RaysearchError(f"runs_dir={runs} is not a folder") from error
     except OSError as error:
@@ -216,15 +230,26 @@ def resume(run: str, runs_dir: str) -> Folder:
     Raises:
         RaysearchError: there is none, it is still going on, or it is of an earlier version.
     """
-    for path in (Path(run), Path(runs_dir) / run):
+    for path in (Path(run).expanduser(), Path(runs_dir) / run):
         if (path / CONFIG).is_file():
             break
     else:
         present = sorted(p.parent.name for p in Path(runs_dir).glob(f"*/{CONFIG}"))
         hint = near(run, present) or f" (looked in {runs_dir}/ too)"
         raise RaysearchError(f"there is no run {run}{hint}")
-    path = path.resolve() if Path(run).is_absolute() else path
-    experiment = read_experiment(path / CONFIG)
+    path = path.resolve() if path.is_absolute() else path
+    held = _lock(path)  # first: another process that ends now changes what is read
+    try:
+        folder = Folder(path, read_experiment(path / CONFIG), _read_state(path), held)
+        remove_unfinished(path)
+        return folder
+    except BaseException:
+        os.close(held)
+        raise
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The state that `Folder.save` wrote; raises RaysearchError where it is damaged."""
     try:
         state = json.loads((path / STATE).read_text())
     except FileNotFoundError:  # killed between the two files: nothing has been computed
@@ -233,9 +258,7 @@ def resume(run: str, runs_dir: str) -> Folder:
         raise RaysearchError(f"{path / STATE} cannot be read: {error}") from error
     if not isinstance(state, dict) or not isinstance(state.get("seconds"), dict):
         raise RaysearchError(f"{path / STATE} is not the state of a run")
-    folder = Folder(path, experiment, state)
-    remove_unfinished(path)
-    return folder
+    return state
 
 
 def check_free(experiment: Experiment) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysearch.experiment._count import Plain, plain_cost
 from raysearch.experiment._entries import places_of
-from raysearch.results._words import plural
+from raysearch.results import duration, plural
 
 if TYPE_CHECKING:
     from raysearch.engine import Capacity, Place
@@ -107,19 +107,20 @@ class Forecast:
         )
 
 
-def forecast(plan: Plan, capacity: Capacity | None) -> Forecast:
-    """Find out what a plan costs.
+def forecast(plan: Plan, capacity: Capacity | None, done: Collection[str] = ()) -> Forecast:
+    """Find out what is left of a plan, and what that costs.
 
     Args:
         plan: what is to be done.
         capacity: what there is; None where a cluster decides, of which nothing is known yet.
+        done: methods that have been carried out already.
 
     Raises:
         RaysearchError: a method or a network does not take what it is given, or not even one
             trial fits.
     """
-    parts = list(plan.parts.values())
-    first = parts[0]
+    first, *_ = plan.parts.values()
+    parts = [part for name, part in plan.parts.items() if name not in done]
     setup = plan.setup(first, "cpu")(dataset=plan.dataset, seed=0)
     settings = first.configuration.settings
     plain = plain_cost(setup, settings.evaluation.batch_size)
@@ -136,12 +137,11 @@ def _groups(plan: Plan, part: Part, plain: Plain, capacity: Capacity | None) -> 
     settings = part.configuration.settings
     places: Mapping[str, Place] = places_of(part, capacity) if capacity else {}
     setup = plan.setup(part, "cpu")(dataset=plan.dataset, seed=(part.seeds or (0,))[0])
-    train = setup.search_splits()[0] if part.seeds else plan.dataset.train
-    epoch = len(train) * plain.seconds  # an epoch-equivalent
+    unit = setup.search_images()
+    epoch = unit * plain.seconds  # an epoch-equivalent
     if part.seeds:
         place = places.get(part.rounds_stage)
-        parallel = part.parallel(place.at_once if place else 1)
-        expected = part.method.forecast(setup, part.groups(parallel))
+        expected = part.method.forecast(setup, part.groups)
         count, words = len(part.seeds), expected.described
         if expected.proposals == 1:
             words = _of(count, settings.search.epochs)
@@ -155,14 +155,14 @@ def _groups(plan: Plan, part: Part, plain: Plain, capacity: Capacity | None) -> 
             place=place,
             equivalents=expected.equivalents,
             seconds=expected.equivalents * epoch + expected.proposals * PROPOSAL_SECONDS,
-            parallel=min(parallel, expected.proposals),
+            parallel=expected.parallel,
             described=words,
         )
     if part.rows:
         evaluation = settings.evaluation
         images = len(plan.dataset.full_train())
         whole = min(images, max(1, images // evaluation.batch_size) * evaluation.batch_size)
-        equivalents = evaluation.epochs * whole * evaluation.enlarge_batch / len(train)
+        equivalents = evaluation.epochs * whole * evaluation.enlarge_batch / unit
         count = len(part.rows) * len(evaluation.seeds)
         yield Group(
             method=part.name,
@@ -189,18 +189,3 @@ def _bytes(groups: tuple[Group, ...], plain: Plain) -> int:
     kept = sum(g.count * TRIAL_BYTES for g in groups)
     searches = sum(4 * state * g.count for g in groups if g.stage == "search")
     return FIXED_BYTES + running + rounds + searches + kept
-
-
-def duration(seconds: float) -> str:
-    """A time in words.
-
-    >>> duration(5.3), duration(600), duration(18000), duration(864000)
-    ('5.3 s', '10 min', '5.0 h', '10 days')
-    """
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = seconds / 60
-    if minutes < 120:
-        return f"{minutes:.0f} min"
-    hours = minutes / 60
-    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.0f} days"

@@ -27,7 +27,7 @@ def given_checkpoints(plan: Plan, part: Part, kept: Path | None) -> Mapping[int,
     Args:
         plan: the experiment's.
         part: the method's.
-        kept: folder of an experiment that is continued, which has a copy.
+        kept: folder of an experiment in which the method goes on, which has a copy.
 
     Raises:
         RaysearchError: it cannot be read, or does not fit.
@@ -44,7 +44,7 @@ def given_checkpoints(plan: Plan, part: Part, kept: Path | None) -> Mapping[int,
             ) from None
         setup = plan.setup(part, "cpu")(dataset=plan.dataset, seed=seed)
         try:
-            part.method.fits(checkpoint, setup, part.groups())
+            part.method.fits(checkpoint, setup, part.groups)
         except RaysearchError as error:
             raise RaysearchError(f"method.shared_checkpoint={path}: {error}") from None
         found[seed] = checkpoint

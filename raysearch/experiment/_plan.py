@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -78,18 +80,11 @@ class Part:
         """The group whose resources a search's proposals hold."""
         return "search" if self.configuration.settings.finetune is None else "finetune"
 
-    def groups(self, parallel: int = 1) -> Groups:
-        """What the method reads.
-
-        Args:
-            parallel: proposals in a round.
-        """
+    @property
+    def groups(self) -> Groups:
+        """What the method reads."""
         values = self.configuration.values
-        return Groups(values["method"], values["search"], values.get("finetune"), parallel)
-
-    def parallel(self, at_once: int) -> int:
-        """Proposals in a round: as asked for, or as suits what fits at once."""
-        return self.method.parallel(at_once, self.groups())
+        return Groups(values["method"], values["search"], values.get("finetune"))
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ def make_plan(
     experiment: Experiment,
     capacity: Capacity | None = None,
     *,
-    kept: Path | None = None,
+    kept: Mapping[str, Path] | None = None,
     dataset: Dataset | None = None,
     network: Model | None = None,
 ) -> Plan:
@@ -138,7 +133,7 @@ def make_plan(
     Args:
         experiment: its settings.
         capacity: of this machine; None where a cluster decides, of which nothing is known yet.
-        kept: the experiment's folder, where it is continued.
+        kept: the experiment's folder, by the names of the methods that go on.
         dataset: the data, where they are there already.
         network: builds a network, where `model` does not name one.
 
@@ -156,7 +151,10 @@ def make_plan(
     }
     task = _task(experiment, dataset)
     plan = Plan(experiment, parts, dataset, task, (*dataset.notes, *notes), network)
-    given = {n: replace(p, given=given_checkpoints(plan, p, kept)) for n, p in parts.items()}
+    given = {
+        n: replace(p, given=given_checkpoints(plan, p, (kept or {}).get(n)))
+        for n, p in parts.items()
+    }
     return replace(plan, parts=given)
 
 
@@ -165,7 +163,7 @@ def settle_choices(
 ) -> tuple[Experiment, tuple[str, ...]]:
     """The experiment with the choices that were left to it, and a remark on the network's.
 
-    A run that is continued has the network and the size with which it began, whatever the machine.
+    The settings of an experiment that is continued hold the choices made when it began.
     """
     notes: tuple[str, ...] = ()
     changed: dict[str, Any] = {}
@@ -190,8 +188,11 @@ def predefined_of(configuration: Configuration) -> Predefined:
 
 
 def slug(name: str) -> str:
-    """A policy's name as a part of a folder's."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    """A policy's name as a part of a folder's; files whose names are not the same differ in it."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    if not name.endswith(".json"):
+        return plain
+    return f"{plain[:100]}-{zlib.crc32(os.fsencode(name)):08x}"
 
 
 def _part(
@@ -208,7 +209,8 @@ def _part(
         rows = [Row(name, own)] if own is not None else _searched_rows(name, settings)
     else:
         files = [policy for policy in settings.evaluation.policies if policy.endswith(".json")]
-        fixed |= {"uniform": (cls.uniform(values), given)}
+        if (uniform := cls.uniform(values)) is not None:
+            fixed["uniform"] = (uniform, given)
         fixed |= {file: (read_policy(file), given) for file in files}
         rows = [
             Row(policy, own if policy == LEARNED else fixed[policy])
@@ -240,7 +242,7 @@ def _task(experiment: Experiment, dataset: Dataset) -> Task:
             value on the images to be judged.
     """
     asked, metric = experiment.settings.task, experiment.settings.metric
-    fits = "multi_label" if dataset.kind == "multi" else "classification"
+    fits = tasks.suited(dataset.kind)
     if asked not in (None, fits):
         has = "any number of labels" if dataset.kind == "multi" else "one class"
         raise RaysearchError(f"task={asked}: an image of {dataset.name} has {has} ({fits})")
@@ -259,7 +261,7 @@ def _check_rows(experiment: Experiment) -> None:
     if experiment.compared:
         return
     names = experiment.settings.evaluation.policies
-    if len({slug(name) for name in names}) < len(names):
+    if len(set(names)) < len(names):
         raise RaysearchError("evaluation.policies names a policy twice")
     for name in names:
         if not name.endswith(".json") and name not in POLICIES:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from raysearch import engine, results
-from raysearch.engine import Capacity, Interrupted
-from raysearch.errors import RaysearchError
+from raysearch.engine import Capacity, Interrupted, TrialError
+from raysearch.errors import RaysearchError, SearchFailedError
 from raysearch.experiment._clock import Clock
 from raysearch.experiment._describe import cautions, described
 from raysearch.experiment._entries import Entries
@@ -44,9 +44,10 @@ class LeftOutError(RaysearchError):
 
     def __init__(self, failed: Mapping[str, RaysearchError], folder: Path) -> None:
         whose = "; ".join(f"{method}: {error}" for method, error in failed.items())
+        diverged = [name for name, error in failed.items() if isinstance(error, SearchFailedError)]
         super().__init__(
-            f"left out of {folder}: {whose}; the same command tries again, with the same "
-            "settings of these methods or with others"
+            f"left out of {folder}: {whose}; the same command tries again"
+            + (f" ({', '.join(diverged)}: only other settings help)" if diverged else "")
         )
         self.expected = all(getattr(error, "expected", True) for error in failed.values())
 
@@ -54,7 +55,7 @@ class LeftOutError(RaysearchError):
 def begin(session: Session, *, again: str | None = None, quietly: bool = False) -> Result:
     """Do what is left of an experiment: search, evaluate, and write what was found.
 
-    A method that cannot go on is left out of a comparison; of a run it is the error.
+    A method that cannot go on by itself is left out of a comparison; of a run it is the error.
 
     Args:
         session: what is to be done; its folder is let go of.
@@ -63,14 +64,14 @@ def begin(session: Session, *, again: str | None = None, quietly: bool = False) 
 
     Raises:
         RaysearchError: it cannot start, a run's trial cannot go on, nothing is left of a
-            comparison, or no trial can go on as the disk is full.
+            comparison, or a person has to mend something first; see `engine.run`.
         KeyboardInterrupt: it was stopped; the message says how to continue.
     """
     experiment = session.plan.experiment
     folder = session.folder or create(experiment)
-    if session.folder is not None:
-        folder.configure(experiment)
-    plan = replace(session.plan, experiment=folder.experiment)
+    if session.folder is None:  # whose name has been chosen
+        experiment = folder.experiment
+    plan = replace(session.plan, experiment=experiment)
     try:
         return _carry_out(replace(session, plan=plan), folder, quietly)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -91,6 +92,7 @@ def _carry_out(session: Session, folder: Folder, quietly: bool) -> Result:
     plan = session.plan
     check_space(folder.path, session.forecast.bytes_needed)
     folder.keep_data(plan.dataset)
+    folder.configure(plan.experiment)  # all has been checked: now methods may be forgotten
     with (
         quiet(folder.path / LOG) as terminal,
         contextlib.closing(Display(console := Console(file=terminal), quiet=quietly)) as display,
@@ -104,12 +106,18 @@ def _carry_out(session: Session, folder: Folder, quietly: bool) -> Result:
                 result = _compute(session, folder, display, trackers)
         except BaseException as error:
             _log.exception("the experiment ended early")
-            stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
             with contextlib.suppress(OSError):  # a full disk must not hide the error
-                folder.save(status="interrupted" if stopped else "failed")
+                if isinstance(error, TrialError) and error.method is not None:
+                    folder.mark([error.method], "failed")  # other settings of it may mend that
+                folder.save(status="interrupted" if _was_stopped(error) else "failed")
             raise
         results.show(console, result.summary, quietly)
     return result
+
+
+def _was_stopped(error: BaseException) -> bool:
+    """Whether a person or the machine's manager ended it, and no error."""
+    return isinstance(error, Interrupted) or not isinstance(error, Exception)
 
 
 def _compute(
@@ -119,7 +127,7 @@ def _compute(
     complete = [name for name in folder.complete if name in plan.parts]
     earlier = results.read(folder.path) if complete else None
     with (
-        engine.cluster(session.wish, _stored_bytes(plan, forecast), folder.path) as capacity,
+        engine.cluster(session.wish, _stored_bytes(plan), folder.path) as capacity,
         stop_on_signal(),
     ):
         display.metric = plan.task.metric
@@ -201,7 +209,7 @@ def _tracked(plan: Plan, folder: Folder, display: Display) -> Iterator[dict[str,
     trackers: dict[str, Tracker] = {}
     try:
         for name, part in plan.parts.items():
-            if name in folder.complete or not settings.enabled:
+            if name in folder.complete or settings.name == "none":
                 continue
             trackers[name] = Tracker(
                 settings.uri,
@@ -217,12 +225,12 @@ def _tracked(plan: Plan, folder: Folder, display: Display) -> Iterator[dict[str,
         yield trackers
     except BaseException as error:
         for tracker in trackers.values():
-            tracker.finish(None, None, "FAILED" if isinstance(error, Exception) else "KILLED")
+            tracker.finish(None, None, "KILLED" if _was_stopped(error) else "FAILED")
         raise
 
 
-def _stored_bytes(plan: Plan, forecast: Forecast) -> int:
-    """What goes into Ray's object store: the data set, and files that proposals go on from."""
+def _stored_bytes(plan: Plan) -> int:
+    """What goes into Ray's object store: the data set."""
     buffers: list[pickle.PickleBuffer] = []
     stream = pickle.dumps(plan.dataset, protocol=5, buffer_callback=buffers.append)
-    return len(stream) + sum(buffer.raw().nbytes for buffer in buffers) + forecast.bytes_needed
+    return len(stream) + sum(buffer.raw().nbytes for buffer in buffers)

@@ -19,6 +19,7 @@ from raysearch.settings import (
     Between,
     Count,
     NotNegative,
+    PathWord,
     Positive,
     Probability,
     WholeNumber,
@@ -86,7 +87,7 @@ class SearchSettings(TrainingSettings):
 class EvaluationSettings(TrainingSettings):
     """The `evaluation` group."""
 
-    policies: list[str]
+    policies: list[PathWord]  # of files, or names, which look like no path
     seeds: Seeds
     label_smoothing: BelowOne
     enlarge_batch: Count
@@ -95,14 +96,14 @@ class EvaluationSettings(TrainingSettings):
 class FinetuneSettings(TrainingSettings):
     """The `finetune` group, of a method whose search is made of many short trainings."""
 
-    parallel: Count | None
+    parallel: Count
 
 
 class TrackingSettings(_Section):
     """The `tracking` group."""
 
-    enabled: bool
-    uri: str | None
+    name: Literal["mlflow", "none"]
+    uri: str | None = Field(min_length=1)
     experiment: str = Field(min_length=1)
 
 
@@ -117,8 +118,8 @@ class Settings(_Section):
     """A whole configuration."""
 
     name: Annotated[Word, AfterValidator(_name)] | None
-    runs_dir: str = Field(min_length=1)
-    storage: str | None = Field(min_length=1)
+    runs_dir: PathWord
+    storage: PathWord | None
     device: Literal["auto", "cpu", "cuda"]
     task: Literal["classification", "multi_label"] | None = None
     metric: Literal["error", "balanced_error", "auroc", "map"] | None = None

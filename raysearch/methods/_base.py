@@ -12,6 +12,7 @@ from torch import Tensor
 from raysearch import ops
 from raysearch.errors import RaysearchError
 from raysearch.methods._once import Once
+from raysearch.methods._settings import MethodSettings
 from raysearch.methods._study import GiveUp, Studies
 from raysearch.policy import Policy, SubPolicies
 from raysearch.protocol import Answer, Build, Proposal, Search, Values, Work
@@ -29,13 +30,11 @@ class Groups:
         method: the method's own settings.
         search: how the search trains.
         finetune: how its short trainings train, of a method that has them; else None.
-        parallel: proposals in a round, see `Method.parallel`; 1 where there are no rounds.
     """
 
     method: Mapping[str, Any]
     search: Mapping[str, Any]
     finetune: Mapping[str, Any] | None = None
-    parallel: int = 1
 
     @property
     def tuning(self) -> Mapping[str, Any]:
@@ -58,6 +57,7 @@ class Expected:
         proposals: how often it will ask.
         epochs_each: epochs of each proposal, of the longest kind.
         files: most files of answers that there are at a time.
+        parallel: how many proposals can be carried out at once.
         described: what it will ask for, in a few words.
     """
 
@@ -65,6 +65,7 @@ class Expected:
     proposals: int
     epochs_each: int
     files: int
+    parallel: int
     described: str
 
 
@@ -72,10 +73,12 @@ class Method:
     """A way to come by a policy.
 
     Attributes:
+        settings_class: what the `method` group has to be.
         shares: whether its search begins with a training that another run may have done already,
             see `fits`; its proposal's id is `shared`.
     """
 
+    settings_class: ClassVar[type[MethodSettings]] = MethodSettings
     shares: ClassVar[bool] = False
 
     @classmethod
@@ -91,8 +94,10 @@ class Method:
         return None
 
     @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> Policy:
+    def uniform(cls, method: Mapping[str, Any]) -> Policy | None:
         """The policy that knows nothing, to compare with: all pairs of operations alike.
+
+        None where the method chooses no operations.
 
         Args:
             method: the `method` group.
@@ -135,16 +140,6 @@ class Method:
             give_up: makes the watches over trials, for methods whose trials may be given up.
         """
         raise NotImplementedError(f"{cls.__name__} searches nothing")
-
-    @classmethod
-    def parallel(cls, at_once: int, groups: Groups) -> int:
-        """Proposals in a round, as asked for in the settings, or else as many as suit.
-
-        Args:
-            at_once: how many run at the same time.
-            groups: the settings; `groups.parallel` is not looked at.
-        """
-        return 1
 
     @classmethod
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
@@ -227,7 +222,7 @@ class SearchMethod(Method, ABC):
         """One piece of work of all its epochs."""
         epochs = int(groups.search["epochs"])
         each = cls.step_equivalents(setup, groups)
-        return Expected(epochs * each, 1, epochs, 0, f"one training of {epochs} epochs")
+        return Expected(epochs * each, 1, epochs, 0, 1, f"one training of {epochs} epochs")
 
     @abstractmethod
     def step(self) -> dict[str, float]:

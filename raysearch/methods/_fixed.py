@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from raysearch import ops
 from raysearch.methods._base import Method
 from raysearch.policy import (
     PUBLISHED,
     Policy,
     RandomOperations,
+    SubPolicies,
     autoaugment,
     rand_augment,
     trivial_augment,
@@ -58,7 +60,7 @@ class Uniform(Fixed):
     @classmethod
     def known(cls, method: Mapping[str, Any]) -> Policy:
         """That policy."""
-        return cls.uniform(method)
+        return SubPolicies.pairs(ops.DADA_OPERATIONS)
 
 
 class TrivialAugment(Fixed):
@@ -73,12 +75,12 @@ class TrivialAugment(Fixed):
 class AutoAugment(Fixed):
     """A policy that AutoAugment published (Cubuk et al., CVPR 2019)."""
 
-    table: ClassVar[str]
+    name: ClassVar[str]
 
     @classmethod
     def known(cls, method: Mapping[str, Any]) -> Policy:
-        """The table's policy."""
-        return autoaugment(cls.table)
+        """That policy."""
+        return autoaugment(cls.name)
 
 
 FIXED: dict[str, type[Fixed]] = {
@@ -87,10 +89,7 @@ FIXED: dict[str, type[Fixed]] = {
     "cutout": Cutout,
     "uniform": Uniform,
     "trivial_augment": TrivialAugment,
-    **{
-        f"autoaugment_{name}": type(f"AutoAugment_{name}", (AutoAugment,), {"table": name})
-        for name in PUBLISHED
-    },
+    **{name: type(name, (AutoAugment,), {"name": name}) for name in PUBLISHED},
 }
 """Those that are methods, by name."""
 

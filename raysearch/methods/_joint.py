@@ -88,6 +88,10 @@ class JointMethod(SearchMethod):
         self._drawn: list[Tensor] = []  # after each epoch, [DRAWS, parameters]
 
     @classmethod
+    def uniform(cls, method: Mapping[str, Any]) -> None:
+        """None: parameters of continuous transformations are learnt, and no operations."""
+
+    @classmethod
     def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
         """Mirroring alone."""
         return replace(given, padding=0, cutout=0)

@@ -27,7 +27,7 @@ class Once:
         failed: why the work could not end, None where it did.
     """
 
-    rounds = 1
+    rounds, rows = 1, 0
 
     def __init__(
         self,

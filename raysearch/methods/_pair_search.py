@@ -79,10 +79,14 @@ class PairSearch(RoundSearch):
         groups: the settings.
         settings: the method's.
         ppo: how the policy moves.
+        trials: of which an update is made.
     """
 
-    def __init__(self, seed: int, groups: Groups, settings: PairSettings, ppo: PPOSettings) -> None:
+    def __init__(
+        self, seed: int, groups: Groups, settings: PairSettings, ppo: PPOSettings, trials: int
+    ) -> None:
         super().__init__(seed, groups)
+        self._trials = trials
         self.draws = settings.draws
         self.start = settings.uniform
         self.distribution = PairDistribution(len(self.start), settings.form)
@@ -95,7 +99,7 @@ class PairSearch(RoundSearch):
     def trials(self, number: int, needs: tuple[str, ...], stage: str) -> list[Proposal]:
         """The trials of an update of the policy, counted from 1."""
         log_p = self.distribution.log_probabilities().detach().numpy().copy()
-        ids = [trial_id(number, index) for index in range(self.group)]
+        ids = [trial_id(number, index) for index in range(self._trials)]
         return [
             Proposal(id, self.round, {"log_probabilities": log_p, **self.values(id)}, needs, stage)
             for id in ids

@@ -37,7 +37,6 @@ class RoundSearch(Method, ABC):
     Attributes:
         rounds: how many it has.
         round: how many are done.
-        group: see `Groups.parallel`.
         equivalents: epoch-equivalents of the rounds that are done.
     """
 
@@ -45,7 +44,6 @@ class RoundSearch(Method, ABC):
 
     def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
         self.seed = seed
-        self.group = groups.parallel
         self.round = 0
         self.equivalents = 0.0
         self._dearest = 0.0  # of the last round in which any ended
@@ -88,6 +86,11 @@ class RoundSearch(Method, ABC):
         return self.round >= self.rounds
 
     @property
+    def rows(self) -> int:
+        """How many its history will have: one for every round."""
+        return self.rounds
+
+    @property
     def proposals(self) -> list[Proposal]:
         """Of the round that is going on, made once."""
         self._proposals = self._proposals or list(self.propose())
@@ -124,7 +127,6 @@ class RoundSearch(Method, ABC):
         answers = [self._answers.get(proposal.id) for proposal in self.proposals]
         reasons, self._answers, self._failed = list(self._failed.values()), {}, {}
         if all(one is None for one in answers) and not self.goes_on():
-            # a search that is continued tries the round once more
             several = f"all {len(answers)} trials of a round failed: " if len(answers) > 1 else ""
             raise SearchFailedError(several + reasons[0])
         costs = [None if one is None else float(one["epoch_equivalents"]) for one in answers]

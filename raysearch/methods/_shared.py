@@ -12,6 +12,7 @@ from torch import Tensor
 from raysearch.data import Split
 from raysearch.errors import RaysearchError
 from raysearch.methods._validated import ValidatedTraining, snapshot
+from raysearch.models import name_of
 from raysearch.policy import Policy
 from raysearch.protocol import Answer
 from raysearch.training import Setup, Training
@@ -63,7 +64,7 @@ def made_with(setup: Setup, search: Mapping[str, Any]) -> dict[str, Any]:
     train, val = setup.search_splits()
     keys = ("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay")
     return {
-        "model": setup.model,
+        "model": name_of(setup.model),
         "classes": list(setup.dataset.classes),
         "image size": list(setup.dataset.size),
         "channels": setup.dataset.channels,

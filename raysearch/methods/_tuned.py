@@ -24,7 +24,8 @@ class TunedSettings(MethodSettings):
 
     Attributes:
         trials: trainings in all, at least 1; the last round is filled up.
-        parallel: trainings that run between two proposals; None is as many as fit at once.
+        parallel: trainings that run between two proposals, on any machine as many: what is proposed
+            later has seen more.
         objective: what trials are judged by on the validation images, the task's `metric` or the
             `loss`.
         sampler: Optuna's, `tpe` or `random`.
@@ -36,7 +37,7 @@ class TunedSettings(MethodSettings):
     """
 
     trials: Count
-    parallel: Count | None
+    parallel: Count
     objective: Goal
     sampler: Literal["tpe", "random"]
     startup_trials: WholeNumber
@@ -75,7 +76,7 @@ class Tuned(RoundSearch):
         super().__init__(seed, groups)
         assert studies is not None
         self.settings = s = self.settings_class.of(groups.method)
-        self.rounds = -(-s.trials // self.group)
+        self.rounds = -(-s.trials // s.parallel)
         self.study = studies(f"seed {seed}", s.space, seed, s.sampler, s.startup_trials)
 
     @classmethod
@@ -93,20 +94,15 @@ class Tuned(RoundSearch):
         return built
 
     @classmethod
-    def parallel(cls, at_once: int, groups: Groups) -> int:
-        """As many as run at the same time: what is proposed later has seen more."""
-        return cls.settings_class.of(groups.method).parallel or at_once
-
-    @classmethod
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
         """As if none were given up; validated after every interval, and at the end."""
         settings = cls.settings_class.of(groups.method)
-        epochs, parallel = int(groups.search["epochs"]), groups.parallel
+        epochs, parallel = int(groups.search["epochs"]), settings.parallel
         looks = -(-epochs // settings.interval)
         trials = -(-settings.trials // parallel) * parallel
         each = epochs + looks * validation_cost(*map(len, setup.search_splits()))
         words = f"{trials} trials, {parallel} between two proposals"
-        return Expected(trials * each, trials, epochs, 0, words)
+        return Expected(trials * each, trials, epochs, 0, parallel, words)
 
     def propose(self) -> Sequence[Proposal]:
         """Parameters, and what the pruner has to know."""
@@ -115,7 +111,7 @@ class Tuned(RoundSearch):
             Proposal(
                 trial_id(self.round + 1, index), self.round, {"params": params, "before": before}
             )
-            for index, params in enumerate(self.study.propose(self.group))
+            for index, params in enumerate(self.study.propose(self.settings.parallel))
         ]
 
     def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:

@@ -11,7 +11,6 @@ Two settings go beyond the paper, `draws` and `reward`: see `_pair_search`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -26,11 +25,10 @@ from raysearch.methods._study import GiveUp, Studies
 from raysearch.methods._validated import reward, snapshot
 from raysearch.policy import Pairs
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values, Work
-from raysearch.settings import BelowOne, Between, Count, NotNegative, WholeNumber
+from raysearch.settings import BelowOne, Between, Count, NotNegative, PathWord, WholeNumber
 from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 SHARED = "shared"  # the id of the shared training's proposal
-SMALLEST_GROUP = 8  # trials between two updates where nothing is asked for
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class AwsSettings(PairSettings):
     inner_updates: Count
     kl_limit: NotNegative
     baseline_decay: BelowOne
-    shared_checkpoint: str | None
+    shared_checkpoint: PathWord | None
 
     @property
     def made(self) -> dict[str, Any]:
@@ -68,6 +66,7 @@ class Aws(PairSearch):
     The shared training is round 0 and has no row in the history; its cost is in every row.
     """
 
+    settings_class = AwsSettings
     shares: ClassVar[bool] = True
 
     def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
@@ -77,9 +76,14 @@ class Aws(PairSearch):
         ppo = PPOSettings(
             s.lr, s.betas, s.warmup_updates, s.clip, s.inner_updates, s.kl_limit, s.baseline_decay
         )
-        super().__init__(seed, groups, s, ppo)
+        super().__init__(seed, groups, s, ppo, groups.tuning["parallel"])
         self.rounds = 1 + s.updates
         self.round = 0 if s.shared_checkpoint is None else 1
+
+    @property
+    def rows(self) -> int:
+        """One for every update."""
+        return self.rounds - 1
 
     @classmethod
     def uniform(cls, method: Mapping[str, Any]) -> Pairs:
@@ -110,24 +114,20 @@ class Aws(PairSearch):
         return built
 
     @classmethod
-    def parallel(cls, at_once: int, groups: Groups) -> int:
-        """Trials between two updates: eight or more, and so many that no worker has one less."""
-        asked: int | None = groups.tuning.get("parallel")
-        return asked or at_once * math.ceil(SMALLEST_GROUP / at_once)
-
-    @classmethod
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
         """The shared training, and the fine-tunings, each validated after every epoch."""
         settings, epochs = AwsSettings.of(groups.method), int(groups.tuning["epochs"])
         validation = validation_cost(*map(len, setup.search_splits()))
         shared, trained = settings.shared_checkpoint is None, int(groups.search["epochs"])
-        trials = settings.updates * groups.parallel
+        parallel = int(groups.tuning["parallel"])
+        trials = settings.updates * parallel
         return Expected(
             trials * epochs * (1 + validation) + shared * (trained + validation),
             trials + shared,
             max(epochs, shared * trained),
             1,
-            f"{settings.updates} updates from {groups.parallel} trials each",
+            parallel,
+            f"{settings.updates} updates from {parallel} trials each",
         )
 
     @classmethod

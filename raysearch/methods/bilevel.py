@@ -61,6 +61,7 @@ class BilevelSettings(JointSettings):
 class Bilevel(JointMethod):
     """The search; see the module's text and `SearchMethod`."""
 
+    settings_class = BilevelSettings
     settings: BilevelSettings
 
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:

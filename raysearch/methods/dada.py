@@ -85,6 +85,8 @@ class DadaSettings(RewardSettings):
 class Dada(SearchMethod):
     """The search; see the module's text and `SearchMethod`."""
 
+    settings_class = DadaSettings
+
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings = settings = DadaSettings.of(method)
         self.setup = setup

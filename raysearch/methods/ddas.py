@@ -132,6 +132,8 @@ def divergence(tau: Tensor, a: Tensor, start: float, log_start: Tensor) -> Tenso
 class Ddas(SearchMethod):
     """The search; see the module's text and `SearchMethod`."""
 
+    settings_class = DdasSettings
+
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         self.settings = settings = DdasSettings.of(method)
         self.setup = setup

@@ -9,7 +9,6 @@ all methods are. The best policies of every fold, merged, are the result.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -48,8 +47,8 @@ class FastAutoAugmentSettings(MethodSettings):
         objective: what policies are judged by on them, the task's `metric` or the `loss`.
         sampler: Optuna's, `tpe` or `random`.
         startup_trials: policies at the beginning of each search that are drawn at random.
-        parallel: policies of each fold that are tried between two proposals; None is as many as
-            fit at once.
+        parallel: policies of each fold that are tried between two proposals, on any machine as
+            many.
     """
 
     operations: Operations
@@ -62,15 +61,16 @@ class FastAutoAugmentSettings(MethodSettings):
     objective: Goal
     sampler: Literal["tpe", "random"]
     startup_trials: WholeNumber
-    parallel: Count | None
+    parallel: Count
 
     def __post_init__(self) -> None:
         if self.keep > self.trials:
             raise wrong("method.keep", self.keep, f"at most method.trials={self.trials}")
 
-    def rounds(self, each: int) -> int:
-        """Rounds of a repeat, in each of which every fold has so many policies tried."""
-        return -(-self.trials // each)
+    @property
+    def rounds(self) -> int:
+        """Rounds of a repeat, in each of which every fold has `parallel` policies tried."""
+        return -(-self.trials // self.parallel)
 
     @property
     def space(self) -> Space:
@@ -106,11 +106,13 @@ class FastAutoAugment(RoundSearch):
     `parallel` policies tried. A fold whose network failed is left out.
     """
 
+    settings_class = FastAutoAugmentSettings
+
     def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
         super().__init__(seed, groups)
         assert studies is not None
         self.settings = s = FastAutoAugmentSettings.of(groups.method)
-        self.rounds = 1 + s.repeats * s.rounds(self.group)  # the networks' and the policies'
+        self.rounds = 1 + s.repeats * s.rounds  # the networks' and the policies'
         self.studies = {
             (repeat, fold): studies(
                 f"seed {seed} fold {fold + 1} search {repeat + 1}",
@@ -152,18 +154,12 @@ class FastAutoAugment(RoundSearch):
         return built
 
     @classmethod
-    def parallel(cls, at_once: int, groups: Groups) -> int:
-        """Policies of each fold in a round: one for all that run at the same time."""
-        settings = FastAutoAugmentSettings.of(groups.method)
-        return settings.parallel or math.ceil(at_once / settings.folds)
-
-    @classmethod
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
         """The networks' trainings, and the policies' passes over what they are tried on."""
         s, data = FastAutoAugmentSettings.of(groups.method), setup.dataset
         epochs, images = int(groups.search["epochs"]), len(data.train)
         tried_on = images / s.folds if data.val is None else len(data.val)
-        tries = s.folds * s.repeats * s.rounds(groups.parallel) * groups.parallel
+        tries = s.folds * s.repeats * s.rounds * s.parallel
         trained = s.folds * epochs * images * (1 - 1 / s.folds)
         passes = s.folds + tries * s.draws
         return Expected(
@@ -171,6 +167,7 @@ class FastAutoAugment(RoundSearch):
             s.folds + tries,
             epochs,
             s.folds,
+            s.folds * s.parallel,
             f"{s.folds} networks, then {tries} policies tried on them",
         )
 
@@ -181,18 +178,18 @@ class FastAutoAugment(RoundSearch):
         return [
             self._try(fold, index, params)
             for fold, study in self._current().items()
-            for index, params in enumerate(study.propose(self.group))
+            for index, params in enumerate(study.propose(self.settings.parallel))
         ]
 
     def _try(self, fold: int, index: int, params: Mapping[str, Any]) -> Proposal:
-        id = trial_id(self.round + 1, fold * self.group + index)
+        id = trial_id(self.round + 1, fold * self.settings.parallel + index)
         seed = derive_seed(self.seed, "try", id)
         values = {"fold": fold, "params": dict(params), "seed": seed}
         return Proposal(id, self.round, values, (trial_id(1, fold),))
 
     def _current(self) -> dict[int, Study]:
         """The folds' studies of the repeat that is going on."""
-        repeat = (self.round - 1) // self.settings.rounds(self.group)
+        repeat = (self.round - 1) // self.settings.rounds
         return {fold: self.studies[repeat, fold] for fold in self._folds}
 
     def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
@@ -208,8 +205,9 @@ class FastAutoAugment(RoundSearch):
                 else Tried(one.values["params"], float(answer["cost"]))
                 for one, answer in zip(self.proposals, answers, strict=True)
             ]
+            each = self.settings.parallel
             for place, study in enumerate(self._current().values()):
-                study.tell(tried[place * self.group : (place + 1) * self.group])
+                study.tell(tried[place * each : (place + 1) * each])
         figures = operation_figures(self.policy(), self.settings.operations)
         return [self.row({**self._trained, **found, **figures})]
 

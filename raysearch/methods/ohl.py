@@ -33,7 +33,7 @@ from raysearch.methods._study import GiveUp, Studies
 from raysearch.methods._validated import reward, snapshot
 from raysearch.policy import Pairs, Schedule
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
-from raysearch.settings import Count
+from raysearch.settings import Count, wrong
 from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 PHASES = 40  # of the policy at most; a longer search's rounds are put together
@@ -47,12 +47,18 @@ class OhlSettings(PairSettings):
     Attributes:
         updates: of the policy at most, one after each round; see `interval`.
         parallel: replicas in a round, at least 2.
-        same_order: whether the replicas of a round share all randomness but the pairs' draws.
+        same_order: whether the replicas of a round share all randomness but the pairs' draws; not
+            without `draws`, as nothing else would tell replicas apart.
     """
 
     updates: Count
     parallel: Annotated[int, Field(ge=2)]
     same_order: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.same_order and not self.draws:
+            raise wrong("method.same_order", self.same_order, "false with method.draws=0")
 
     def interval(self, epochs: int) -> int:
         """Epochs of a round, of which the last may have fewer, where a search has so many."""
@@ -66,9 +72,11 @@ class Ohl(PairSearch):
     rewards.
     """
 
+    settings_class = OhlSettings
+
     def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
         s = OhlSettings.of(groups.method)
-        super().__init__(seed, groups, s, PPOSettings(s.lr, s.betas))
+        super().__init__(seed, groups, s, PPOSettings(s.lr, s.betas), s.parallel)
         self._epochs = int(groups.search["epochs"])
         self._interval = s.interval(self._epochs)
         self.rounds = math.ceil(self._epochs / self._interval)
@@ -103,15 +111,10 @@ class Ohl(PairSearch):
         return built
 
     @classmethod
-    def parallel(cls, at_once: int, groups: Groups) -> int:
-        """Replicas in a round."""
-        return OhlSettings.of(groups.method).parallel
-
-    @classmethod
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
         """A training for each replica, in parts; validated at the end of every round."""
         settings, epochs = OhlSettings.of(groups.method), int(groups.search["epochs"])
-        interval, group = settings.interval(epochs), groups.parallel
+        interval, group = settings.interval(epochs), settings.parallel
         rounds = math.ceil(epochs / interval)
         validation = validation_cost(*map(len, setup.search_splits()))
         return Expected(
@@ -119,6 +122,7 @@ class Ohl(PairSearch):
             rounds * group,
             interval,
             group + 1,  # of a round, and the one that they start from
+            group,
             f"{rounds} updates from {group} trials each",
         )
 

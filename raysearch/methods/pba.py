@@ -146,6 +146,8 @@ class Pba(RoundSearch):
     that was best at the end of its interval, with the cost of all.
     """
 
+    settings_class = PbaSettings
+
     def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
         super().__init__(seed, groups)
         self.settings = PbaSettings.of(groups.method)
@@ -161,6 +163,11 @@ class Pba(RoundSearch):
         self._starts = [""] * size  # the proposals that members go on from
         self._lineages: list[list[Levels]] = [[] for _ in range(size)]  # of the rounds gone by
         self._best = 0
+
+    @property
+    def rows(self) -> int:
+        """One for every epoch of the best members."""
+        return self._epochs
 
     @classmethod
     def uniform(cls, method: Mapping[str, Any]) -> RandomOrder:
@@ -190,11 +197,6 @@ class Pba(RoundSearch):
         return built
 
     @classmethod
-    def parallel(cls, at_once: int, groups: Groups) -> int:
-        """The population."""
-        return PbaSettings.of(groups.method).population
-
-    @classmethod
     def forecast(cls, setup: Setup, groups: Groups) -> Expected:
         """A training for each member, in parts; validated at the end of every interval."""
         settings, epochs = PbaSettings.of(groups.method), int(groups.search["epochs"])
@@ -206,6 +208,7 @@ class Pba(RoundSearch):
             size * rounds,
             settings.interval,
             2 * size,  # from which members go on, and of those that have ended the interval
+            size,
             f"{size} members that copy and explore {times}",
         )
 

@@ -21,6 +21,8 @@ from raysearch.training import Gradient, Loop, Setup, SGDSettings, evaluate
 class Stn(JointMethod):
     """The training; see the module's text and `SearchMethod`."""
 
+    settings_class = JointSettings
+
     def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
         setup, sgd, unit = self.mirrored(setup), SGDSettings.of(search), setup.search_images()
         everything = setup.dataset.full_train()  # nothing is validated

@@ -56,5 +56,9 @@ class ValidatedMagnitude(Tuned):
 
     settings_class = ValidatedMagnitudeSettings
 
+    @classmethod
+    def uniform(cls, method: Mapping[str, Any]) -> None:
+        """None: parameters of continuous transformations are learnt, and no operations."""
+
 
 METHOD = ValidatedMagnitude

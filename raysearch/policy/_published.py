@@ -10,7 +10,7 @@ from torch import Tensor
 from raysearch.errors import unknown
 from raysearch.policy._sub_policies import SubPolicies
 
-Published = Literal["cifar10", "imagenet", "svhn"]
+Published = Literal["autoaugment_cifar10", "autoaugment_imagenet", "autoaugment_svhn"]
 PUBLISHED: tuple[Published, ...] = get_args(Published)
 LEVELS = 9  # the largest magnitude in the tables
 
@@ -22,7 +22,7 @@ def autoaugment(name: str) -> SubPolicies:
     torchvision's end at 0.4532.
 
     Args:
-        name: cifar10, imagenet or svhn.
+        name: autoaugment_cifar10, autoaugment_imagenet or autoaugment_svhn.
 
     Raises:
         RaysearchError: there is no such policy.
@@ -31,7 +31,7 @@ def autoaugment(name: str) -> SubPolicies:
         raise unknown("policy of AutoAugment", name, PUBLISHED)
     from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
-    table = AutoAugment(AutoAugmentPolicy(name)).policies
+    table = AutoAugment(AutoAugmentPolicy(name.removeprefix("autoaugment_"))).policies
     return SubPolicies(
         [[operation for operation, _, _ in entry] for entry in table],
         [1.0] * len(table),

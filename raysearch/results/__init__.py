@@ -5,10 +5,11 @@ from __future__ import annotations
 from raysearch.results._display import Display
 from raysearch.results._export import html_table
 from raysearch.results._frame import Measured, MethodMeasured, frame, history
-from raysearch.results._join import check_alike, check_measured, join
+from raysearch.results._join import check_alike, join, without_others
 from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._summary import summarise
 from raysearch.results._table import show
+from raysearch.results._words import duration, plural
 from raysearch.results._write import read, write, write_policies
 from raysearch.results.mlflow import Tracker, log_comparison, read_experiment
 
@@ -18,7 +19,7 @@ __all__ = [
     "MethodMeasured",
     "Tracker",
     "check_alike",
-    "check_measured",
+    "duration",
     "frame",
     "history",
     "html_table",
@@ -26,10 +27,12 @@ __all__ = [
     "log_comparison",
     "mean_and_std",
     "paired_difference",
+    "plural",
     "read",
     "read_experiment",
     "show",
     "summarise",
+    "without_others",
     "write",
     "write_policies",
 ]

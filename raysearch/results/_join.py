@@ -44,7 +44,7 @@ def join(name: str, folder: str, experiments: Sequence[Measured]) -> Measured:
     first = experiments[0]
     for other in experiments[1:]:
         check_alike(first.name, first.configuration, other.name, other.configuration)
-        check_measured(first, other)
+        _check_measured(first, other)
     joined = _Joined()
     for place, experiment in enumerate(experiments):
         joined.add(experiment, "" if place == 0 else f"{place}/", own=experiment.folder == folder)
@@ -63,6 +63,16 @@ def join(name: str, folder: str, experiments: Sequence[Measured]) -> Measured:
         joined=[each.name for each in experiments if each.folder != folder],
         size=first.image_size,
     )
+
+
+def without_others(whole: Measured) -> Measured:
+    """What an experiment has measured itself, of all that `join` has made one with it."""
+    methods = {name: each for name, each in whole.methods.items() if each.folder is None}
+    trials, history = (
+        table[table["method"].isin(methods)].reset_index(drop=True)
+        for table in (whole.trials, whole.history)
+    )
+    return replace(whole, methods=methods, trials=trials, history=history, joined=())
 
 
 class _Joined:
@@ -147,7 +157,7 @@ def check_alike(
                 )
 
 
-def check_measured(one: Measured, other: Measured) -> None:
+def _check_measured(one: Measured, other: Measured) -> None:
     """Experiments on these images, judged by these metrics, can be compared.
 
     Raises:

@@ -188,8 +188,8 @@ def times(ratio: float | None) -> str:
 def duration(seconds: float) -> str:
     """A length of time.
 
-    >>> duration(3.21), duration(75), duration(7260)
-    ('3.2 s', '1 min 15 s', '2 h 1 min')
+    >>> duration(3.21), duration(75), duration(7260), duration(864000)
+    ('3.2 s', '1 min 15 s', '2 h 1 min', '10 days')
     """
     if not math.isfinite(seconds):
         return "unknown"
@@ -199,6 +199,8 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
+    if hours >= 72:
+        return f"{hours / 24:.0f} days"
     return f"{hours} h {minutes} min"
 
 

@@ -10,11 +10,22 @@ from raysearch.tasks._classification import Classification
 from raysearch.tasks._multi_label import MultiLabel
 from raysearch.tasks._task import Measure, Metric, Task
 
-__all__ = ["Classification", "Measure", "Metric", "MultiLabel", "Task", "find", "metrics", "names"]
+__all__ = [
+    "Classification",
+    "Measure",
+    "Metric",
+    "MultiLabel",
+    "Task",
+    "find",
+    "metrics",
+    "names",
+    "suited",
+]
 
 _TASKS: dict[str, tuple[Sequence[str], Callable[[Any], Task]]] = {
     task.name: (task.METRICS, task) for task in (Classification, MultiLabel)
 }
+_OF_KIND = {task.KIND: task.name for task in (Classification, MultiLabel)}
 
 
 def names() -> list[str]:
@@ -31,6 +42,15 @@ def metrics(name: str) -> list[str]:
     if name not in _TASKS:
         raise unknown("task", name, _TASKS)
     return list(_TASKS[name][0])
+
+
+def suited(kind: str) -> str:
+    """The task that takes such targets, a `Dataset.kind`.
+
+    >>> suited("multi")
+    'multi_label'
+    """
+    return _OF_KIND[kind]
 
 
 def find(name: str, metric: str | None = None) -> Task:

@@ -37,6 +37,7 @@ class Classification:
     """
 
     METRICS: ClassVar = ("error", "balanced_error", "auroc")
+    KIND: ClassVar = "single"
     name: ClassVar = "classification"
     judged_by: Literal["error", "balanced_error", "auroc"] = "error"
 

@@ -28,6 +28,7 @@ class MultiLabel:
     """
 
     METRICS: ClassVar = ("map",)
+    KIND: ClassVar = "multi"
     name: ClassVar = "multi_label"
     judged_by: Literal["map"] = "map"
 

@@ -27,7 +27,7 @@ class Predefined:
         flip: mirror left-right with probability 1/2.
         vertical_flip: mirror top-bottom with probability 1/2.
         padding: pad by so many pixels (black) and crop at random; 0 is off.
-        cutout: side in pixels of a square of the mean colour at a random place, after all else;
+        cutout: side in pixels of a square of the mean colour at a random place, after all else.
     """
 
     flip: bool = False
