@@ -24,6 +24,7 @@ import torch
 from raysearch import engine
 from raysearch.data import Dataset, TensorSplit
 from raysearch.engine import Wish, local_capacity
+from raysearch.experiment._signals import handlers_kept
 from raysearch.results import _write
 from raysearch.tasks import MultiLabel
 from raysearch.training import Predefined, Setup
@@ -43,6 +44,13 @@ SMALL = [
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    """A run that ends early ignores further signals, which the next test must not."""
+    with handlers_kept(forever=False):
+        yield
 
 
 def dark_and_light() -> Setup:
