@@ -84,7 +84,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RaysearchError:
     >>> str(unknown("method", "dadaa", ["dada", "ddas"]))
     "unknown method 'dadaa': did you mean 'dada' or 'ddas'? (known: dada, ddas)"
     """
-    names, name = sorted(known), name[:LONGEST_NAME]
+    names, name = sorted(set(known)), name[:LONGEST_NAME]
     return RaysearchError(f"unknown {kind} {name!r}{near(name, names)} (known: {', '.join(names)})")
 
 

@@ -81,7 +81,10 @@ def _list_part(
             images += found
         if not images:
             if part == "train":
-                raise RaysearchError(f"class {name!r}: there is no image in {places[0]}")
+                raise RaysearchError(
+                    f"class {name!r}: there is no image in {places[0]}: put "
+                    "some there, or remove the folder"
+                )
             notices.add(EMPTY, [tree.relative(place) for place in places])
         elif name not in classes:
             raise RaysearchError(

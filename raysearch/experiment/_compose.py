@@ -215,6 +215,8 @@ def _unknown_key(key: str, known: Collection[str]) -> RaysearchError:
         return RaysearchError(
             f"unknown setting {key!r}: only method={' and '.join(having)} {verb} a {group} group"
         )
+    if key == "data.root":  # the first thing that a newcomer forgets
+        return RaysearchError(f"{key} needs data=folder, or another choice that reads files")
     hint = f"{near(key, [*known, *groups()])} (--dry-run prints all settings)"
     return RaysearchError(f"unknown setting {key!r}{hint}")
 

@@ -70,6 +70,7 @@ def measured(
         configuration=common(first) if plan.experiment.compared else first.values,
         classes=data.classes,
         images=data.counts,
+        notes=data.notes,
         guess=plan.task.guess(data.train.targets, data.test.targets),
         samples=samples(data.train, plan.task),
         size=data.size,

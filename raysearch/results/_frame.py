@@ -74,6 +74,7 @@ class Measured:
         classes: names of the classes.
         images: how many there are: `train`, `val` (0 where the data have none of their own),
             `test`, and `skipped` as unreadable; None: not known.
+        notes: what was noticed when they were read, a sentence each.
         guess: the metric of always predicting the same; None: not known.
         samples: training images for pictures, uint8 [N, C, H, W], C 1 or 3; 8 are shown.
         size: height and width of the images in pixels; None: those of `samples`.
@@ -92,6 +93,7 @@ class Measured:
     configuration: Mapping[str, Any] = field(default_factory=dict)
     classes: Sequence[str] = ()
     images: Mapping[str, int] | None = None
+    notes: Sequence[str] = ()
     guess: float | None = None
     samples: Tensor | None = None
     size: tuple[int, int] | None = None

@@ -20,7 +20,16 @@ from raysearch.results._rows import table_of
 from raysearch.results._statistics import entropy_and_kl
 from raysearch.trials import COSTS
 
-KEPT = ("classes", "images", "guess", "wall_seconds", "tracking", "joined", "configuration")
+KEPT = (
+    "classes",
+    "images",
+    "notes",
+    "guess",
+    "wall_seconds",
+    "tracking",
+    "joined",
+    "configuration",
+)
 """Fields of `Measured` that a summary holds as they are."""
 KEPT_OF_METHOD = ("row", "predefined", "tracking", "folder", "configuration")
 """The same of `MethodMeasured`."""

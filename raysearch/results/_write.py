@@ -150,7 +150,7 @@ def read(folder: Path) -> Measured:
             history=epochs,
             size=tuple(summary["size"]) if summary["size"] else None,
             failed=summary["failed_methods"],
-            **{key: summary[key] for key in KEPT},
+            **{key: summary[key] for key in KEPT if key in summary},  # notes are newer than others
         )
     except KeyError as error:
         where = folder / SUMMARY
