@@ -202,9 +202,11 @@ def test_threads_that_augment_at_once_keep_their_own_number() -> None:
         return threads
 
     try:
-        working = together([threading.Thread(target=augment, args=(n,)) for n in numbers])
-        while not all(seen[number] for number in numbers):
-            time.sleep(0.01)
+        working = []
+        for number in numbers:  # a thread's first step takes the number that was set last, anywhere
+            working += together([threading.Thread(target=augment, args=(number,))])
+            while not seen[number]:
+                time.sleep(0.01)
         torch.set_num_threads(default)
         for _ in range(100):
             for thread in together([threading.Thread(target=begin) for _ in range(3)]):
