@@ -84,7 +84,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RaysearchError:
     >>> str(unknown("method", "dadaa", ["dada", "ddas"]))
     "unknown method 'dadaa': did you mean 'dada' or 'ddas'? (known: dada, ddas)"
     """
-    names, name = sorted(set(known)), name[:LONGEST_NAME]
+    names, name = sorted(known), name[:LONGEST_NAME]
     return RaysearchError(f"unknown {kind} {name!r}{near(name, names)} (known: {', '.join(names)})")
 
 
@@ -94,5 +94,5 @@ def near(name: str, known: Iterable[str]) -> str:
     >>> near("dadaa", ["dada", "ddas"]), near("x", ["dada"])
     (": did you mean 'dada' or 'ddas'?", '')
     """
-    found = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    found = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.5)
     return f": did you mean {' or '.join(repr(one) for one in found)}?" if found else ""

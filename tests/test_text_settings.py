@@ -194,6 +194,8 @@ def test_a_home_directory_where_a_path_is_meant(monkeypatch: pytest.MonkeyPatch)
         ("method=[dada]", r"unknown method '\[dada\]'"),
         ("tracking.name=none", "tracking.name=none: write tracking=none"),
         ("tracking.enabled=false", "unknown setting 'tracking.enabled'"),
+        ("date=digits", "unknown setting 'date': did you mean 'data' or 'data.size'"),
+        ("data.root=photos", "data.root needs data=folder"),
         ("data.name=folder", "data.name=folder: write data=folder"),
         ("name=a b", "name='a b': use letters"),
         ("name=", "name='': use letters"),
