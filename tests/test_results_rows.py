@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,22 @@ def test_what_is_no_finished_run_is_one_line(tmp_path: Path) -> None:
     results.write(tmp_path, one_method())
     (tmp_path / "summary.json").write_text("[1]")
     with pytest.raises(RaysearchError, match="is not a run's summary: it has no 'name'"):
+        results.read(tmp_path)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_summary_is_read_with_all_its_fields_but_for_notes_which_older_ones_lack(
+    tmp_path: Path,
+) -> None:
+    summary = results.write(tmp_path, one_method())
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "notes": ["odd"]}))
+    assert list(results.read(tmp_path).notes) == ["odd"]
+    del summary["notes"]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert list(results.read(tmp_path).notes) == []
+    del summary["classes"]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(RaysearchError, match="it has no 'classes'"):
         results.read(tmp_path)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from raysearch.errors import RaysearchError
 from raysearch.experiment._measured import samples
 from raysearch.files import write_whole
+from raysearch.results import augmented_png, picture_file
 
 if TYPE_CHECKING:
     from raysearch.experiment._plan import Plan
@@ -26,8 +27,6 @@ def draw_first(plan: Plan, folder: Path) -> list[Path]:
     Raises:
         RaysearchError: a picture cannot be written.
     """
-    from raysearch.results._augmented import augmented_png  # slow to import
-
     drawn: list[Path] = []
     several = len(plan.parts) > 1
     images = samples(plan.dataset.train, plan.task)
@@ -35,7 +34,7 @@ def draw_first(plan: Plan, folder: Path) -> list[Path]:
         policy = part.known
         if policy is None and part.seeds:
             policy = part.method.uniform(part.configuration.values["method"])
-        path = folder / (f"pictures/{name}-augmented.png" if several else "augmented.png")
+        path = folder / picture_file("augmented", name, several)
         if policy is None or path.exists():
             continue
         if several and not (policy.marginals() or policy.parameters()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raysearch.results._augmented import augmented_png
 from raysearch.results._display import Display
 from raysearch.results._export import html_table
 from raysearch.results._frame import Measured, MethodMeasured, frame, history
@@ -10,7 +11,7 @@ from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._summary import summarise
 from raysearch.results._table import show
 from raysearch.results._words import duration, plural
-from raysearch.results._write import read, write, write_policies
+from raysearch.results._write import picture_file, read, write, write_policies
 from raysearch.results.mlflow import Tracker, log_comparison, read_experiment
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Measured",
     "MethodMeasured",
     "Tracker",
+    "augmented_png",
     "check_alike",
     "duration",
     "frame",
@@ -27,6 +29,7 @@ __all__ = [
     "log_comparison",
     "mean_and_std",
     "paired_difference",
+    "picture_file",
     "plural",
     "read",
     "read_experiment",

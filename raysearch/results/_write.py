@@ -63,7 +63,7 @@ def write(folder: Path, measured: Measured) -> dict[str, Any]:
         "table.csv": csv_table(summary).encode(),
         "table.tex": latex_table(summary).encode(),
         **{
-            _place(name, method, measured.several): content
+            picture_file(name, method, measured.several): content
             for method, own in drawn.items()
             for name, content in own.items()
             if content is not None and name != "curves"
@@ -136,7 +136,7 @@ def read(folder: Path) -> Measured:
         epochs = pd.read_parquet(folder / HISTORY)
     except (OSError, ValueError, RecursionError) as error:
         raise RaysearchError(f"{folder} holds no finished run that can be read: {error}") from None
-    summary = summary if isinstance(summary, dict) else {}
+    summary = {"notes": (), **summary} if isinstance(summary, dict) else {}  # older: without
     try:
         return Measured(
             name=summary["name"],
@@ -150,7 +150,7 @@ def read(folder: Path) -> Measured:
             history=epochs,
             size=tuple(summary["size"]) if summary["size"] else None,
             failed=summary["failed_methods"],
-            **{key: summary[key] for key in KEPT if key in summary},  # notes are newer than others
+            **{key: summary[key] for key in KEPT},
         )
     except KeyError as error:
         where = folder / SUMMARY
@@ -160,7 +160,7 @@ def read(folder: Path) -> Measured:
 def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> MethodMeasured:
     own = folder / "policies" / name
     files = {int(path.stem.removeprefix("seed-")): path for path in own.glob("seed-*.json")}
-    picture = folder / _place("augmented", name, methods > 1)
+    picture = folder / picture_file("augmented", name, methods > 1)
     return MethodMeasured(
         policy=read_policy(folder / policy_file(name, methods)),
         seed_policies={seed: read_policy(files[seed]) for seed in sorted(files)},
@@ -171,7 +171,7 @@ def _method(folder: Path, name: str, found: Mapping[str, Any], methods: int) -> 
     )
 
 
-def _place(picture: str, method: str, several: bool) -> str:
+def picture_file(picture: str, method: str, several: bool) -> str:
     """Where in an experiment's folder a picture of a method is; whether it is one of several."""
     return f"pictures/{method}-{picture}.png" if several else f"{picture}.png"
 
