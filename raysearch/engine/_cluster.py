@@ -132,43 +132,8 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
     _prepare_environment(own_cluster=wish.address is None)
     import ray
 
-    from raysearch.engine._ray import no_uv_hook, on_loopback
-
-    starting = ExitStack()  # what holds while Ray starts
-    starting.enter_context(no_uv_hook())
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    if wish.address is None:
-        capacity = local_capacity(wish)
-        starting.enter_context(on_loopback())
-        if capacity.device == "cpu":
-            # Logical GPUs at most: the real ones are hidden, and Ray sees as many as it needs.
-            visible = ",".join(str(gpu) for gpu in range(int(capacity.gpus)))
-            starting.enter_context(_environment("CUDA_VISIBLE_DEVICES", visible))
-        check_memory(STORE_BYTES + store_bytes)
-        options |= {
-            "address": "local",  # not one that `ray start` has left a note of on this machine
-            "num_cpus": capacity.cpus,
-            "num_gpus": capacity.gpus,
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES + store_bytes,
-            "_temp_dir": ray_folder(),
-        }
-    else:
-        options |= {"address": wish.address}
-        if JOB not in os.environ:  # a job's working directory has the package already
-            options["runtime_env"] = {"py_modules": [str(Path(raysearch.__file__).parent)]}
     try:
-        try:
-            with starting:
-                ray.init(**options)
-        except Exception as error:
-            raise _cannot_start(wish, error) from error
-        if wish.address is not None:
-            known = ray.nodes()  # type: ignore[no-untyped-call]
-            nodes = [node for node in known if node["Alive"] and node["Resources"].get("CPU")]
-            capacity = _cluster_capacity(wish, nodes)
-            if folder is not None:
-                _check_nodes(nodes, folder)
+        capacity = _start_here(wish, store_bytes) if wish.address is None else _join(wish, folder)
         try:
             yield capacity
         except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:
@@ -178,6 +143,59 @@ def cluster(wish: Wish, store_bytes: int = 0, folder: Path | None = None) -> Ite
             ) from error
     finally:
         _shut_down()
+
+
+def _start_here(wish: Wish, store_bytes: int) -> Capacity:
+    """Start a Ray of this machine's own; raises RaysearchError."""
+    from raysearch.engine._ray import on_loopback
+
+    capacity, memory = local_capacity(wish), STORE_BYTES + store_bytes
+    check_memory(memory)
+    with ExitStack() as starting:  # what holds while Ray starts
+        starting.enter_context(on_loopback())
+        if capacity.device == "cpu":
+            # Logical GPUs at most: the real ones are hidden, and Ray sees as many as it needs.
+            visible = ",".join(str(gpu) for gpu in range(int(capacity.gpus)))
+            starting.enter_context(_environment("CUDA_VISIBLE_DEVICES", visible))
+        _connect(
+            wish,
+            address="local",  # not one that `ray start` has left a note of on this machine
+            num_cpus=capacity.cpus,
+            num_gpus=capacity.gpus,
+            include_dashboard=False,
+            object_store_memory=memory,
+            _temp_dir=ray_folder(),
+        )
+    return capacity
+
+
+def _join(wish: Wish, folder: Path | None) -> Capacity:
+    """Use a cluster that is running, once its nodes are found to do; raises RaysearchError."""
+    import ray
+
+    options: dict[str, Any] = {}
+    if JOB not in os.environ:  # a job's working directory has the package already
+        options["runtime_env"] = {"py_modules": [str(Path(raysearch.__file__).parent)]}
+    _connect(wish, address=wish.address, **options)
+    known = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node for node in known if node["Alive"] and node["Resources"].get("CPU")]
+    capacity = _cluster_capacity(wish, nodes)
+    if folder is not None:
+        _check_nodes(nodes, folder)
+    return capacity
+
+
+def _connect(wish: Wish, **options: Any) -> None:
+    """`ray.init`, whose failure is one line."""
+    import ray
+
+    from raysearch.engine._ray import no_uv_hook
+
+    try:
+        with no_uv_hook():
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+    except Exception as error:
+        raise _cannot_start(wish, error) from error
 
 
 @contextmanager
