@@ -58,10 +58,10 @@ def _label_files(root: Path, tree: Tree) -> dict[str, Path]:
     """The label files in the root, or in the folder that is all there is in it."""
     folder = str(root)
     while not (files := find_label_files(Path(folder))):
-        level = tree.look(folder)
-        if len(level.folders) != 1 or level.images:
+        only = tree.look(folder).only
+        if only is None:
             break
-        [folder] = level.folders
+        folder = only
     return files
 
 

@@ -170,10 +170,9 @@ def _by_class(home: str, names: list[str], tree: Tree) -> dict[str, Classes]:
 
 def _home(folder: str, tree: Tree) -> str:
     """The folder, or what is found by going into the only one that it holds, again and again."""
-    level = tree.look(folder)
-    if len(level.folders) != 1 or level.images:
+    only = tree.look(folder).only
+    if only is None:
         return folder
-    [only] = level.folders
     inner = tree.look(only)
     if part_words(os.path.basename(only)) or inner.images or not inner.folders:
         return folder
@@ -182,10 +181,9 @@ def _home(folder: str, tree: Tree) -> str:
 
 def _opened_part(folder: str, tree: Tree) -> str:
     """A part's folder, or the one in it that has its name or is all there is, and has classes."""
-    level = tree.look(folder)
-    if len(level.folders) != 1 or level.images:
+    only = tree.look(folder).only
+    if only is None:
         return folder
-    [only] = level.folders
     inner = tree.look(only)
     again = os.path.basename(only).lower() == os.path.basename(folder).lower()
     if inner.folders and not inner.images and (again or len(inner.folders) > 1):

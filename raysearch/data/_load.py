@@ -16,7 +16,7 @@ from raysearch.data._decode import Decoder
 from raysearch.data._duplicates import ReadSplit
 from raysearch.data._folder import list_folder
 from raysearch.data._groups import say_likely_groups, say_near_equal, with_groups
-from raysearch.data._image import ignored_warnings
+from raysearch.data._image import Pixels, ignored_warnings
 from raysearch.data._measure import choose_conversion
 from raysearch.data._names import say_alike
 from raysearch.data._notices import SKIPPED, Notices
@@ -85,7 +85,7 @@ def make_dataset(
         RaysearchError: as `load_dataset`.
     """
     where = f"data={settings.name}" + (f" data.root={settings.root}" if settings.root else "")
-    classes, in_memory = listing.classes, isinstance(listing.parts["train"].source, ArraySource)
+    classes = listing.classes
     with _prefixed(where):
         parts = _divide(listing, settings)
     with ignored_warnings():
@@ -98,18 +98,7 @@ def make_dataset(
         _check_classes(read, classes)
     train = read["train"].split
     pixels, positions = some_pixels(train)
-    if not in_memory:
-        say_constant(read, pixels, positions, notices)
-    if settings.groups is not None and "test" not in listing.parts:
-        lacking = _lacking(read["test"].split.targets.numpy(), classes)
-        notices.add("class{es} {are} not in test, for want of groups", map(repr, lacking))
-    if settings.groups is None and not in_memory and len(listing.parts) < 3:
-        say_likely_groups(listing, settings.folder(), notices)
-        say_near_equal(pixels, lambda i: read["train"].name(int(positions[i])), notices)
-    if train.target_shape and "val" not in read:
-        once = (train.targets.sum(0) == 1).nonzero()[:, 0].tolist()
-        what = "class{es} with one image in train, which a search does not validate on"
-        notices.add(what, [repr(classes[label]) for label in once])
+    _say_what_is_odd(listing, read, settings, (pixels, positions), notices)
     mean, std = mean_and_std(pixels)
     black_and_white = conversion.range
     return Dataset(
@@ -128,6 +117,40 @@ def make_dataset(
         stored=shapes.stored,
         range=None if black_and_white is None else (black_and_white.low, black_and_white.high),
     )
+
+
+def _say_what_is_odd(
+    listing: Listing,
+    read: Mapping[str, ReadSplit],
+    settings: DataSettings,
+    some: tuple[Pixels, Index],
+    notices: Notices,
+) -> None:
+    """Constant and nearly equal images, likely groups, and classes of which there are too few.
+
+    Of objects in memory, images and names tell nothing that their owner does not know.
+
+    Args:
+        listing: what was found.
+        read: what has been read of it.
+        settings: the data's.
+        some: images of train, and where in it they are; see `some_pixels`.
+        notices: where to say it.
+    """
+    classes, in_memory = listing.classes, isinstance(listing.parts["train"].source, ArraySource)
+    train, (pixels, positions) = read["train"], some
+    if not in_memory:
+        say_constant(read, pixels, positions, notices)
+    if settings.groups is not None and "test" not in listing.parts:
+        lacking = _lacking(read["test"].split.targets.numpy(), classes)
+        notices.add("class{es} {are} not in test, for want of groups", map(repr, lacking))
+    if settings.groups is None and not in_memory and len(listing.parts) < 3:
+        say_likely_groups(listing, settings.folder(), notices)
+        say_near_equal(pixels, lambda i: train.name(int(positions[i])), notices)
+    if train.split.target_shape and "val" not in read:
+        once = (train.split.targets.sum(0) == 1).nonzero()[:, 0].tolist()
+        what = "class{es} with one image in train, which a search does not validate on"
+        notices.add(what, [repr(classes[label]) for label in once])
 
 
 def _choose_size(

@@ -107,11 +107,12 @@ def find_parts(settings: DataSettings, notices: Notices) -> dict[str, list[Path]
 
 def _parquet_files(root: Path, notices: Notices) -> Iterator[Path]:
     for folder, below, files in os.walk(root):
-        debris = sorted(name for name in [*below, *files] if is_debris(name))
-        notices.add(PASSED_OVER, [os.path.relpath(os.path.join(folder, n), root) for n in debris])
-        below[:] = sorted(name for name in below if not is_debris(name))
-        for name in sorted(files):
-            if name.lower().endswith(_ENDINGS) and not is_debris(name):
+        debris = {name for name in [*below, *files] if is_debris(name)}
+        paths = [os.path.join(folder, name) for name in sorted(debris)]
+        notices.add(PASSED_OVER, [os.path.relpath(path, root) for path in paths])
+        below[:] = sorted(set(below) - debris)
+        for name in sorted(set(files) - debris):
+            if name.lower().endswith(_ENDINGS):
                 yield Path(folder) / name
 
 

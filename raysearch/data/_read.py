@@ -52,7 +52,7 @@ def read_splits(
     images = sum(len(part) for part in parts.values())
     size = images * decoder.channels * decoder.size[0] * decoder.size[1]
     streamed = size > settings.memory_limit_mb << 20
-    skip = settings.on_error == "skip"
+    skip = settings.skip
     count = _Counter(progress, images)
     train, test = parts["train"], parts["test"]
     bases = [train.join(parts["val"]) if "val" in parts else train, test]

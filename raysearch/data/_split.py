@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raysearch.data._image import Pixels
 from raysearch.errors import RaysearchError
 
-Pixels = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Targets = npt.NDArray[

@@ -58,6 +58,11 @@ class Level:
     images: list[str] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def only(self) -> str | None:
+        """The folder in it, where that is all there is but for files that are no images."""
+        return self.folders[0] if len(self.folders) == 1 and not self.images else None
+
 
 class Tree:
     """The folders below a data set's own; each is scanned once.

@@ -31,8 +31,8 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
     several = len(plan.parts) > 1
     for group in forecast.groups:
         lines += _trials(group, several)
-    if chosen := plan.notes[len(plan.dataset.notes) :]:
-        lines += ["", "# chosen", *chosen]
+    if plan.notes:
+        lines += ["", "# chosen", *plan.notes]
     lines += ["", "# cost", *_cost(forecast)]
     if advice := forecast.advice(min(plan.dataset.size)):
         lines.append(advice)

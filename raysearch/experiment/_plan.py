@@ -150,7 +150,7 @@ def make_plan(
         for name, configuration in experiment.methods.items()
     }
     task = _task(experiment, dataset)
-    plan = Plan(experiment, parts, dataset, task, (*dataset.notes, *notes), network)
+    plan = Plan(experiment, parts, dataset, task, notes, network)
     given = {
         n: replace(p, given=given_checkpoints(plan, p, (kept or {}).get(n)))
         for n, p in parts.items()

@@ -170,7 +170,7 @@ def _say_what_is_to_come(
     plan: Plan, forecast: Forecast, capacity: Capacity, display: Display
 ) -> None:
     display.message(described(plan, capacity.device))
-    for note in plan.notes[len(plan.dataset.notes) :]:
+    for note in plan.notes:
         display.message(note)
     for caution in cautions(plan):
         display.warning(caution)

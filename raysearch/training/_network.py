@@ -83,7 +83,7 @@ def load_network(
     """The network in a file of a run's `networks/`, on the CPU, in eval mode.
 
     Args:
-        path: e.g. `runs/my-run/networks/dada/seed-0.pt`.
+        path: e.g. `runs/my-run/networks/bilevel/seed-0.pt`.
         builder: what built the network, where the run was given a function and not a name; a file
             holds no code.
 
