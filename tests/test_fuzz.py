@@ -26,12 +26,14 @@ from PIL import Image
 from raysearch.data import load_dataset
 from raysearch.errors import RaysearchError
 from raysearch.policy import (
+    Basic,
     Candidates,
     Mixture,
     Pairs,
     Policy,
     RandomOrder,
     Schedule,
+    Sequence,
     SubPolicies,
     Transformations,
     rand_augment,
@@ -110,9 +112,12 @@ def policies() -> dict[str, Policy]:
         "pairs": Pairs(["Invert", "Solarize"], half, torch.ones(2, 2)),
         "random_order": RandomOrder(["Invert", "Solarize"], half, half),
         "transformations": Transformations(["tx", "a11"], torch.tensor([[0.1, 0.2], [0.0, 0.3]])),
+        "basic": Basic(flip=True, padding=1, cutout=2, fill=(0.1, 0.2, 0.3)),
     }  # fmt: skip
     schedule = Schedule(list(simple.values()))
-    return {**simple, "schedule": schedule, "mixture": Mixture([schedule, simple["pairs"]])}
+    sequence = Sequence([simple["basic"], schedule])
+    mixture = Mixture([schedule, sequence, simple["pairs"]])
+    return {**simple, "schedule": schedule, "sequence": sequence, "mixture": mixture}
 
 
 POLICIES = {kind: json.dumps(policy.to_json()).encode() for kind, policy in policies().items()}

@@ -17,6 +17,7 @@ from torch import Tensor
 from raysearch import ops
 from raysearch.policy import (
     PUBLISHED,
+    Basic,
     Candidates,
     Mixture,
     Pairs,
@@ -24,6 +25,7 @@ from raysearch.policy import (
     PolicyTransform,
     RandomOrder,
     Schedule,
+    Sequence,
     SubPolicies,
     Transformations,
     autoaugment,
@@ -109,6 +111,8 @@ def documents() -> dict[str, str]:
         "sub-policies of all": SubPolicies.pairs(ops.OPERATIONS),
         "trivial_augment": trivial_augment(),
         "rand_augment": rand_augment(2, 9),
+        "basic": Basic(True, True, 2, 3, (0.1, 0.2, 0.3)),
+        "sequence": Sequence([Basic(flip=True, padding=1), trivial_augment(), Basic(cutout=3)]),
         "mixture of all": Mixture([Schedule([trivial_augment()]), rand_augment(1, 20)]),
     }
     policies |= {name: from_json(document(name)) for name in WRITTEN}

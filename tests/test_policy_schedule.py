@@ -18,12 +18,14 @@ from torchvision.transforms import v2
 
 from raysearch.errors import RaysearchError
 from raysearch.policy import (
+    Basic,
     Candidates,
     Mixture,
     Policy,
     PolicyTransform,
     RandomOperations,
     Schedule,
+    Sequence,
     SubPolicies,
     Transformations,
     from_json,
@@ -60,6 +62,8 @@ KINDS: dict[str, Policy] = {
     "schedule of transformations": Schedule([shift(0.1), shift(0.2, 0.3)]),
     "mixture": Mixture(SIMPLE),
     "mixture of schedules": DEEPEST,
+    "sequence": Sequence([Basic(flip=True, padding=1), *SIMPLE, Basic(cutout=1)]),
+    "mixture of sequences": Mixture([Sequence([Basic(flip=True), Schedule(SIMPLE)]), PAIR]),
 }
 
 

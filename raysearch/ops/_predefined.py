@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,11 @@ def _check(images: Tensor) -> None:
         raise ValueError(f"images must be [B,C,H,W], got {list(images.shape)}")
 
 
+def _draw(generator: torch.Generator | None, device: torch.device) -> dict[str, Any]:
+    """Where numbers are drawn: where the generator is."""
+    return {"device": device if generator is None else generator.device, "generator": generator}
+
+
 def random_flip(
     images: Tensor, generator: torch.Generator | None = None, *, vertical: bool = False
 ) -> Tensor:
@@ -20,7 +27,7 @@ def random_flip(
 
     Args:
         images: [B,C,H,W] of any dtype.
-        generator: source of the draws, on the images' device; None is torch's global one.
+        generator: source of the draws, on any device; None is torch's global one for the images'.
         vertical: mirror top to bottom instead.
 
     Returns:
@@ -31,9 +38,9 @@ def random_flip(
     """
     _check(images)
     batch, device = images.shape[0], images.device
-    flip = torch.randint(2, (batch,), device=device, generator=generator)
-    both = torch.cat((images, images.flip(2 if vertical else 3)))
-    return both.index_select(0, flip.mul_(batch).add_(torch.arange(batch, device=device)))
+    flip = torch.randint(2, (batch,), **_draw(generator, device)).to(device)
+    mirrored = images.flip(2 if vertical else 3)
+    return torch.where(flip.bool()[:, None, None, None], mirrored, images)
 
 
 def random_crop(images: Tensor, padding: int, generator: torch.Generator | None = None) -> Tensor:
@@ -42,7 +49,7 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator | None 
     Args:
         images: [B,C,H,W] of any dtype.
         padding: pixels on each side, 0 or more.
-        generator: source of the draws, on the images' device; None is torch's global one.
+        generator: source of the draws, on any device; None is torch's global one for the images'.
 
     Returns:
         A new tensor like `images`.
@@ -57,7 +64,7 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator | None 
         return images.clone()
     batch, channels, height, width = images.shape
     device = images.device
-    corner = torch.randint(2 * padding + 1, (2, batch, 1), device=device, generator=generator)
+    corner = torch.randint(2 * padding + 1, (2, batch, 1), **_draw(generator, device)).to(device)
     rows = (corner[0] + torch.arange(height, device=device)) * (width + 2 * padding)
     columns = corner[1] + torch.arange(width, device=device)
     index = (rows.unsqueeze(2) + columns.unsqueeze(1)).view(batch, 1, height * width)
@@ -76,7 +83,7 @@ def cutout(
     Args:
         images: [B,C,H,W] of any dtype.
         side: pixels, 0 or more; 16 for CIFAR-10.
-        generator: source of the draws, on the images' device; None is torch's global one.
+        generator: source of the draws, on any device; None is torch's global one for the images'.
         fill: the square's value, or one per channel; truncated where images are of integers.
 
     Returns:
@@ -94,8 +101,9 @@ def cutout(
     if len(colour) != channels:
         raise ValueError(f"fill must be one value or {channels}, got {len(colour)}")
     device = images.device
-    row = torch.randint(height, (batch,), device=device, generator=generator).sub_(side // 2)
-    column = torch.randint(width, (batch,), device=device, generator=generator).sub_(side // 2)
+    drawn = _draw(generator, device)
+    row = torch.randint(height, (batch,), **drawn).to(device).sub_(side // 2)
+    column = torch.randint(width, (batch,), **drawn).to(device).sub_(side // 2)
     if not images.is_floating_point():
         colour = tuple(int(level) for level in colour)
     result = images.clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raysearch.policy._base import Policy
+from raysearch.policy._basic import Basic
 from raysearch.policy._candidates import Candidates
 from raysearch.policy._files import from_json, read_policy
 from raysearch.policy._mixture import Mixture
@@ -17,6 +18,7 @@ from raysearch.policy._random_operations import (
 )
 from raysearch.policy._random_order import RandomOrder
 from raysearch.policy._schedule import Schedule
+from raysearch.policy._sequence import Sequence
 from raysearch.policy._sub_policies import SubPolicies
 from raysearch.policy._transform import PolicyTransform, load_policy
 from raysearch.policy._transformations import Transformations
@@ -25,6 +27,7 @@ __all__ = [
     "MAX_ELEMENTS",
     "PUBLISHED",
     "TRIVIAL_AUGMENT_OPERATIONS",
+    "Basic",
     "Candidates",
     "Draws",
     "Mixture",
@@ -35,6 +38,7 @@ __all__ = [
     "RandomOperations",
     "RandomOrder",
     "Schedule",
+    "Sequence",
     "SubPolicies",
     "Transformations",
     "autoaugment",

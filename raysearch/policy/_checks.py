@@ -51,6 +51,12 @@ def number(low: float = -math.inf, high: float = math.inf, *, whole: bool = Fals
     return check
 
 
+def truth(value: Any) -> None:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise WrongValueError(f"{_short.repr(value)} is not of type 'boolean'")
+
+
 def text(most: int) -> Check:
     """A string of at most so many characters."""
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from raysearch.errors import RaysearchError, unknown
 from raysearch.files import check_regular
 from raysearch.policy._base import FORMAT, VERSION, Json, Policy
+from raysearch.policy._basic import Basic
 from raysearch.policy._candidates import Candidates
 from raysearch.policy._checks import MAX_VALUES, object_of
 from raysearch.policy._compound import Compound
@@ -19,6 +20,7 @@ from raysearch.policy._pairs import Pairs
 from raysearch.policy._random_operations import RandomOperations
 from raysearch.policy._random_order import RandomOrder
 from raysearch.policy._schedule import Schedule
+from raysearch.policy._sequence import Sequence
 from raysearch.policy._sub_policies import SubPolicies
 from raysearch.policy._transformations import Transformations
 
@@ -35,6 +37,8 @@ KINDS: dict[str, type[Policy]] = {
         Pairs,
         RandomOrder,
         Transformations,
+        Basic,
+        Sequence,
         Schedule,
         Mixture,
     )

@@ -21,16 +21,16 @@ class Schedule(Compound):
     a training of any length.
 
     Args:
-        parts: the phases in order, of any kind but schedule and mixture.
+        parts: the phases in order, of any kind but schedule, sequence and mixture.
 
     Raises:
-        ValueError: no phases, or one that is a schedule or a mixture.
+        ValueError: no phases, or one of another kind.
     """
 
     kind: ClassVar[str] = "schedule"
     fields: ClassVar[Mapping[str, Check]] = {"phases": list_of(any_object, least=1, most=10_000)}
     key: ClassVar[str] = "phases"
-    excluded: ClassVar[tuple[str, ...]] = ("schedule", "mixture")
+    excluded: ClassVar[tuple[str, ...]] = ("schedule", "sequence", "mixture")
 
     @property
     def phases(self) -> tuple[Policy, ...]:
