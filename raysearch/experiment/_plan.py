@@ -63,6 +63,7 @@ class Part:
         seeds: a search for each; none where its policy is known.
         rows: the policies that are evaluated on its behalf.
         given: by search seed, the shared checkpoint of another run.
+        groups: what the method reads.
         accompanying: the predefined augmentation that goes with what it finds.
     """
 
@@ -72,6 +73,7 @@ class Part:
     known: Policy | None
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
+    groups: Groups
     accompanying: Predefined
     given: Mapping[int, Values] = field(default_factory=dict)
 
@@ -79,12 +81,6 @@ class Part:
     def rounds_stage(self) -> str:
         """The group whose resources a search's proposals hold."""
         return "search" if self.configuration.settings.finetune is None else "finetune"
-
-    @property
-    def groups(self) -> Groups:
-        """What the method reads."""
-        values = self.configuration.values
-        return Groups(values["method"], values["search"], values.get("finetune"))
 
 
 @dataclass(frozen=True)
@@ -151,11 +147,21 @@ def make_plan(
     }
     task = _task(experiment, dataset)
     plan = Plan(experiment, parts, dataset, task, notes, network)
+    parts = {name: replace(part, groups=_settled(plan, part)) for name, part in parts.items()}
+    plan = replace(plan, parts=parts)
     given = {
         n: replace(p, given=given_checkpoints(plan, p, (kept or {}).get(n)))
         for n, p in parts.items()
     }
     return replace(plan, parts=given)
+
+
+def _settled(plan: Plan, part: Part) -> Groups:
+    """The method's groups with the choices that follow from the data."""
+    if part.known is not None:
+        return part.groups
+    setup = plan.setup(part, "cpu")(dataset=plan.dataset, seed=0)
+    return replace(part.groups, method=part.method.settled(setup, part.groups))
 
 
 def settle_choices(
@@ -217,7 +223,8 @@ def _part(
             for policy in settings.evaluation.policies
         ]
     seeds = tuple(settings.seeds) if known is None else ()
-    return Part(name, configuration, cls, known, seeds, tuple(rows), accompanying)
+    groups = Groups(values, configuration.values["search"], configuration.values.get("finetune"))
+    return Part(name, configuration, cls, known, seeds, tuple(rows), groups, accompanying)
 
 
 def _searched_rows(name: str, settings: Settings) -> list[Row]:

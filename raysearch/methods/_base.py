@@ -115,6 +115,14 @@ class Method:
         return given
 
     @classmethod
+    def settled(cls, setup: Setup, groups: Groups) -> Mapping[str, Any]:
+        """The `method` group with the choices made that follow from the data.
+
+        They are stored, so that a run which is resumed keeps them.
+        """
+        return groups.method
+
+    @classmethod
     def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> Search:
         """The search of a seed, at its beginning.
 

@@ -11,16 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 
 from raysearch.methods._augmenter import TRANSFORMATIONS
+from raysearch.methods._portfolio import random_transformations
 from raysearch.methods._study import Range, Space
 from raysearch.methods._tuned import Tuned, TunedSettings
 from raysearch.policy import Transformations
-
-DRAWS = 1024  # that stand for the distribution in the policy
-RANGES = {"tx": 1.0, "ty": 1.0, "hue": 0.5}  # at magnitude 1; of all others 1 too
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,8 @@ class ValidatedMagnitudeSettings(TunedSettings):
         return {"magnitude": Range(0.0, self.largest)}
 
     def policy(self, params: Mapping[str, Any]) -> Transformations:
-        """Parameters from U(−m·range, m·range), evenly spread (a scrambled Sobol sequence)."""
-        names = TRANSFORMATIONS[self.transformations]
-        sobol = torch.quasirandom.SobolEngine(len(names), True, 0)  # type: ignore[no-untyped-call]
-        unit = sobol.draw(DRAWS)
-        largest = torch.tensor([RANGES.get(name, 1.0) for name in names])
-        return Transformations(names, params["magnitude"] * largest * (2 * unit - 1))
+        """Parameters from U(−m·range, m·range); see `random_transformations`."""
+        return random_transformations(TRANSFORMATIONS[self.transformations], params["magnitude"])
 
 
 class ValidatedMagnitude(Tuned):

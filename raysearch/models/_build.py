@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from raysearch.errors import RaysearchError, near
-from raysearch.models._resnet import CifarResNet18
+from raysearch.models._resnet import resnet18, resnet20
 from raysearch.models._small_cnn import SmallCNN
 from raysearch.models._torchvision import build_torchvision, torchvision_names
 from raysearch.models._wrn import WideResNet
@@ -17,7 +17,8 @@ Builder = Callable[[int, int, tuple[int, int]], nn.Module]
 
 OWN: dict[str, tuple[int, Builder]] = {
     "small_cnn": (4, SmallCNN),
-    "resnet18": (8, lambda classes, channels, _: CifarResNet18(classes, channels)),
+    "resnet18": (8, lambda classes, channels, _: resnet18(classes, channels)),
+    "resnet20": (8, lambda classes, channels, _: resnet20(classes, channels)),
     "wrn40x2": (4, lambda classes, channels, _: WideResNet(40, 2, classes, channels)),
     "wrn28x10": (4, lambda classes, channels, _: WideResNet(28, 10, classes, channels)),
 }
@@ -43,7 +44,7 @@ def build(
     [B, classes], in training as in evaluation.
 
     Args:
-        name: small_cnn, resnet18 (for 32x32 images), wrn40x2, wrn28x10, or a torchvision
+        name: small_cnn, resnet18 and resnet20 (for 32x32 images), wrn40x2, wrn28x10, or a torchvision
             classifier by its torchvision name, for instance resnet50 or efficientnet_b0; or what
             builds the network from classes, channels and size.
         classes: number of classes.

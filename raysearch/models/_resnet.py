@@ -1,6 +1,8 @@
-"""ResNet-18 with a stem for 32x32 images (He et al., "Deep Residual Learning", CVPR 2016)."""
+"""ResNets for 32x32 images (He et al., "Deep Residual Learning", CVPR 2016)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,26 +28,32 @@ class BasicBlock(nn.Module):
         return F.relu(residual + self.shortcut(x))
 
 
-class CifarResNet18(nn.Module):
-    """ResNet-18 that begins with one 3x3 convolution at full resolution, without pooling.
+class CifarResNet(nn.Module):
+    """A ResNet that begins with one 3x3 convolution at full resolution, without pooling.
+
+    Every stage but the first halves height and width.
 
     Args:
+        widths: channels of the stages.
+        blocks: of each stage.
         classes: length of the logits.
         channels: channels of the images.
     """
 
-    def __init__(self, classes: int, channels: int) -> None:
+    def __init__(self, widths: Sequence[int], blocks: int, classes: int, channels: int) -> None:
         super().__init__()
+        inputs = widths[0]
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()
+            nn.Conv2d(channels, inputs, 3, 1, 1, bias=False), nn.BatchNorm2d(inputs), nn.ReLU()
         )
-        blocks: list[nn.Module] = []
-        inputs = 64
-        for outputs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-            blocks += [BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1)]
-            inputs = outputs
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(512, classes)
+        stages: list[nn.Module] = []
+        for index, outputs in enumerate(widths):
+            for block in range(blocks):
+                stride = 2 if index and not block else 1
+                stages.append(BasicBlock(inputs, outputs, stride))
+                inputs = outputs
+        self.blocks = nn.Sequential(*stages)
+        self.head = nn.Linear(inputs, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -53,3 +61,13 @@ class CifarResNet18(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.blocks(self.stem(x)).mean((2, 3)))
         return logits
+
+
+def resnet18(classes: int, channels: int) -> CifarResNet:
+    """ResNet-18 with a stem for small images: 11.2 million parameters."""
+    return CifarResNet((64, 128, 256, 512), 2, classes, channels)
+
+
+def resnet20(classes: int, channels: int) -> CifarResNet:
+    """ResNet-20 (section 4.2 there), with projections where the width changes: 0.27 million."""
+    return CifarResNet((16, 32, 64), 3, classes, channels)

@@ -1,0 +1,264 @@
+"""A race between what a good practitioner would try, judged on held-out training images.
+
+Which augmentation is right differs completely between data sets. So candidates (see `_portfolio`)
+train on the same folds from the same weights, short trainings first; the best go on to longer ones
+and to other folds; see `_race`. A fold is trained in as many steps as all the images would be, as
+the schedule decides otherwise. The best by the validation loss is the result, or the simplest of
+those that are as good. It is complete: what is predefined is a candidate as any other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from raysearch.data import Split, strata
+from raysearch.methods._base import Expected, Groups
+from raysearch.methods._matching import stratified_folds
+from raysearch.methods._portfolio import Images, complete_policy, distinct, steps
+from raysearch.methods._race import Heat, lay_out, standing, trainings
+from raysearch.methods._rounds import RoundSearch, means, trial_id
+from raysearch.methods._settings import MethodSettings
+from raysearch.methods._study import GiveUp, Studies
+from raysearch.methods._validated import ValidatedTraining
+from raysearch.policy import Basic, Policy, from_json
+from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
+from raysearch.training import (
+    Predefined,
+    Setup,
+    SGDSettings,
+    Training,
+    derive_seed,
+    validation_cost,
+)
+
+
+def _candidates(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        steps(name)
+    return names
+
+
+@dataclass(frozen=True)
+class AutoSettings(MethodSettings):
+    """Settings.
+
+    Attributes:
+        budget: what the race may cost in full trainings, as `8x`; the experiment turns a time into
+            that.
+        candidates: names of policies, see `_portfolio`, those that matter most first.
+        folds: into so many parts the training images are divided, of which each is held out in
+            turn, at least 2; where the data have validation images of their own, those are used.
+    """
+
+    budget: Annotated[str, Field(min_length=1)]
+    candidates: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_candidates)]
+    folds: Annotated[int, Field(ge=2)]
+
+    @property
+    def heats(self) -> list[Heat]:
+        """The race's."""
+        return lay_out(len(self.candidates), trainings(self.budget))
+
+
+class Auto(RoundSearch):
+    """A round is a heat; see the module's text.
+
+    Attributes:
+        heats: those of the race.
+        scores: logarithm of the validation loss, by candidate, in each heat so far.
+    """
+
+    settings_class = AutoSettings
+
+    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
+        super().__init__(seed, groups)
+        self.settings = AutoSettings.of(groups.method)
+        self.heats = self.settings.heats
+        self.rounds = len(self.heats)
+        self.scores: list[dict[str, float]] = []
+        self._policies: dict[str, str] = {}  # of who has run, as JSON
+
+    @classmethod
+    def uniform(cls, method: Mapping[str, Any]) -> None:
+        """None: it chooses between policies, and no operations."""
+
+    @classmethod
+    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
+        """None of it beside a policy, which is complete."""
+        return Predefined()
+
+    @classmethod
+    def settled(cls, setup: Setup, groups: Groups) -> Mapping[str, Any]:
+        """Without the candidates that are the same as others on these images."""
+        settings = AutoSettings.of(groups.method)
+        return {
+            **groups.method,
+            "candidates": distinct(settings.candidates, Images.of(setup)),
+        }
+
+    @classmethod
+    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+        """Makes trainings on all folds but one."""
+        images, folds = Images.of(setup), Folds(setup, AutoSettings.of(groups.method).folds)
+        schedule = SGDSettings.of(groups.search)
+
+        def built(proposal: Proposal, files: Mapping[str, Values]) -> HeatTraining:
+            values = proposal.values
+            policy = complete_policy(values["candidate"], images)
+            train, val = folds.splits(values["heat"])
+            epochs = folds.epochs(schedule, len(train), values["length"])
+            search = {**groups.search, "epochs": epochs}
+            own = folds.setup(values["heat"])
+            training = Training(own, search, policy, False, split=train)
+            return HeatTraining(training, val)
+
+        return built
+
+    @classmethod
+    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+        """All heats."""
+        settings = AutoSettings.of(groups.method)
+        folds, schedule = Folds(setup, settings.folds), SGDSettings.of(groups.search)
+        equivalents, longest, proposals = 0.0, 1, 0
+        for index, heat in enumerate(settings.heats):
+            train, val = folds.splits(index)
+            epochs = folds.epochs(schedule, len(train), heat.length)
+            used = min(len(train), schedule.steps(len(train)) * schedule.batch_size)
+            each = epochs * used / setup.search_images()
+            each += validation_cost(setup.search_images(), len(val))
+            equivalents += heat.entrants * each
+            longest, proposals = max(longest, epochs), proposals + heat.entrants
+        heats = ", then ".join(
+            f"{h.entrants} for {h.length:.0%} of a training" for h in settings.heats
+        )
+        return Expected(
+            equivalents, proposals, longest, 0, settings.heats[0].entrants, f"a race: {heats}"
+        )
+
+    def propose(self) -> Sequence[Proposal]:
+        """A training for everybody who is left."""
+        heat = self.heats[self.round]
+        return [
+            Proposal(
+                trial_id(self.round + 1, index),
+                self.round,
+                {"candidate": name, "heat": self.round, "length": heat.length},
+            )
+            for index, name in enumerate(self.left()[: heat.entrants])
+        ]
+
+    def left(self) -> list[str]:
+        """Who is still in the race, the best first."""
+        if not self.scores:
+            return list(self.settings.candidates)
+        longest = max(heat.length for heat in self.heats[: len(self.scores)])
+        counted = [s for s, h in zip(self.scores, self.heats, strict=False) if h.length == longest]
+        return list(standing(counted))
+
+    def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
+        """Who goes on."""
+        row: dict[str, float] = {}
+        scores: dict[str, float] = {}
+        for proposal, answer in zip(self.proposals, answers, strict=True):
+            name = proposal.values["candidate"]
+            scores[name] = math.inf if answer is None else math.log(max(answer["val_loss"], 1e-12))
+            if answer is not None:
+                self._policies[name] = answer["policy"]
+                row |= {f"{key}/{name}": answer[key] for key in answer if key.startswith("val_")}
+        self.scores.append(scores)
+        return [self.row({**means(answers), **row, "entrants": float(len(scores))})]
+
+    def policy(self) -> Policy:
+        """The winner's so far; before there is one, images as they are."""
+        known = [name for name in self.left() if name in self._policies]
+        if not known:
+            return Basic()
+        return from_json(json.loads(self._policies[known[0]]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scores besides."""
+        return {
+            **super().state_dict(),
+            "scores": [dict(one) for one in self.scores],
+            "policies": dict(self._policies),
+        }
+
+    def load_state_dict(self, state: Values) -> None:
+        """Go on from `state_dict`."""
+        super().load_state_dict(state)
+        self.scores = [dict(one) for one in state["scores"]]
+        self._policies = dict(state["policies"])
+
+
+class Folds:
+    """What the heats of a race train on and are judged on.
+
+    Heat h holds out fold h modulo the number of folds. Every heat has weights and an order of the
+    images of its own, which all who run in it share.
+
+    Args:
+        setup: data, network, device and seed.
+        count: of folds.
+    """
+
+    def __init__(self, setup: Setup, count: int) -> None:
+        self._setup, train = setup, setup.dataset.train
+        self._folds: list[Tensor] = []
+        if setup.dataset.val is None:
+            stratum, seed = (
+                strata(setup.task.stratum(train.targets)),
+                derive_seed(setup.seed, "folds"),
+            )
+            self._folds = stratified_folds(stratum, count, seed, train.groups)
+
+    def splits(self, heat: int) -> tuple[Split, Split]:
+        """What is trained on, and what is held out."""
+        data = self._setup.dataset
+        if data.val is not None:
+            return data.train, data.val
+        out = heat % len(self._folds)
+        others = [fold for index, fold in enumerate(self._folds) if index != out]
+        return data.train.subset(torch.cat(others).sort().values), data.train.subset(
+            self._folds[out]
+        )
+
+    def setup(self, heat: int) -> Setup:
+        """The heat's, with a seed of its own; a complete policy stands for what is predefined."""
+        seed = derive_seed(self._setup.seed, "heat", heat)
+        return replace(self._setup, seed=seed, predefined=Predefined())
+
+    def epochs(self, schedule: SGDSettings, images: int, length: float) -> int:
+        """Epochs over so many images that make the steps of a part of a full training.
+
+        Args:
+            schedule: of the full training.
+            images: of an epoch.
+            length: the part, in (0, 1].
+        """
+        full = schedule.epochs * schedule.steps(len(self._setup.dataset.full_train()))
+        return max(1, round(length * full / schedule.steps(images)))
+
+
+class HeatTraining(ValidatedTraining):
+    """A candidate's training in a heat, as work.
+
+    Args:
+        training, val: see `ValidatedTraining`.
+    """
+
+    def answer(self) -> Answer:
+        """The metrics of the last epoch, and the policy as JSON."""
+        policy = self.training.policy
+        assert policy is not None
+        return Answer({**self.metrics, "policy": json.dumps(policy.to_json())})
+
+
+METHOD = Auto
