@@ -4,8 +4,8 @@
 
 For every seed a race, and then trainings from scratch on all training images, with the policy that
 this race chose and with the usual ones, on the same seed; each is tested once. With oracle=N every
-candidate is trained too, on the first N seeds: how far the choice is from the best there is. What is
-in `file` already is not computed again.
+candidate is trained too, on the first N seeds: how far the choice is from the best there is. What
+is in `file` already is not computed again.
 
 The cases were named before the first was run; the digits are shown, and do not count, because
 their test errors had been seen when candidates were chosen.

@@ -47,6 +47,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "pba": {"operations": OPERATIONS, "population": 3, "interval": 1, "quantile": 0.5},
     "dada": {"operations": OPERATIONS},
     "ddas": {"operations": ["Identity", *OPERATIONS]},
+    "auto": {"budget": "3x", "folds": 2},
     "randaugment": TUNED,
     "validated_magnitude": TUNED,
     "fast_autoaugment": {

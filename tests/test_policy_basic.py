@@ -42,7 +42,8 @@ def test_fill_fits_any_number_of_channels(fill: tuple[float, ...], channels: int
 
 def test_nothing_is_a_copy() -> None:
     out = Basic()(IMAGES)
-    assert torch.equal(out, IMAGES) and out.data_ptr() != IMAGES.data_ptr()
+    assert torch.equal(out, IMAGES)
+    assert out.data_ptr() != IMAGES.data_ptr()
 
 
 def test_sequence_draws_for_each_step_in_turn() -> None:

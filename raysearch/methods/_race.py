@@ -62,9 +62,9 @@ def lay_out(candidates: int, budget: float) -> list[Heat]:
     length = min(1.0, budget / ((halvings + 1) * count))
     heats = [Heat(count, length)]
     left = budget - count * length
-    while left > 0:
+    while left > 0 and count > 1:
         last = heats[-1]
-        entrants = max(2, math.ceil(last.entrants / 3)) if last.entrants > 2 else 2
+        entrants = min(last.entrants, max(2, math.ceil(last.entrants / 3)))
         length = min(1.0, 3 * last.length)
         if entrants * length > left + 1e-9:
             length = left / entrants

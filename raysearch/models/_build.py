@@ -44,7 +44,7 @@ def build(
     [B, classes], in training as in evaluation.
 
     Args:
-        name: small_cnn, resnet18 and resnet20 (for 32x32 images), wrn40x2, wrn28x10, or a torchvision
+        name: small_cnn, resnet18, resnet20 (for 32x32 images), wrn40x2, wrn28x10, or a torchvision
             classifier by its torchvision name, for instance resnet50 or efficientnet_b0; or what
             builds the network from classes, channels and size.
         classes: number of classes.
