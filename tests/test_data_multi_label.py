@@ -116,7 +116,7 @@ def test_label_files_that_are_wrong(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     header = ["image", "a", "b"]
     for rows, message in [
-        ([], "labels.csv has another layout: expected a first line `image,labels`"),
+        ([], "labels.csv has another layout: expected, with commas, a first line `image,labels`"),
         ([[paths[0], "a"], [paths[1], "b"]], "has no header, its first line names an image"),
         ([header], "names no images"),
         ([header, [paths[0], "1"]], "line 2: it has 2 columns, the header 3"),
@@ -191,10 +191,10 @@ def test_parquet_lists_that_are_wrong(tmp_path: Path) -> None:
     feature = {"feature": CLASS, "_type": "Sequence"}
     for labels, names, message in [
         ([*LISTS, [0, 3]], feature, "row 10: the label 3 is out of range, the 3 classes"),
-        ([*LISTS, None], feature, "row 10: the label is null"),
         ([*LISTS, [0, None]], feature, "row 10: a label is null"),
         ([*LISTS, [4]], None, "row 10: the label 4 is out of range"),
         ([[], []], None, "no image has a label"),
+        ([None, None], feature, "has no row with a label"),
     ]:
         parquet(file, labels, names)
         assert message in refusal(tmp_path, "parquet")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from raysearch.data._layout import NOT_READ
-from raysearch.data._names import OnDisk, check_class_names, nfc
+from raysearch.data._names import OnDisk, check_class_names, like, nfc
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._part_names import PARTS, name_parts, part_words
 from raysearch.data._settings import DataSettings
@@ -23,7 +23,7 @@ from raysearch.data._tree import extensions, is_debris
 from raysearch.errors import RaysearchError
 
 NAME = "labels.csv"
-_FORMS = "expected a first line `image,labels` or `image,<class>,<class>,...`"
+_FORMS = "expected, with commas, a first line `image,labels` or `image,<class>,<class>,...`"
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,8 @@ def list_labelled(files: dict[str, Path], settings: DataSettings, notices: Notic
     if train.named and all(len(own) == 1 for rows in labels.values() for own in rows):
         parts = {name: Part(part.source, part.targets.argmax(1)) for name, part in parts.items()}
     _say_not_named(root, parts.values(), notices)
-    notices.say(f"the labels are those of {', '.join(str(path) for path in files.values())}")
+    shown = ", ".join(os.path.relpath(path, root) for path in files.values())
+    notices.say(f"the labels are those of {shown}")
     return Listing(classes, parts)
 
 
@@ -194,7 +195,8 @@ def _targets(table: _Table, labels: list[set[str]], classes: tuple[str, ...]) ->
     for row, (line, own) in enumerate(zip(table.rows, labels, strict=True)):
         for name in sorted(own):
             if name not in number:
-                raise table.wrong(line, f"there is no class {name[:100]!r} in train")
+                near = like(name, classes)
+                raise table.wrong(line, f"there is no class {name[:100]!r} in train{near}")
             has[row, number[name]] = 1
     return has
 

@@ -48,14 +48,15 @@ def find_layout(root: Path, tree: Tree, notices: Notices) -> dict[str, Classes]:
     Raises:
         RaysearchError: it is none of these, or may be several.
     """
-    home = _home(str(root), tree)
+    home = _home(str(root), tree, notices)
     named = name_parts(_names(tree.look(home).folders), home)
     folders, classes = _tell_apart(home, named, tree, notices)
     if not folders:
         found = _by_class(home, classes, tree)
+        _say_alike_inside(found["train"], tree, notices)
         read = [os.path.join(home, name) for name in classes]
     else:
-        opened = {part: _opened_part(path, tree) for part, path in folders.items()}
+        opened = {part: _opened_part(path, tree, notices) for part, path in folders.items()}
         found = {part: _classes(tree.look(path).folders) for part, path in opened.items()}
         read = list(folders.values())
         for path in opened.values():
@@ -168,18 +169,41 @@ def _by_class(home: str, names: list[str], tree: Tree) -> dict[str, Classes]:
     return found or {"train": classes}
 
 
-def _home(folder: str, tree: Tree) -> str:
-    """The folder, or what is found by going into the only one that it holds, again and again."""
-    only = tree.look(folder).only
+def _say_alike_inside(classes: Classes, tree: Tree, notices: Notices) -> None:
+    """Say that what is read as classes may be parts or folds that each have the classes."""
+    levels = [tree.look(path) for paths in classes.values() for path in paths]
+    names = sorted(_names(levels[0].folders)) if levels else []
+    alike = all(sorted(_names(level.folders)) == names and not level.images for level in levels)
+    if alike and len(levels) > 1 and len(names) > 1:
+        outer, inner = (", ".join(map(repr, some[:2])) for some in ([*classes], names))
+        notices.say(
+            f"the folders {outer}, ... are read as classes, and each has the same folders {inner}, "
+            "... in it: if those are the classes, name the outer ones train, val and test"
+        )
+
+
+def _home(folder: str, tree: Tree, notices: Notices) -> str:
+    """The folder, or what is found by going into the only one that it holds, again and again.
+
+    One that has parts in it is the only one if no other holds an image.
+    """
+    level = tree.look(folder)
+    only = level.only
+    if only is None and not level.images:
+        filled = [one for one in level.folders if tree.has_images(one)]
+        inside = _names(tree.look(filled[0]).folders) if len(filled) == 1 else []
+        if any(words is not None and words[0] == "train" for words in map(part_words, inside)):
+            only = filled[0]
     if only is None:
         return folder
     inner = tree.look(only)
     if part_words(os.path.basename(only)) or inner.images or not inner.folders:
         return folder
-    return _home(only, tree)
+    _say_beside(folder, [only], tree, notices)
+    return _home(only, tree, notices)
 
 
-def _opened_part(folder: str, tree: Tree) -> str:
+def _opened_part(folder: str, tree: Tree, notices: Notices) -> str:
     """A part's folder, or the one in it that has its name or is all there is, and has classes."""
     only = tree.look(folder).only
     if only is None:
@@ -187,7 +211,8 @@ def _opened_part(folder: str, tree: Tree) -> str:
     inner = tree.look(only)
     again = os.path.basename(only).lower() == os.path.basename(folder).lower()
     if inner.folders and not inner.images and (again or len(inner.folders) > 1):
-        return _opened_part(only, tree)
+        _say_beside(folder, [only], tree, notices)
+        return _opened_part(only, tree, notices)
     return folder
 
 
