@@ -147,6 +147,15 @@ def test_whole_numbers_and_fractions(
     np.testing.assert_array_equal(pixels(data), expected(values, black, white))
 
 
+def test_32_bits_without_a_sign(tmp_path: Path) -> None:
+    top = (1 << 32) - 1
+    values = [noise(top, seed).astype(np.uint32) for seed in range(10)]
+    images = [tiff(each[..., None], photometric=1) for each in values]
+    np.testing.assert_array_equal(
+        pixels(load(folder(tmp_path, images, "tif"))), expected(values, 0, top)
+    )
+
+
 def test_whole_numbers_as_fractions_are_whole(tmp_path: Path) -> None:
     values = [np.rint(noise(4000, seed)).astype(np.float32) for seed in range(10)]
     data = load(folder(tmp_path, [Image.fromarray(each) for each in values], "tif"))

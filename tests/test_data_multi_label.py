@@ -205,7 +205,7 @@ def test_parquet_lists_that_are_wrong(tmp_path: Path) -> None:
     parquet(file, LISTS, feature)
     parquet(tmp_path / "test.parquet", [0, 1], feature, pa.int64())
     assert "its column 'label' is of another type than train's" in refusal(tmp_path, "parquet")
-    parquet(file, [["a"]], None, pa.list_(pa.string()))
+    parquet(file, [[0.5]], None, pa.list_(pa.float32()))
     assert "its column 'label' is list<" in refusal(tmp_path, "parquet")
 
 
