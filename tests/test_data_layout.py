@@ -261,6 +261,26 @@ def test_an_empty_class_folder(tmp_path: Path, part: str) -> None:
     assert f"{part}/ant" in said(load(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        "photos/train more/val",
+        "one/train one/test two/train two/test",
+        "train/train train/test test",
+    ],
+)
+def test_several_data_sets_are_no_classes(tmp_path: Path, folders: str) -> None:
+    for folder in folders.split():
+        fill(tmp_path / folder, TWO)
+    assert "give the folder of one data set as data.root" in refusal(tmp_path)
+
+
+def test_parts_in_a_folder_named_as_one(tmp_path: Path) -> None:
+    fill(tmp_path / "train" / "train", TWO)
+    fill(tmp_path / "train" / "val", TWO)
+    assert sizes(load(tmp_path)) == (4, 6, 2)
+
+
 def test_folders_of_the_same_classes_are_said(tmp_path: Path) -> None:
     for name in ("fold1", "fold2", "fold3"):
         fill(tmp_path / name, TWO)

@@ -111,6 +111,19 @@ def test_one_name_for_each_image_is_single_label(tmp_path: Path) -> None:
     assert labels_by_shade(data) == {number: number % 2 for number in range(10)}
 
 
+def test_images_without_a_name_among_such_of_one_are_unlabelled(tmp_path: Path) -> None:
+    paths = fill(tmp_path, 14)
+    names = ["ant", "bee"] * 4 + [""] * 2
+    write(tmp_path / "train.csv", [["image", "label"], *zip(paths[:10], names, strict=True)])
+    write(tmp_path / "test.csv", [["image", "label"], *([path, ""] for path in paths[10:])])
+    data = load(tmp_path)
+    assert data.given == ("train",)
+    assert not data.train.target_shape
+    assert (len(data.train), len(data.test)) == (6, 2)
+    assert "2 images of train are set aside, unlabelled" in data.notes
+    assert "4 images of test are set aside, unlabelled" in data.notes
+
+
 def test_label_files_that_are_wrong(tmp_path: Path) -> None:
     paths = fill(tmp_path, 3)
     file = tmp_path / "labels.csv"

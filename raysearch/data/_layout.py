@@ -16,6 +16,7 @@ EXPECTED = (
     "expected DIR/train/<class>/<image> (and DIR/val, DIR/test likewise), DIR/<class>/<image> or "
     "DIR/labels.csv"
 )
+_ONE_SET = "give the folder of one data set as data.root, or put each class into DIR/<part>/<class>"
 NOT_READ = "file{s} or folder{s} beside what is read {are} not read"
 UNLABELLED = "folder{s} named as a part {are} not read, for want of class folders in {them}"
 AS_CLASS = "folder{s} named as a part {are} read as a class, with images and no folders in {them}"
@@ -60,6 +61,8 @@ def find_layout(root: Path, tree: Tree, notices: Notices) -> dict[str, Classes]:
         found = {part: _classes(tree.look(path).folders) for part, path in opened.items()}
         read = list(folders.values())
         for path in opened.values():
+            if _has_parts(path, tree):
+                raise RaysearchError(f"{path} holds parts of its own: {_ONE_SET}")
             _say_beside(path, tree.look(path).folders, tree, notices)
         if "train" not in folders:  # the classes beside the parts
             found["train"] = _classes(os.path.join(home, name) for name in classes)
@@ -156,6 +159,8 @@ def _by_class(home: str, names: list[str], tree: Tree) -> dict[str, Classes]:
         for path in paths:
             level = tree.look(path)
             inside = name_parts(_names(level.folders), path)
+            if any(tree.look(os.path.join(path, name)).folders for name in inside.names):
+                raise RaysearchError(f"{path} is no class, as it holds parts: {_ONE_SET}")
             if level.images or inside.others or not {"train"} < inside.parts.keys():
                 whole.append(path)
                 continue
@@ -191,16 +196,21 @@ def _home(folder: str, tree: Tree, notices: Notices) -> str:
     only = level.only
     if only is None and not level.images:
         filled = [one for one in level.folders if tree.has_images(one)]
-        inside = _names(tree.look(filled[0]).folders) if len(filled) == 1 else []
-        if any(words is not None and words[0] == "train" for words in map(part_words, inside)):
-            only = filled[0]
+        only = filled[0] if len(filled) == 1 and _has_parts(filled[0], tree) else None
     if only is None:
         return folder
     inner = tree.look(only)
-    if part_words(os.path.basename(only)) or inner.images or not inner.folders:
+    is_part = part_words(os.path.basename(only)) and not _has_parts(only, tree)
+    if is_part or inner.images or not inner.folders:
         return folder
     _say_beside(folder, [only], tree, notices)
     return _home(only, tree, notices)
+
+
+def _has_parts(folder: str, tree: Tree) -> bool:
+    """Whether there are folders of train and of other parts in it, with folders in them."""
+    nested = [path for path in tree.look(folder).folders if tree.look(path).folders]
+    return {"train"} < name_parts(_names(nested), folder).parts.keys()
 
 
 def _opened_part(folder: str, tree: Tree, notices: Notices) -> str:
