@@ -194,9 +194,10 @@ def _home(folder: str, tree: Tree, notices: Notices) -> str:
     """
     level = tree.look(folder)
     only = level.only
-    if only is None and not level.images:
-        filled = [one for one in level.folders if tree.has_images(one)]
-        only = filled[0] if len(filled) == 1 and _has_parts(filled[0], tree) else None
+    divided = [path for path in level.folders if _has_parts(path, tree)]
+    if only is None and not level.images and len(divided) == 1:
+        others = (path for path in level.folders if path not in divided)
+        only = None if any(map(tree.has_images, others)) else divided[0]
     if only is None:
         return folder
     inner = tree.look(only)
