@@ -188,6 +188,7 @@ def test_an_archives_own_folder(tmp_path: Path, inside: str) -> None:
         *("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", ".ipynb_checkpoints", ".Trashes"),
         *(".git", "lost+found", "System Volume Information", "Network Trash Folder"),
         *("@Recently-Snapshot", "__pycache__", ".AppleDouble", "$Recycle.Bin", ".@__thumb"),
+        *("CVS", "FOUND.000", "@__thumb"),
     ],
 )
 def test_debris_is_passed_over_and_said(tmp_path: Path, name: str) -> None:
@@ -207,6 +208,7 @@ def test_debris_is_passed_over_and_said(tmp_path: Path, name: str) -> None:
         *("Thumbs.db", "desktop.ini", "._000.png", ".DS_Store", "~$x.png", "000.png~"),
         *("x.png.crdownload", "x.part", "x.tmp", ".x.png.swp", "x.bak", "ehthumbs_vista.db"),
         "000.sync-conflict-20240101-010101-ABC.png",
+        *("000.png:Zone.Identifier", "000.png.icloud", "photothumb.db", "shop.url"),
     ],
 )
 def test_debris_beside_images(tmp_path: Path, name: str) -> None:
