@@ -12,7 +12,7 @@ from raysearch.engine._entries import (
     Share,
     TrialError,
 )
-from raysearch.engine._optuna import OptunaStudies, give_up
+from raysearch.engine._optuna import OptunaStudies
 from raysearch.engine._run import run
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "TrialError",
     "Wish",
     "cluster",
-    "give_up",
     "local_capacity",
     "run",
     "trial_share",
