@@ -46,8 +46,7 @@ from benchmarks._search import configured, done
 from benchmarks.gain import Setting, setting_of
 from raysearch.data import load_dataset
 from raysearch.errors import RaysearchError
-from raysearch.methods._shared import SharedTraining
-from raysearch.methods.aws import SHARED
+from raysearch.methods.aws import SHARED, SharedTraining
 from raysearch.policy import Pairs
 from raysearch.protocol import Answer, Proposal, Values
 from raysearch.results import mean_and_std

@@ -352,7 +352,7 @@ def test_a_search_costs_what_was_forecast(setup: Setup) -> None:
     expected = groups().forecast(setup)
     assert rows[-1]["epoch_equivalents"] == pytest.approx(expected.equivalents)
     assert search.equivalents == pytest.approx(expected.equivalents)
-    assert (expected.proposals, expected.epochs_each, expected.files) == (12, 3, 8)
+    assert expected.proposals == 12
     assert expected.parallel == 4
     assert isinstance(search.policy(), Schedule)
     assert len(search.policy()) == 7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysearch.engine._cluster import Capacity, Wish, cluster, local_capacity, trial_share
+from raysearch.engine._cluster import JOB, Capacity, Wish, cluster, local_capacity, trial_share
 from raysearch.engine._entries import (
     Ended,
     Entry,
@@ -16,6 +16,7 @@ from raysearch.engine._optuna import OptunaStudies
 from raysearch.engine._run import run
 
 __all__ = [
+    "JOB",
     "Capacity",
     "Ended",
     "Entry",

@@ -53,16 +53,12 @@ class Expected:
     Attributes:
         equivalents: epoch-equivalents of the whole search; where trials may be given up, at most.
         proposals: how often it will ask.
-        epochs_each: epochs of each proposal, of the longest kind.
-        files: most files of answers that there are at a time.
         parallel: how many proposals can be carried out at once.
         described: what it will ask for, in a few words.
     """
 
     equivalents: float
     proposals: int
-    epochs_each: int
-    files: int
     parallel: int
     described: str
 

@@ -52,7 +52,7 @@ class SinglePass(Method, ABC):
         """One piece of work of all its epochs."""
         epochs = context.epochs
         each = self.step_equivalents(setup, epochs)
-        return Expected(epochs * each, 1, epochs, 0, 1, f"one training of {epochs} epochs")
+        return Expected(epochs * each, 1, 1, f"one training of {epochs} epochs")
 
 
 def search_loop(setup: Setup, search: Mapping[str, Any]) -> Loop:

@@ -87,7 +87,7 @@ class Tuned(Method):
         looks, trials = -(-context.epochs // self.interval), self.rounds * self.parallel
         each = context.epochs + looks * validation_cost(*map(len, setup.search_splits()))
         words = f"{trials} trials, {self.parallel} between two proposals"
-        return Expected(trials * each, trials, context.epochs, 0, self.parallel, words)
+        return Expected(trials * each, trials, self.parallel, words)
 
 
 class TunedSearch(RoundSearch):

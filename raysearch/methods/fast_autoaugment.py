@@ -138,17 +138,14 @@ class FastAutoAugment(Method):
 
     def forecast(self, setup: Setup, context: Context) -> Expected:
         """The networks' trainings, and the policies' passes over what they are tried on."""
-        data, epochs = setup.dataset, context.epochs
-        images = len(data.train)
+        data, images = setup.dataset, len(setup.dataset.train)
         tried_on = images / self.folds if data.val is None else len(data.val)
         tries = self.folds * self.repeats * self.rounds * self.parallel
-        trained = self.folds * epochs * images * (1 - 1 / self.folds)
+        trained = self.folds * context.epochs * images * (1 - 1 / self.folds)
         passes = self.folds + tries * self.draws
         return Expected(
             (trained + passes * tried_on / 3) / len(setup.search_splits()[0]),
             self.folds + tries,
-            epochs,
-            self.folds,
             self.folds * self.parallel,
             f"{self.folds} networks, then {tries} policies tried on them",
         )

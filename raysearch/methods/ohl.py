@@ -98,8 +98,6 @@ class Ohl(PairMethod):
         return Expected(
             group * (epochs + rounds * validation),
             rounds * group,
-            self.interval(epochs),
-            group + 1,  # of a round, and the one that they start from
             group,
             f"{rounds} updates from {group} trials each",
         )

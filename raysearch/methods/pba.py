@@ -148,8 +148,6 @@ class Pba(Method):
         return Expected(
             size * (epochs + rounds * validation),
             size * rounds,
-            self.interval,
-            2 * size,  # from which members go on, and of those that have ended the interval
             size,
             f"{size} members that copy and explore {times}",
         )
