@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ import torch
 from rich.table import Table
 
 from benchmarks._common import arguments, compared, console, finish, run, workers
+from benchmarks._local import Configured
 from benchmarks._search import composed, done, search_through
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.files import write_whole
-from raysearch.methods import Groups, find
 from raysearch.methods._portfolio import Images, complete_policy
 from raysearch.policy import from_json
 from raysearch.results import mean_and_std
@@ -100,9 +100,9 @@ def carried_out(job: Job) -> dict[str, Any]:
     setup = Setup(data, values["model"]["name"], torch.device("cpu"), job.seed, given)
     found: dict[str, Any] = {"case": job.case, "seed": job.seed, "row": job.row}
     if job.row == CHOSEN:
-        groups = Groups(values["method"], values["search"])
-        groups = Groups(find("auto").settled(setup, groups), values["search"])
-        searched = search_through(setup, groups)
+        configured = Configured.of(values["method"], values["search"])
+        method = configured.method.settled(setup)
+        searched = search_through(setup, replace(configured, method=method))
         policy = searched.policy
         epoch = len(data.full_train()) / setup.search_images()
         cost = searched.epoch_equivalents / epoch / values["evaluation"]["epochs"]

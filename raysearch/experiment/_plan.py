@@ -22,7 +22,7 @@ from raysearch.experiment._experiment import Experiment
 from raysearch.experiment._given import given_checkpoints
 from raysearch.experiment._settings import AUTO, Settings
 from raysearch.experiment._work import Model
-from raysearch.methods import Augmentation, Groups, Method
+from raysearch.methods import Context, Fixed, Method
 from raysearch.policy import Policy, read_policy
 from raysearch.tasks import Task
 from raysearch.training import Predefined, Setup
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from raysearch.protocol import Values
 
 LEARNED = "learned"  # a run's own policy, in evaluation.policies
-POLICIES = (*methods.FIXED, "randaugment", LEARNED)
+POLICIES = (*methods.BASELINES, LEARNED)
+Augmentation = tuple[Policy, Predefined]
+"""A policy, and the predefined augmentation that goes with it."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,7 @@ class Row:
 
     Attributes:
         name: what it is called.
-        augmentation: it, and the predefined augmentation that goes with it; None where the method
-            has to find it.
+        augmentation: None where the method has to find it.
         paired: whether evaluation seed i has the policy of search seed i.
     """
 
@@ -58,22 +59,18 @@ class Part:
     Attributes:
         name: its name in the experiment.
         configuration: its own.
-        method: its class.
-        known: its policy, where nothing is searched.
+        method: it.
         seeds: a search for each; none where its policy is known.
         rows: the policies that are evaluated on its behalf.
         given: by search seed, the shared checkpoint of another run.
-        groups: what the method reads.
         accompanying: the predefined augmentation that goes with what it finds.
     """
 
     name: str
     configuration: Configuration
-    method: type[Method]
-    known: Policy | None
+    method: Method
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
-    groups: Groups
     accompanying: Predefined
     given: Mapping[int, Values] = field(default_factory=dict)
 
@@ -81,6 +78,12 @@ class Part:
     def rounds_stage(self) -> str:
         """The group whose resources a search's proposals hold."""
         return "search" if self.configuration.settings.finetune is None else "finetune"
+
+    @property
+    def context(self) -> Context:
+        """What the method's searches work with, but for studies."""
+        values = self.configuration.values
+        return Context(values["search"], values.get("finetune"))
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def make_plan(
     }
     task = _task(experiment, dataset)
     plan = Plan(experiment, parts, dataset, task, notes, network)
-    parts = {name: replace(part, groups=_settled(plan, part)) for name, part in parts.items()}
+    parts = {name: replace(part, method=_settled(plan, part)) for name, part in parts.items()}
     plan = replace(plan, parts=parts)
     given = {
         n: replace(p, given=given_checkpoints(plan, p, (kept or {}).get(n)))
@@ -156,12 +159,11 @@ def make_plan(
     return replace(plan, parts=given)
 
 
-def _settled(plan: Plan, part: Part) -> Groups:
-    """The method's groups with the choices that follow from the data."""
-    if part.known is not None:
-        return part.groups
-    setup = plan.setup(part, "cpu")(dataset=plan.dataset, seed=0)
-    return replace(part.groups, method=part.method.settled(setup, part.groups))
+def _settled(plan: Plan, part: Part) -> Method:
+    """The method with the choices made that follow from the data."""
+    if not part.seeds:
+        return part.method
+    return part.method.settled(plan.setup(part, "cpu")(dataset=plan.dataset, seed=part.seeds[0]))
 
 
 def settle_choices(
@@ -204,27 +206,31 @@ def slug(name: str) -> str:
 def _part(
     experiment: Experiment, name: str, configuration: Configuration, size: tuple[int, int]
 ) -> Part:
-    values, settings = configuration.values["method"], configuration.settings
-    cls, given = methods.find(settings.method.name), predefined_of(configuration)
-    known, accompanying = cls.known(values), cls.predefined(given, size)
-    own: Augmentation | None = None if known is None else (known, accompanying)
-    fixed = methods.augmentations(given, size)
+    settings, given = configuration.settings, predefined_of(configuration)
+    method = methods.find(settings.method.name).of(configuration.values["method"])
+    known, accompanying = method.known, method.predefined(given, size)
+    own = None if known is None else (known, accompanying)
     if experiment.compared:
-        if settings.method.name in methods.FIXED:
-            own = fixed[settings.method.name]
         rows = [Row(name, own)] if own is not None else _searched_rows(name, settings)
     else:
-        files = [policy for policy in settings.evaluation.policies if policy.endswith(".json")]
-        if (uniform := cls.uniform(values)) is not None:
-            fixed["uniform"] = (uniform, given)
-        fixed |= {file: (read_policy(file), given) for file in files}
         rows = [
-            Row(policy, own if policy == LEARNED else fixed[policy])
+            Row(policy, own if policy == LEARNED else _augmentation(policy, method, given, size))
             for policy in settings.evaluation.policies
         ]
     seeds = tuple(settings.seeds) if known is None else ()
-    groups = Groups(values, configuration.values["search"], configuration.values.get("finetune"))
-    return Part(name, configuration, cls, known, seeds, tuple(rows), groups, accompanying)
+    return Part(name, configuration, method, seeds, tuple(rows), accompanying)
+
+
+def _augmentation(
+    policy: str, method: Method, given: Predefined, size: tuple[int, int]
+) -> Augmentation:
+    """What a name in `evaluation.policies` stands for, beside a method."""
+    if policy.endswith(".json"):
+        return read_policy(policy), given
+    if policy == "uniform" and (uniform := method.uniform) is not None:
+        return uniform, given
+    fixed = Fixed(policy)
+    return fixed.known, fixed.predefined(given, size)
 
 
 def _searched_rows(name: str, settings: Settings) -> list[Row]:

@@ -13,20 +13,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from raysearch.data import Split, strata
-from raysearch.methods._base import Expected, Groups
+from raysearch.methods._base import Context, Expected, Method
 from raysearch.methods._matching import stratified_folds
 from raysearch.methods._portfolio import Images, complete_policy, distinct, steps
 from raysearch.methods._race import Heat, lay_out, standing, trainings
 from raysearch.methods._rounds import RoundSearch, means, trial_id
-from raysearch.methods._settings import MethodSettings
-from raysearch.methods._study import GiveUp, Studies
 from raysearch.methods._validated import ValidatedTraining
 from raysearch.policy import Basic, Policy, from_json
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
@@ -47,8 +45,8 @@ def _candidates(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class AutoSettings(MethodSettings):
-    """Settings.
+class Auto(Method):
+    """Settings; what they are made into is `Race`.
 
     Attributes:
         budget: what the race may cost in full trainings, as `8x`; the experiment turns a time into
@@ -58,90 +56,87 @@ class AutoSettings(MethodSettings):
             turn, at least 2; where the data have validation images of their own, those are used.
     """
 
+    title: ClassVar[str] = "auto"
+
     budget: Annotated[str, Field(min_length=1)]
     candidates: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_candidates)]
     folds: Annotated[int, Field(ge=2)]
+
+    def __post_init__(self) -> None:
+        trainings(self.budget)
 
     @property
     def heats(self) -> list[Heat]:
         """The race's."""
         return lay_out(len(self.candidates), trainings(self.budget))
 
-
-class Auto(RoundSearch):
-    """A round is a heat; see the module's text.
-
-    Attributes:
-        heats: those of the race.
-        scores: logarithm of the validation loss, by candidate, in each heat so far.
-    """
-
-    settings_class = AutoSettings
-
-    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
-        super().__init__(seed, groups)
-        self.settings = AutoSettings.of(groups.method)
-        self.heats = self.settings.heats
-        self.rounds = len(self.heats)
-        self.scores: list[dict[str, float]] = []
-        self._policies: dict[str, str] = {}  # of who has run, as JSON
-
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> None:
+    @property
+    def uniform(self) -> None:
         """None: it chooses between policies, and no operations."""
 
-    @classmethod
-    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
+    def predefined(self, given: Predefined, size: tuple[int, int]) -> Predefined:
         """None of it beside a policy, which is complete."""
         return Predefined()
 
-    @classmethod
-    def settled(cls, setup: Setup, groups: Groups) -> Mapping[str, Any]:
+    def settled(self, setup: Setup) -> Auto:
         """Without the candidates that are the same as others on these images."""
-        settings = AutoSettings.of(groups.method)
-        return {
-            **groups.method,
-            "candidates": distinct(settings.candidates, Images.of(setup)),
-        }
+        return replace(self, candidates=tuple(distinct(self.candidates, Images.of(setup))))
 
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+    def search(self, seed: int, context: Context) -> Race:
+        """See `Race`."""
+        return Race(seed, self)
+
+    def build(self, setup: Setup, context: Context) -> Build:
         """Makes trainings on all folds but one."""
-        images, folds = Images.of(setup), Folds(setup, AutoSettings.of(groups.method).folds)
-        schedule = SGDSettings.of(groups.search)
+        images, folds = Images.of(setup), Folds(setup, self.folds)
+        schedule = SGDSettings.of(context.search)
 
         def built(proposal: Proposal, files: Mapping[str, Values]) -> HeatTraining:
             values = proposal.values
             policy = complete_policy(values["candidate"], images)
             train, val = folds.splits(values["heat"])
             epochs = folds.epochs(schedule, len(train), values["length"])
-            search = {**groups.search, "epochs": epochs}
+            search = {**context.search, "epochs": epochs}
             own = folds.setup(values["heat"])
             training = Training(own, search, policy, False, split=train)
             return HeatTraining(training, val)
 
         return built
 
-    @classmethod
-    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+    def forecast(self, setup: Setup, context: Context) -> Expected:
         """All heats."""
-        settings = AutoSettings.of(groups.method)
-        folds, schedule = Folds(setup, settings.folds), SGDSettings.of(groups.search)
-        equivalents, longest, proposals = 0.0, 1, 0
-        for index, heat in enumerate(settings.heats):
+        folds, schedule = Folds(setup, self.folds), SGDSettings.of(context.search)
+        equivalents, proposals, unit = 0.0, 0, setup.search_images()
+        for index, heat in enumerate(self.heats):
             train, val = folds.splits(index)
             epochs = folds.epochs(schedule, len(train), heat.length)
             used = min(len(train), schedule.steps(len(train)) * schedule.batch_size)
-            each = epochs * used / setup.search_images()
-            each += validation_cost(setup.search_images(), len(val))
+            each = epochs * used / unit + validation_cost(unit, len(val))
             equivalents += heat.entrants * each
-            longest, proposals = max(longest, epochs), proposals + heat.entrants
-        heats = ", then ".join(
-            f"{h.entrants} for {h.length:.0%} of a training" for h in settings.heats
-        )
-        return Expected(
-            equivalents, proposals, longest, 0, settings.heats[0].entrants, f"a race: {heats}"
-        )
+            proposals += heat.entrants
+        words = ", ".join(f"{h.entrants} for {h.length:.0%}" for h in self.heats)
+        words = f"a race: {words} of a full training"
+        return Expected(equivalents, proposals, self.heats[0].entrants, words)
+
+
+class Race(RoundSearch):
+    """A round is a heat; see the module's text.
+
+    Args:
+        seed: everything random follows from it.
+        settings: the method.
+
+    Attributes:
+        heats: those of the race.
+        scores: logarithm of the validation loss, by candidate, in each heat so far.
+    """
+
+    def __init__(self, seed: int, settings: Auto) -> None:
+        self.heats = settings.heats
+        super().__init__(seed, len(self.heats))
+        self.candidates = settings.candidates
+        self.scores: list[dict[str, float]] = []
+        self._policies: dict[str, str] = {}  # of who has run, as JSON
 
     def propose(self) -> Sequence[Proposal]:
         """A training for everybody who is left."""
@@ -158,7 +153,7 @@ class Auto(RoundSearch):
     def left(self) -> list[str]:
         """Who is still in the race, the best first."""
         if not self.scores:
-            return list(self.settings.candidates)
+            return list(self.candidates)
         longest = max(heat.length for heat in self.heats[: len(self.scores)])
         counted = [s for s, h in zip(self.scores, self.heats, strict=False) if h.length == longest]
         return list(standing(counted))

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from raysearch.methods._augmenter import TRANSFORMATIONS
 from raysearch.methods._portfolio import random_transformations
 from raysearch.methods._study import Range, Space
-from raysearch.methods._tuned import Tuned, TunedSettings
+from raysearch.methods._tuned import Tuned
 from raysearch.policy import Transformations
 
 
 @dataclass(frozen=True)
-class ValidatedMagnitudeSettings(TunedSettings):
-    """Settings.
+class ValidatedMagnitude(Tuned):
+    """Optuna chooses one magnitude for all transformations; see the module's text.
 
     Attributes:
         transformations: whose parameters are drawn.
@@ -31,6 +31,7 @@ class ValidatedMagnitudeSettings(TunedSettings):
             saturation change by up to all of it, and hue by a quarter turn.
     """
 
+    title: ClassVar[str] = "validated magnitude"
     transformations: Literal["translation", "affine", "colour", "affine+colour"]
     largest: Annotated[float, Field(gt=0, le=1)]
 
@@ -43,14 +44,8 @@ class ValidatedMagnitudeSettings(TunedSettings):
         """Parameters from U(−m·range, m·range); see `random_transformations`."""
         return random_transformations(TRANSFORMATIONS[self.transformations], params["magnitude"])
 
-
-class ValidatedMagnitude(Tuned):
-    """Optuna chooses one magnitude for all transformations; see the module's text."""
-
-    settings_class = ValidatedMagnitudeSettings
-
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> None:
+    @property
+    def uniform(self) -> None:
         """None: parameters of continuous transformations are learnt, and no operations."""
 
 
