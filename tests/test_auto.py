@@ -13,7 +13,7 @@ from conftest import dark_and_light
 
 from raysearch.errors import RaysearchError
 from raysearch.methods._portfolio import Images, complete_policy, distinct, neighbours, richness
-from raysearch.methods._race import lay_out, standing, trainings
+from raysearch.methods._race import FAILED, lay_out, scores, standing, trainings
 from raysearch.methods.auto import Auto, Folds, Race
 from raysearch.policy import Basic, Sequence, Transformations, rand_augment, trivial_augment
 from raysearch.protocol import Answer, Failed
@@ -107,6 +107,19 @@ def test_standing_is_over_heats_that_all_have_run() -> None:
     assert standing(heats) == {"b": 1.0, "a": math.inf}
 
 
+def test_what_counts() -> None:
+    found = {"sure": (2.0, 10.0), "vague": (1.0, 20.0), "middling": (1.5, 10.0), "dead": FAILED}
+
+    def order(objective: str) -> list[str]:
+        found_scores = scores(found, objective)
+        return sorted(found_scores, key=lambda name: found_scores[name])
+
+    assert order("loss") == ["vague", "middling", "sure", "dead"]
+    assert order("metric") == ["middling", "sure", "vague", "dead"]
+    assert order("both")[0] == "middling"
+    assert scores({"dead": FAILED}, "both") == {"dead": math.inf}
+
+
 def race(**changes: object) -> Race:
     return Race(0, Auto.of(method_settings("auto", **changes)))
 
@@ -119,7 +132,8 @@ def play(search: Race, losses: dict[str, float]) -> list[str]:
         heats += [[]] * (heat + 1 - len(heats))
         heats[heat] = [*heats[heat], name]
         policy = json.dumps(complete_policy(name, IMAGES).to_json())
-        values = {"val_loss": losses.get(name, 1.0), "policy": policy, "epoch_equivalents": 1.0}
+        loss = losses.get(name, 1.0)
+        values = {"val_loss": loss, "cost": loss, "policy": policy, "epoch_equivalents": 1.0}
         failed = math.isinf(losses.get(name, 1.0))
         search.tell(proposal.id, Failed("diverged") if failed else Answer(values))
     return [" ".join(names) for names in heats]

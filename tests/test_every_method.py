@@ -158,7 +158,8 @@ def test_its_work_and_its_answers_say_what_they_cost(name: str, task: str) -> No
         figure = f"val_{case.setup.task.metric.name}"
         expected = {"train_loss", "val_loss", figure, "lr", "epoch_equivalents"}
         assert expected <= set(history[-1])
-        assert any(key.startswith(("share/", "mean/")) for key in history[-1])
+        what = ("share/", "mean/", "entrants")  # a race may end with images as they are
+        assert any(key.startswith(what) for key in history[-1])
 
 
 def test_it_says_when_it_has_finished(name: str) -> None:
@@ -198,8 +199,9 @@ def test_the_seed_matters_and_nothing_else(name: str, task: str) -> None:
     assert search.policy() == policy
     assert again.history == found.history
     other, differently, _ = undisturbed(name, 1, task)
-    # the best of PBA's few members may have the policy that all of them begin with
-    assert other != policy or (name, task) == ("pba", "multi_label")
+    # the best of PBA's few members may have the policy that all of them begin with, and the best
+    # candidate of a race may be the same
+    assert other != policy or (name, task) == ("pba", "multi_label") or name == "auto"
     assert (other, differently.history) != (policy, found.history)
 
 

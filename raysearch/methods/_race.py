@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from raysearch.errors import RaysearchError
 
-THIRD = 1 / 3
+TINY = 1e-9
 SHORTEST = 1 / 8  # of a training: below, schedules say nothing
+Judged = tuple[float, float]
+"""What held-out images say of a training: the loss, and the metric as a cost; lower is better."""
+FAILED = (math.inf, math.inf)
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)x")
 
 
@@ -75,12 +79,36 @@ def lay_out(candidates: int, budget: float) -> list[Heat]:
     return heats
 
 
-def standing(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def scores(found: Mapping[str, Judged], objective: str) -> dict[str, float]:
+    """How good candidates were in a heat, lower being better; infinite of who failed.
+
+    Args:
+        found: of each.
+        objective: `loss`, of which the logarithm counts; `metric`, where the loss decides between
+            equals; or `both`, each in standard deviations over the candidates.
+    """
+    ended = [name for name, judged in found.items() if math.isfinite(judged[0])]
+    if not ended:
+        return dict.fromkeys(found, math.inf)
+    loss, cost = np.array([found[name] for name in ended]).T
+    loss = np.log(np.maximum(loss, TINY))
+    both = _standardised(loss) + _standardised(cost)
+    score = {"loss": loss, "metric": cost + TINY * loss, "both": both}[objective]
+    known = dict(zip(ended, score.tolist(), strict=True))
+    return {name: known.get(name, math.inf) for name in found}
+
+
+def _standardised(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    spread = float(values.std())
+    return (values - values.mean()) / spread if spread > 0 else values * 0.0
+
+
+def standing(heats: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Candidates by their mean score over some heats that all of them have run, the best first.
 
     Args:
-        scores: of each heat, by candidate, lower being better; infinite of what failed.
+        heats: the scores of each, by candidate, lower being better; infinite of what failed.
     """
-    names = [name for name in scores[-1] if all(name in heat for heat in scores)]
-    means = {name: float(np.mean([heat[name] for heat in scores])) for name in names}
+    names = [name for name in heats[-1] if all(name in heat for heat in heats)]
+    means = {name: float(np.mean([heat[name] for heat in heats])) for name in names}
     return dict(sorted(means.items(), key=lambda item: item[1]))

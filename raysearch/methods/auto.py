@@ -10,10 +10,9 @@ those that are as good. It is complete: what is predefined is a candidate as any
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, Field
@@ -23,9 +22,9 @@ from raysearch.data import Split, strata
 from raysearch.methods._base import Context, Expected, Method
 from raysearch.methods._matching import stratified_folds
 from raysearch.methods._portfolio import Images, complete_policy, distinct, steps
-from raysearch.methods._race import Heat, lay_out, standing, trainings
+from raysearch.methods._race import FAILED, Heat, Judged, lay_out, scores, standing, trainings
 from raysearch.methods._rounds import RoundSearch, means, trial_id
-from raysearch.methods._validated import ValidatedTraining
+from raysearch.methods._validated import ValidatedTraining, cost
 from raysearch.policy import Basic, Policy, from_json
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
 from raysearch.training import (
@@ -52,6 +51,9 @@ class Auto(Method):
         budget: what the race may cost in full trainings, as `8x`; the experiment turns a time into
             that.
         candidates: names of policies, see `_portfolio`, those that matter most first.
+        objective: what is judged by on the held-out images, the `loss`, the task's `metric`, or
+            `both`, as the loss tells candidates apart where hardly any image is mistaken, and the
+            metric where networks are too sure.
         folds: into so many parts the training images are divided, of which each is held out in
             turn, at least 2; where the data have validation images of their own, those are used.
     """
@@ -60,6 +62,7 @@ class Auto(Method):
 
     budget: Annotated[str, Field(min_length=1)]
     candidates: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_candidates)]
+    objective: Literal["loss", "metric", "both"]
     folds: Annotated[int, Field(ge=2)]
 
     def __post_init__(self) -> None:
@@ -128,14 +131,15 @@ class Race(RoundSearch):
 
     Attributes:
         heats: those of the race.
-        scores: logarithm of the validation loss, by candidate, in each heat so far.
+        found: validation loss and the metric as a cost, by candidate, in each heat so far; infinite
+            of who failed.
     """
 
     def __init__(self, seed: int, settings: Auto) -> None:
         self.heats = settings.heats
         super().__init__(seed, len(self.heats))
-        self.candidates = settings.candidates
-        self.scores: list[dict[str, float]] = []
+        self.candidates, self._objective = settings.candidates, settings.objective
+        self.found: list[dict[str, Judged]] = []
         self._policies: dict[str, str] = {}  # of who has run, as JSON
 
     def propose(self) -> Sequence[Proposal]:
@@ -152,24 +156,28 @@ class Race(RoundSearch):
 
     def left(self) -> list[str]:
         """Who is still in the race, the best first."""
-        if not self.scores:
+        if not self.found:
             return list(self.candidates)
-        longest = max(heat.length for heat in self.heats[: len(self.scores)])
-        counted = [s for s, h in zip(self.scores, self.heats, strict=False) if h.length == longest]
-        return list(standing(counted))
+        run = list(zip(self.heats, self.found, strict=False))
+        longest = max(heat.length for heat, _ in run)
+        heats = [found for heat, found in run if heat.length == longest]
+        return list(standing([scores(found, self._objective) for found in heats]))
 
     def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
         """Who goes on."""
         row: dict[str, float] = {}
-        scores: dict[str, float] = {}
+        found: dict[str, Judged] = {}
         for proposal, answer in zip(self.proposals, answers, strict=True):
             name = proposal.values["candidate"]
-            scores[name] = math.inf if answer is None else math.log(max(answer["val_loss"], 1e-12))
+            found[name] = FAILED if answer is None else (answer["val_loss"], answer["cost"])
             if answer is not None:
                 self._policies[name] = answer["policy"]
                 row |= {f"{key}/{name}": answer[key] for key in answer if key.startswith("val_")}
-        self.scores.append(scores)
-        return [self.row({**means(answers), **row, "entrants": float(len(scores))})]
+        self.found.append(found)
+        order = standing([scores(found, self._objective)])
+        row |= {f"rank/{name}": float(place + 1) for place, name in enumerate(order)}
+        row |= {"entrants": float(len(found)), "length": self.heats[self.round].length}
+        return [self.row({**means(answers), **row})]
 
     def policy(self) -> Policy:
         """The winner's so far; before there is one, images as they are."""
@@ -182,14 +190,15 @@ class Race(RoundSearch):
         """The scores besides."""
         return {
             **super().state_dict(),
-            "scores": [dict(one) for one in self.scores],
+            "found": [{name: list(one) for name, one in heat.items()} for heat in self.found],
             "policies": dict(self._policies),
         }
 
     def load_state_dict(self, state: Values) -> None:
         """Go on from `state_dict`."""
         super().load_state_dict(state)
-        self.scores = [dict(one) for one in state["scores"]]
+        heats = state["found"]
+        self.found = [{name: (one[0], one[1]) for name, one in heat.items()} for heat in heats]
         self._policies = dict(state["policies"])
 
 
@@ -250,10 +259,12 @@ class HeatTraining(ValidatedTraining):
     """
 
     def answer(self) -> Answer:
-        """The metrics of the last epoch, and the policy as JSON."""
+        """The metrics of the last epoch, the metric as a `cost`, and the policy as JSON."""
         policy = self.training.policy
         assert policy is not None
-        return Answer({**self.metrics, "policy": json.dumps(policy.to_json())})
+        figure = cost("metric", self.metrics, self.training.setup.task.metric)
+        document = json.dumps(policy.to_json())
+        return Answer({**self.metrics, "cost": figure, "policy": document})
 
 
 METHOD = Auto

@@ -45,6 +45,8 @@ def draw_policy(
     if continuous:
         rows = -(-len(continuous) // COLUMNS)
         heights.append(0.8 + 0.28 * len(continuous) if lasting else 0.3 + 1.7 * rows)
+    if not heights:
+        heights = [0.6]
     figure = Figure(figsize=(6 if lasting else 8, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     if operations and lasting:
@@ -56,6 +58,8 @@ def draw_policy(
     elif continuous:
         points = {key: [point.get(key, (0.0, 0.0)) for point in parameters] for key in continuous}
         _bands(parts[-1], starts, points)
+    if not operations and not continuous:
+        parts[0].text(0.5, 0.5, "images as they are", ha="center", va="center")
     path = Path(path)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=150, format=path.suffix.lstrip(".") or "png")

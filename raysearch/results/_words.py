@@ -89,7 +89,12 @@ def heading(metric: Metric) -> str:
 
 def with_unit(value: float, metric: Metric) -> str:
     """A value of the metric with its unit: "4.06 %"."""
-    return f"{value:.{digits(metric)}f}" + (f" {metric.unit}" if metric.unit else "")
+    return value_alone(value, metric) + (f" {metric.unit}" if metric.unit else "")
+
+
+def value_alone(number: float, metric: Metric) -> str:
+    """A value of the metric, without its unit: "4.06"."""
+    return f"{number:.{digits(metric)}f}"
 
 
 def value(error: Mapping[str, Any], metric: Metric) -> str:
