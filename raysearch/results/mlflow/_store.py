@@ -28,7 +28,8 @@ TRAINING = "workflowType=machine_learning"  # in an address: MLflow's pages for 
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"  # not language models
 BY_ID = "id:"  # before an experiment's id, where its name could be
 TRIES, PAUSE = 5, 1.0  # of opening a data base that others make or use at the same time; seconds
-_RACES = ("already exists", "locked", "UNIQUE constraint", "duplicate column")
+_RACES = ("already exists", "UNIQUE constraint", "duplicate key")  # two make one experiment
+_MISTAKES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # which no other try mends
 
 
 class Store:
@@ -131,8 +132,12 @@ class Store:
                 self.experiment_id = self._find_experiment()
                 return
             except Exception as error:
-                race = any(words in str(error) for words in _RACES)
-                if not race or attempt == TRIES - 1:
+                mistake = isinstance(error, RaysearchError) or (
+                    getattr(error, "error_code", None) in _MISTAKES
+                )
+                # A data base that MLflow itself makes just now fails in many ways.
+                race = self.database is not None or any(word in str(error) for word in _RACES)
+                if mistake or not race or attempt == TRIES - 1:
                     raise
                 time.sleep(PAUSE)
 
@@ -184,9 +189,9 @@ def _absolute(uri: str) -> tuple[str, Path | None]:
     """The URI, independent of the working directory, and the SQLite file where it is one."""
     if not uri.startswith("sqlite:///"):
         return uri.rstrip("/"), None
-    path = Path(uri.removeprefix("sqlite:///")).expanduser()
-    path = Path(os.path.abspath(path))
-    return f"sqlite:///{path}", path
+    name, *options = uri.removeprefix("sqlite:///").split("?", maxsplit=1)
+    path = Path(os.path.abspath(Path(name).expanduser()))
+    return "?".join([f"sqlite:///{path}", *options]), path
 
 
 def _quieten_mlflow() -> None:
