@@ -250,13 +250,14 @@ def test_the_page_says_how_to_use_the_policy_on_the_same_images(written: Written
     ]
     text = page(written[0])[1].text
     assert "mirroring left-right, random crops after padding by 2 px. Use both." in text
+    assert 'load_policy("runs/demo/policy.json")' in text  # from where ImageFolder's path goes, too
 
 
 def test_several_methods_are_side_by_side(several: Written) -> None:
     text = page(several[0])[1].text
     assert "Between what was searched" in text
     assert "operations an image" in text
-    assert 'load_policy("policies/aws.json")' in text
+    assert 'load_policy("runs/compare-digits/policies/aws.json")' in text
     assert "With a budget of 51.0 plain trainings or more: AWS, 4.20 %" in text
 
 
@@ -318,6 +319,17 @@ def test_a_policy_that_applies_nothing_is_said_to() -> None:
     measured = one_method(methods={"dada": MethodMeasured("learned", idle, {0: idle})})
     said = "The learned policy applies nothing (0.000 operations an image)"
     assert said in shown(measured, width=200)
+
+
+@pytest.mark.parametrize(("distance", "count"), [(0.0002, 1), (0.002, 0), (None, 0)])
+def test_a_search_that_learned_nothing_is_said_to(distance: float | None, count: int) -> None:
+    measured = one_method()
+    if distance is None:
+        del measured.history["kl_uniform"]
+    else:
+        measured.history["kl_uniform"] = [0.1, 0.1, 0.1, distance] * 2
+    said = "has hardly moved from where its search began"
+    assert shown(measured, width=400).count(said) == count
 
 
 # Networks that searches trained, policies of continuous parameters and those that change

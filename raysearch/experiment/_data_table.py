@@ -27,7 +27,7 @@ def data_lines(dataset: Dataset, val_fraction: float) -> list[str]:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for title, right in (("part", False), ("images", True), ("classes", True)):
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
-    for title in ("rarest", "most frequent", ""):
+    for title in ("rarest", "most frequent", "origin"):
         table.add_column(title, no_wrap=True, overflow="ellipsis")
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     for name, split in splits.items():
