@@ -67,14 +67,20 @@ class Store:
         return self.uri.removeprefix("sqlite:///")
 
     def view(self, run_id: str) -> str:
-        """What shows a run: a page of the server, or the command that starts the UI."""
-        if self.is_server:
-            return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}?{TRAINING}"
-        return self._command()
+        """What shows a run: a page of the server, or the command that starts the UI, and a page."""
+        return self._page(f"runs/{run_id}?{TRAINING}")
 
     def view_of_experiment(self, key: str) -> str:
         """What shows the experiment in a view that is kept with it."""
-        page = f"/#/experiments/{self.experiment_id}/runs?viewStateShareKey={key}&{TRAINING}"
+        return self._page(f"runs?viewStateShareKey={key}&{TRAINING}")
+
+    def _page(self, path: str) -> str:
+        """Where a page of the experiment is.
+
+        From its own first page MLflow goes to views for language models, whatever the experiment's
+        kind, until a browser has chosen otherwise.
+        """
+        page = f"/#/experiments/{self.experiment_id}/{path}"
         return self.uri + page if self.is_server else f"{self._command()}, then {UI}{page}"
 
     def _command(self) -> str:
