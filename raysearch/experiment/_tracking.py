@@ -29,8 +29,8 @@ def settled(tracking: Mapping[str, Any], experiment: str) -> dict[str, Any]:
     """
     found = dict(tracking)
     if found["uri"] is None and (uri := _variable(URI)):
-        found["uri"] = _without_credentials(uri)
-        if redacted(found["uri"]) != found["uri"]:
+        found["uri"] = kept = _without_credentials(uri)
+        if redacted(kept) != kept:
             raise RaysearchError(f"{URI}={uri}: {NO_CREDENTIALS}")
     if found["experiment"] is None:
         found["experiment"] = _experiment() or experiment
