@@ -103,8 +103,7 @@ def test_the_default_store_is_in_the_working_directory_and_telemetry_is_off(
     assert {path.name for path in place.iterdir()} >= {"mlflow.db", "mlruns"}
     command, page = tracker.location()["command"].split(", then ")
     assert command == "mlflow ui"
-    where = f"experiments/1/runs/{tracker.run_id}?workflowType=machine_learning"
-    assert page == f"http://127.0.0.1:5000/#/{where}"
+    assert page == "http://127.0.0.1:5000/#/experiments/1/runs"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert capfd.readouterr().out == ""
 

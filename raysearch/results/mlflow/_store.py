@@ -67,8 +67,11 @@ class Store:
         return self.uri.removeprefix("sqlite:///")
 
     def view(self, run_id: str) -> str:
-        """What shows a run: a page of the server, or the command that starts the UI, and a page."""
-        return self._page(f"runs/{run_id}?{TRAINING}")
+        """What shows a run: its page on the server, or the command that starts the UI.
+
+        With the command goes the page of all runs, whose address is no longer than a line.
+        """
+        return self._page(f"runs/{run_id}?{TRAINING}" if self.is_server else "runs")
 
     def view_of_experiment(self, key: str) -> str:
         """What shows the experiment in a view that is kept with it."""
