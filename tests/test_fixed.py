@@ -76,7 +76,7 @@ def test_a_run_evaluates_it_and_searches_nothing(cli: CommandLine, ask: Ask) -> 
 def test_a_dry_run_counts_the_evaluations_alone(cli: CommandLine, ask: Ask) -> None:
     done = ask(cli, *SMALL, "method=autoaugment_svhn", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "search:" not in done.stdout.partition("# trials")[2]
+    assert "search:" not in done.stdout.partition("# trials")[2].partition("# settings")[0]
     assert "evaluation:" in done.stdout
 
 

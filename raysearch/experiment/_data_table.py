@@ -29,7 +29,7 @@ def data_lines(dataset: Dataset, val_fraction: float) -> list[str]:
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
     for title in ("rarest", "most frequent"):  # which a narrow table divides into lines
         table.add_column(title, overflow="fold")
-    table.add_column("", no_wrap=True)
+    table.add_column("origin", no_wrap=True)
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     for name, split in splits.items():
         if split is None:
