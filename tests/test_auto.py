@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from _settings import method_settings
@@ -13,7 +14,7 @@ from conftest import dark_and_light
 
 from raysearch.errors import RaysearchError
 from raysearch.methods._portfolio import Images, complete_policy, distinct, neighbours, richness
-from raysearch.methods._race import FAILED, lay_out, scores, standing, trainings
+from raysearch.methods._race import FAILED, lay_out, scores, simplest, standing, trainings
 from raysearch.methods.auto import Auto, Folds, Race
 from raysearch.policy import Basic, Sequence, Transformations, rand_augment, trivial_augment
 from raysearch.protocol import Answer, Failed
@@ -133,7 +134,13 @@ def play(search: Race, losses: dict[str, float]) -> list[str]:
         heats[heat] = [*heats[heat], name]
         policy = json.dumps(complete_policy(name, IMAGES).to_json())
         loss = losses.get(name, 1.0)
-        values = {"val_loss": loss, "cost": loss, "policy": policy, "epoch_equivalents": 1.0}
+        values = {
+            "val_loss": loss,
+            "cost": loss,
+            "losses": loss + torch.zeros(5),
+            "policy": policy,
+            "epoch_equivalents": 1.0,
+        }
         failed = math.isinf(losses.get(name, 1.0))
         search.tell(proposal.id, Failed("diverged") if failed else Answer(values))
     return [" ".join(names) for names in heats]
@@ -144,6 +151,15 @@ def test_the_best_goes_on_and_wins() -> None:
     heats = play(search, {"predefined+affine_colour@0.2": 0.1, "crop": 0.2})
     assert all("predefined+affine_colour@0.2" in heat for heat in heats)
     assert search.policy() == complete_policy("predefined+affine_colour@0.2", IMAGES)
+
+
+def test_of_what_cannot_be_told_apart_the_simplest_wins() -> None:
+    images = np.array([0.1, 0.2, 0.1, 0.4])
+    wide = images + np.array([0.2, -0.2, 0.2, -0.1])
+    losses = {"crop+affine": images, "crop": wide, "none": images + 0.01}
+    assert simplest(["crop+affine", "crop", "none"], losses, richness) == "crop"
+    assert simplest(["crop+affine", "none"], losses, richness) == "crop+affine"
+    assert simplest(["crop+affine", "failed"], {"crop+affine": images}, richness) == "crop+affine"
 
 
 def test_who_diverges_is_out() -> None:

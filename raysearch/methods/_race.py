@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from raysearch.errors import RaysearchError
 
 TINY = 1e-9
-SHORTEST = 1 / 8  # of a training: below, schedules say nothing
+SHORTEST = 1 / 3  # of a training: shorter schedules rank policies otherwise
 Judged = tuple[float, float]
 """What held-out images say of a training: the loss, and the metric as a cost; lower is better."""
 FAILED = (math.inf, math.inf)
@@ -51,8 +52,8 @@ def lay_out(candidates: int, budget: float) -> list[Heat]:
     """The heats of a race: successive halving (Jamieson & Talwalkar, 2016) by thirds.
 
     All candidates train for a part of the schedule, the best third three times as long, and so on;
-    those that are left at the full length go on to other folds until the budget is spent. Where
-    even the shortest trainings of all cost too much, the last candidates are left out.
+    at the full length half of them go on to another fold, until two are left and the budget is
+    spent. Where even the shortest trainings of all cost too much, the last candidates are left out.
 
     Args:
         candidates: how many there are.
@@ -68,7 +69,8 @@ def lay_out(candidates: int, budget: float) -> list[Heat]:
     left = budget - count * length
     while left > 0 and count > 1:
         last = heats[-1]
-        entrants = min(last.entrants, max(2, math.ceil(last.entrants / 3)))
+        kept = 2 if last.length == 1 else 3  # one in so many
+        entrants = min(last.entrants, max(2, math.ceil(last.entrants / kept)))
         length = min(1.0, 3 * last.length)
         if entrants * length > left + 1e-9:
             length = left / entrants
@@ -112,3 +114,29 @@ def standing(heats: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = [name for name in heats[-1] if all(name in heat for heat in heats)]
     means = {name: float(np.mean([heat[name] for heat in heats])) for name in names}
     return dict(sorted(means.items(), key=lambda item: item[1]))
+
+
+def simplest(
+    order: Sequence[str],
+    losses: Mapping[str, npt.NDArray[np.float64]],
+    simplicity: Callable[[str], Any],
+) -> str:
+    """The best of some, or the simplest of those that are within a standard error of it.
+
+    The one-standard-error rule (Breiman et al., "Classification and Regression Trees", 1984), with
+    the error of the mean difference over the images, as all were judged on the same ones.
+
+    Args:
+        order: the best first.
+        losses: of each held-out image, in the same order of images for all.
+        simplicity: smaller is simpler.
+    """
+    best, equal = order[0], [order[0]]
+    for name in order[1:]:
+        if name not in losses or best not in losses:
+            continue
+        difference = losses[name] - losses[best]
+        error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
+        if float(difference.mean()) <= error:
+            equal.append(name)
+    return min(equal, key=simplicity)

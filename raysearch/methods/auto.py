@@ -21,8 +21,17 @@ from torch import Tensor
 from raysearch.data import Split, strata
 from raysearch.methods._base import Context, Expected, Method
 from raysearch.methods._matching import stratified_folds
-from raysearch.methods._portfolio import Images, complete_policy, distinct, steps
-from raysearch.methods._race import FAILED, Heat, Judged, lay_out, scores, standing, trainings
+from raysearch.methods._portfolio import Images, complete_policy, distinct, richness, steps
+from raysearch.methods._race import (
+    FAILED,
+    Heat,
+    Judged,
+    lay_out,
+    scores,
+    simplest,
+    standing,
+    trainings,
+)
 from raysearch.methods._rounds import RoundSearch, means, trial_id
 from raysearch.methods._validated import ValidatedTraining, cost
 from raysearch.policy import Basic, Policy, from_json
@@ -33,6 +42,7 @@ from raysearch.training import (
     SGDSettings,
     Training,
     derive_seed,
+    image_losses,
     validation_cost,
 )
 
@@ -140,6 +150,7 @@ class Race(RoundSearch):
         super().__init__(seed, len(self.heats))
         self.candidates, self._objective = settings.candidates, settings.objective
         self.found: list[dict[str, Judged]] = []
+        self._losses: list[dict[str, Tensor]] = []  # of each held-out image, likewise
         self._policies: dict[str, str] = {}  # of who has run, as JSON
 
     def propose(self) -> Sequence[Proposal]:
@@ -158,23 +169,38 @@ class Race(RoundSearch):
         """Who is still in the race, the best first."""
         if not self.found:
             return list(self.candidates)
-        run = list(zip(self.heats, self.found, strict=False))
-        longest = max(heat.length for heat, _ in run)
-        heats = [found for heat, found in run if heat.length == longest]
-        return list(standing([scores(found, self._objective) for found in heats]))
+        counted = self._counted()
+        order = list(standing([scores(self.found[heat], self._objective) for heat in counted]))
+        if len(self.found) < self.rounds:
+            return order
+        losses = {
+            name: torch.cat([self._losses[heat][name] for heat in counted]).double().numpy()
+            for name in order
+            if all(name in self._losses[heat] for heat in counted)
+        }
+        chosen = simplest(order, losses, richness)
+        return [chosen, *(name for name in order if name != chosen)]
+
+    def _counted(self) -> list[int]:
+        """The heats that decide: the longest so far."""
+        lengths = [heat.length for heat in self.heats[: len(self.found)]]
+        return [heat for heat, length in enumerate(lengths) if length == max(lengths)]
 
     def end_round(self, answers: Sequence[Values | None]) -> Sequence[Metrics]:
         """Who goes on."""
         row: dict[str, float] = {}
         found: dict[str, Judged] = {}
+        losses: dict[str, Tensor] = {}
         for proposal, answer in zip(self.proposals, answers, strict=True):
             name = proposal.values["candidate"]
             found[name] = FAILED if answer is None else (answer["val_loss"], answer["cost"])
             if answer is not None:
-                self._policies[name] = answer["policy"]
+                self._policies[name], losses[name] = answer["policy"], answer["losses"]
                 row |= {f"{key}/{name}": answer[key] for key in answer if key.startswith("val_")}
         self.found.append(found)
-        order = standing([scores(found, self._objective)])
+        self._losses.append(losses)
+        left = self.left()
+        order = [*left, *(name for name in found if name not in left)]
         row |= {f"rank/{name}": float(place + 1) for place, name in enumerate(order)}
         row |= {"entrants": float(len(found)), "length": self.heats[self.round].length}
         return [self.row({**means(answers), **row})]
@@ -191,6 +217,7 @@ class Race(RoundSearch):
         return {
             **super().state_dict(),
             "found": [{name: list(one) for name, one in heat.items()} for heat in self.found],
+            "losses": [dict(heat) for heat in self._losses],
             "policies": dict(self._policies),
         }
 
@@ -199,6 +226,7 @@ class Race(RoundSearch):
         super().load_state_dict(state)
         heats = state["found"]
         self.found = [{name: (one[0], one[1]) for name, one in heat.items()} for heat in heats]
+        self._losses = [dict(heat) for heat in state["losses"]]
         self._policies = dict(state["policies"])
 
 
@@ -259,12 +287,21 @@ class HeatTraining(ValidatedTraining):
     """
 
     def answer(self) -> Answer:
-        """The metrics of the last epoch, the metric as a `cost`, and the policy as JSON."""
-        policy = self.training.policy
-        assert policy is not None
-        figure = cost("metric", self.metrics, self.training.setup.task.metric)
-        document = json.dumps(policy.to_json())
-        return Answer({**self.metrics, "cost": figure, "policy": document})
+        """How it went.
+
+        Its values are the metrics of the last epoch, the metric as a `cost`, `losses` of the
+        held-out images, float32 [N], and the policy as JSON.
+        """
+        training = self.training
+        assert training.policy is not None
+        return Answer(
+            {
+                **self.metrics,
+                "cost": cost("metric", self.metrics, training.setup.task.metric),
+                "losses": image_losses(training.model, training.setup, self.val),
+                "policy": json.dumps(training.policy.to_json()),
+            }
+        )
 
 
 METHOD = Auto

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from raysearch.training._cost import FlopCounter, plain_step_flops, validation_cost
-from raysearch.training._evaluate import estimate_statistics, evaluate, evaluate_on_test
+from raysearch.training._evaluate import (
+    estimate_statistics,
+    evaluate,
+    evaluate_on_test,
+    image_losses,
+)
 from raysearch.training._loop import Gradient, Loop
 from raysearch.training._memory import keep_freed_memory
 from raysearch.training._network import TrainedNetwork, load_network, network_document
@@ -26,6 +31,7 @@ __all__ = [
     "evaluate",
     "evaluate_on_test",
     "finite_mean",
+    "image_losses",
     "keep_freed_memory",
     "load_network",
     "network_document",

@@ -42,6 +42,18 @@ def evaluate(
     return measure.result()
 
 
+@torch.no_grad()
+def image_losses(model: nn.Module, setup: Setup, split: Split, batch_size: int = 512) -> Tensor:
+    """The loss of each image of a split, without augmentation: float32 [N] on the CPU."""
+    model.eval()
+    found = []
+    for images, targets, _ in split.batches(batch_size, device=setup.device, generator=None):
+        with autocast(setup.device):
+            outputs = model(setup.normalise(images))
+        found.append(setup.task.losses(outputs.float(), targets).cpu())
+    return torch.cat(found)
+
+
 def estimate_statistics(model: nn.Module, setup: Setup, split: Split, batch_size: int) -> None:
     """Set batch normalisation's running statistics to their mean over a split, as it is.
 
