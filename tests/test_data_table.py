@@ -40,7 +40,7 @@ def load(root: Path) -> Dataset:
 def test_parts_classes_and_images(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"[red]": 12, "dog": 30, "猫": 4})
     fill(tmp_path / "test", {"dog": 3, "猫": 3}, bits=12)
-    lines = data_lines(load(tmp_path), 0.25)
+    lines = data_lines(load(tmp_path), "25%")
     rows = [line.split() for line in lines]
     assert rows[0] == ["part", "images", "classes", "rarest", "most", "frequent", "origin"]
     assert rows[2] == ["train", "46", "3", "猫", "(4)", "dog", "(30)", "read"]
@@ -56,7 +56,7 @@ def test_parts_classes_and_images(tmp_path: Path) -> None:
 def test_parts_of_their_own_and_such_that_are_split_off(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"a": 10, "b": 10})
     fill(tmp_path / "val", {"a": 4, "b": 4})
-    rows = [line.split() for line in data_lines(load(tmp_path), 0.5)]
+    rows = [line.split() for line in data_lines(load(tmp_path), "50%")]
     assert rows[2] == ["train", "16", "2", "each", "8", "read"]
     assert rows[3] == ["val", "8", "2", "each", "4", "read"]
     assert rows[4] == ["test", "4", "2", "each", "2", "split", "off"]
@@ -66,7 +66,7 @@ def test_objects_in_memory_and_several_labels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8)
     labels = np.stack((np.arange(12) % 2, np.ones(12, int), np.arange(12) % 3 == 0), 1)
     data = Dataset.of((images, labels), test=(images, labels), classes=["a", "b", "c"])
-    lines = data_lines(data, 0.5)
+    lines = data_lines(data, "50%")
     assert lines[2].split() == ["train", "12", "3", "c", "(4)", "b", "(12)", "read"]
     assert lines[5] == "used as 6x5 pixels, 3 channels of 8 bits"
 
@@ -74,7 +74,7 @@ def test_objects_in_memory_and_several_labels() -> None:
 @pytest.mark.parametrize("sign", ["x", "猫"])
 def test_long_names_keep_the_table_narrow(tmp_path: Path, sign: str) -> None:
     fill(tmp_path, {sign * 60: 5, f"{sign * 59}y": 6})
-    lines = data_lines(load(tmp_path), 0.5)[:5]
+    lines = data_lines(load(tmp_path), "50%")[:5]
     assert all(cell_len(line) <= 100 for line in lines)
     assert lines[0].startswith("part    images   classes")
     assert lines[2].startswith("train")
@@ -89,7 +89,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def test_a_dry_run_and_the_first_lines_have_it(plan: Plan) -> None:
-    lines = data_lines(plan.dataset, 0.5)
+    lines = data_lines(plan.dataset, "50%")
     dry = describe(plan, forecast(plan, local_capacity(Wish("cpu", 2))))
     assert dry.startswith("\n".join(["# data", *lines, "", "# trials"]))
     assert described(plan, "cpu").splitlines()[1:] == lines

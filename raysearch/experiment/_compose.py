@@ -88,7 +88,7 @@ def compose(arguments: Sequence[str | Override], tracked_as: str = "raysearch") 
         RaysearchError: an unknown group, choice or key (with the near names), a value of the
             wrong type or out of range, or what is not KEY=VALUE.
     """
-    given = [one for each in arguments for one in _spell_out_model(as_override(each))]
+    given = [one for each in arguments for one in _spelt_out(as_override(each))]
     known = groups()
     config = _composed({one.key: _choice(one) for one in given if one.key in known})
     default = _plain(config)
@@ -168,9 +168,14 @@ def _has_text(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and any(map(_has_text, value)))
 
 
-def _spell_out_model(given: Override) -> list[Override]:
-    """`model=efficientnet_b0` is short for `model=torchvision model.name=efficientnet_b0`."""
+def _spelt_out(given: Override) -> list[Override]:
+    """`model=efficientnet_b0` is short for `model=torchvision model.name=efficientnet_b0`.
+
+    And `budget=8x` for `method.budget=8x`.
+    """
     name = given.value
+    if given.key == "budget":
+        return [replace(given, key="method.budget")]
     if given.key != "model" or name in choices("model") or not str(name).isidentifier():
         return [given]
     from raysearch import models

@@ -17,12 +17,13 @@ _WIDTH = 100  # columns of a terminal
 _NAME = 18  # columns of a class's name
 
 
-def data_lines(dataset: Dataset, val_fraction: float) -> list[str]:
+def data_lines(dataset: Dataset, held_out: str) -> list[str]:
     """The parts with their images and classes, what the images are, and what was set aside.
 
     Args:
         dataset: the splits.
-        val_fraction: the share of train that a search holds out, where there is no val.
+        held_out: what part of train a search holds out, where there is no val; see
+            `Method.held_out`.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for title, right in (("part", False), ("images", True), ("classes", True)):
@@ -33,8 +34,7 @@ def data_lines(dataset: Dataset, val_fraction: float) -> list[str]:
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     for name, split in splits.items():
         if split is None:
-            held_out = f"{val_fraction:.0%} of train, held out"
-            table.add_row(name, "", "", "", "", held_out)
+            table.add_row(name, "", "", "", "", f"{held_out} of train, held out")
         else:
             origin = "read" if name in dataset.given else "split off"
             table.add_row(name, f"{len(split):,}", *_classes(split, dataset.classes), origin)

@@ -24,7 +24,7 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
     """
     experiment = plan.experiment
     values = experiment.document() if experiment.compared else experiment.values
-    data = data_lines(plan.dataset, experiment.settings.search.val_fraction)
+    data = data_lines(plan.dataset, plan.held_out)
     lines = ["# data", *data, "", "# trials"]
     if done:
         lines.append(f"done already: {', '.join(done)}")
@@ -48,7 +48,7 @@ def described(plan: Plan, device: str) -> str:
         f"{data.name}: {images['train'] + images['val']} images to train on, {images['test']} to "
         f"test, {len(data.classes)} classes; {model} on {device}"
     )
-    return "\n".join([line, *data_lines(data, plan.experiment.settings.search.val_fraction)])
+    return "\n".join([line, *data_lines(data, plan.held_out)])
 
 
 def cautions(plan: Plan) -> list[str]:

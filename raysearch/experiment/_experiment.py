@@ -186,7 +186,8 @@ def check_same(path: Path, before: Experiment, now: Experiment, anew: Collection
         for key, first, second in _differences(began.values, asked.values):
             if key.partition(".")[0] in free or (key == "evaluation.policies" and now.compared):
                 continue
-            if not (key in CHOSEN and second == "auto"):
+            chosen = key in CHOSEN and second == "auto"
+            if not (chosen or (key == "method.budget" and methods.seconds(second) is not None)):
                 raise RaysearchError(
                     f"{path} began with {key}={first}, not {second}: keep {key}={first}, choose "
                     "another name=, or remove that folder"

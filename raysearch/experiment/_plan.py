@@ -106,6 +106,12 @@ class Plan:
     notes: tuple[str, ...]
     network: Model | None
 
+    @property
+    def held_out(self) -> str:
+        """The share of train that the first method's search validates on, in words."""
+        part = next(iter(self.parts.values()))
+        return part.method.held_out(part.configuration.settings.search.val_fraction)
+
     def setup(self, part: Part, device: str) -> partial[Setup]:
         """Makes the setup of a method's trials on a device, given `dataset` and `seed`."""
         settings = part.configuration.settings

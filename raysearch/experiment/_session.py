@@ -12,6 +12,7 @@ from raysearch import machine, results
 from raysearch.engine import Wish, local_capacity
 from raysearch.errors import RaysearchError
 from raysearch.experiment._address import check_address
+from raysearch.experiment._budget import in_trainings
 from raysearch.experiment._experiment import Experiment, check_same, is_changed
 from raysearch.experiment._folder import CONFIG, Folder, check_free, is_only_locked, resume
 from raysearch.experiment._forecast import Forecast, forecast
@@ -82,6 +83,7 @@ def prepare(
     if folder is not None:
         kept = {name: folder.path for name in experiment.methods if name not in folder.anew}
     plan = make_plan(experiment, capacity, kept=kept, dataset=dataset, network=network)
+    plan = in_trainings(plan, capacity)
     limit = machine.cpu_limit() if capacity is not None and wish.cpus is None else None
     tracking = experiment.settings.tracking
     place = chosen(tracking.uri, tracking.experiment) if tracking.name != "none" else None

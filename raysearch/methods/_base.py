@@ -109,6 +109,14 @@ class Method:
         """
         return given
 
+    def held_out(self, val_fraction: float) -> str:
+        """The share of train that its search validates on where there is no val, in words.
+
+        Args:
+            val_fraction: of the `search` group.
+        """
+        return f"{val_fraction:.0%}"
+
     def settled(self, setup: Setup) -> Self:
         """The method with the choices made that follow from the data."""
         return self

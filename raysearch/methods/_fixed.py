@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from raysearch import ops
+from raysearch.methods._augmenter import TRANSFORMATIONS
 from raysearch.methods._base import Method
+from raysearch.methods._portfolio import random_transformations
 from raysearch.policy import (
     Policy,
     RandomOperations,
@@ -59,6 +61,14 @@ BASELINES = {
     # Müller & Hutter, ICCV 2021
     "trivial_augment": Baseline("TrivialAugment", trivial_augment),
     "randaugment": Baseline("RandAugment (2, 9)", rand_augment),
+    # what online bilevel optimisation and validated magnitude choose within
+    **{
+        f"affine_colour_{strength}": Baseline(
+            f"affine and colour ± {strength}",
+            partial(random_transformations, TRANSFORMATIONS["affine+colour"], strength),
+        )
+        for strength in (0.1, 0.2, 0.3)
+    },
     # Cubuk et al., CVPR 2019
     "autoaugment_cifar10": Baseline(
         "AutoAugment (CIFAR-10)", partial(autoaugment, "autoaugment_cifar10")

@@ -18,7 +18,8 @@ SHORTEST = 1 / 3  # of a training: shorter schedules rank policies otherwise
 Judged = tuple[float, float]
 """What held-out images say of a training: the loss, and the metric as a cost; lower is better."""
 FAILED = (math.inf, math.inf)
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)x")
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)([xsmh])")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -33,27 +34,51 @@ class Heat:
     entrants: int
     length: float
 
+    @property
+    def cost(self) -> float:
+        """In full trainings."""
+        return self.entrants * self.length
 
-def trainings(budget: str) -> float:
-    """A budget in full trainings: 8 of "8x".
+
+def check_budget(budget: str) -> str:
+    """A budget, in trainings or as a time.
 
     Raises:
-        RaysearchError: it is not a number above 0 followed by an x.
+        RaysearchError: it is neither.
     """
     found = _BUDGET.fullmatch(budget)
     if found is None or float(found[1]) <= 0:
         raise RaysearchError(
             f"method.budget={budget}: give full trainings or a time, as in 8x, 30m or 2h"
         )
-    return float(found[1])
+    return budget
+
+
+def trainings(budget: str) -> float:
+    """A budget in full trainings: 8 of "8x".
+
+    Raises:
+        ValueError: it is a time.
+    """
+    number, unit = check_budget(budget)[:-1], budget[-1]
+    if unit != "x":
+        raise ValueError(f"{budget} has not been converted to trainings")
+    return float(number)
+
+
+def seconds(budget: str) -> float | None:
+    """A budget in seconds: 1,800 of "30m"; None of one in trainings."""
+    number, unit = check_budget(budget)[:-1], budget[-1]
+    return None if unit == "x" else float(number) * _SECONDS[unit]
 
 
 def lay_out(candidates: int, budget: float) -> list[Heat]:
-    """The heats of a race: successive halving (Jamieson & Talwalkar, 2016) by thirds.
+    """The heats of a race: successive halving (Jamieson & Talwalkar, 2016).
 
-    All candidates train for a part of the schedule, the best third three times as long, and so on;
-    at the full length half of them go on to another fold, until two are left and the budget is
-    spent. Where even the shortest trainings of all cost too much, the last candidates are left out.
+    All candidates train for a part of the schedule, the best third three times as long, and so on.
+    At the full length halves are dropped until two are left; each of these stages costs about as
+    much and has as many heats, each on another fold, as that allows. Where even the shortest
+    trainings of all cost too much, the last candidates are left out.
 
     Args:
         candidates: how many there are.
@@ -64,20 +89,20 @@ def lay_out(candidates: int, budget: float) -> list[Heat]:
     """
     count = max(1, min(candidates, math.floor(budget / (3 * SHORTEST))))
     halvings = 2 if count > 4 else 1
-    length = min(1.0, budget / ((halvings + 1) * count))
-    heats = [Heat(count, length)]
-    left = budget - count * length
+    heats = [Heat(count, min(1.0, budget / ((halvings + 1) * count)))]
+    left = budget - heats[0].cost
     while left > 0 and count > 1:
-        last = heats[-1]
-        kept = 2 if last.length == 1 else 3  # one in so many
-        entrants = min(last.entrants, max(2, math.ceil(last.entrants / kept)))
-        length = min(1.0, 3 * last.length)
-        if entrants * length > left + 1e-9:
-            length = left / entrants
-            if length < last.length or (last.length == 1 and length < 1):
+        kept = 2 if heats[-1].length == 1 else 3  # one in so many
+        count = min(count, max(2, math.ceil(count / kept)))
+        length = min(1.0, 3 * heats[-1].length)
+        if count * length > left + TINY:
+            length = left / count
+            if length < heats[-1].length or heats[-1].length == 1:
                 break
-        heats.append(Heat(entrants, length))
-        left -= entrants * length
+        stages = max(1, math.ceil(math.log2(count)))  # that are left, this one among them
+        times = max(1, math.floor(left / stages / (count * length) + TINY)) if length == 1 else 1
+        heats += [Heat(count, length)] * times
+        left -= times * count * length
     return heats
 
 

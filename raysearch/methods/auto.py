@@ -9,6 +9,7 @@ those that are as good. It is complete: what is predefined is a candidate as any
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from raysearch.methods._race import (
     FAILED,
     Heat,
     Judged,
+    check_budget,
     lay_out,
     scores,
     simplest,
@@ -76,7 +78,7 @@ class Auto(Method):
     folds: Annotated[int, Field(ge=2)]
 
     def __post_init__(self) -> None:
-        trainings(self.budget)
+        check_budget(self.budget)
 
     @property
     def heats(self) -> list[Heat]:
@@ -90,6 +92,10 @@ class Auto(Method):
     def predefined(self, given: Predefined, size: tuple[int, int]) -> Predefined:
         """None of it beside a policy, which is complete."""
         return Predefined()
+
+    def held_out(self, val_fraction: float) -> str:
+        """A fold at a time."""
+        return f"{self.folds} folds"
 
     def settled(self, setup: Setup) -> Auto:
         """Without the candidates that are the same as others on these images."""
@@ -127,8 +133,12 @@ class Auto(Method):
             each = epochs * used / unit + validation_cost(unit, len(val))
             equivalents += heat.entrants * each
             proposals += heat.entrants
-        words = ", ".join(f"{h.entrants} for {h.length:.0%}" for h in self.heats)
-        words = f"a race: {words} of a full training"
+        stages = [(heat, len(list(same))) for heat, same in itertools.groupby(self.heats)]
+        words = ", then ".join(
+            f"{heat.entrants} at {heat.length:.0%} of the length" + (f" {n} times" if n > 1 else "")
+            for heat, n in stages
+        )
+        words = f"a race: {words}"
         return Expected(equivalents, proposals, self.heats[0].entrants, words)
 
 
