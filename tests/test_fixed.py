@@ -17,12 +17,16 @@ from raysearch.experiment._experiment import compose_run
 from raysearch.experiment._forecast import forecast
 from raysearch.experiment._plan import make_plan
 from raysearch.methods import FIXED, UNCHANGED, Fixed
+from raysearch.methods._augmenter import TRANSFORMATIONS
+from raysearch.methods._portfolio import random_transformations
 from raysearch.policy import (
     PUBLISHED,
     Policy,
     SubPolicies,
     autoaugment,
+    entaugment,
     read_policy,
+    sra,
     trivial_augment,
 )
 from raysearch.training import Predefined
@@ -35,7 +39,15 @@ POLICIES: dict[str, Policy] = {
     "cutout": UNCHANGED,
     "uniform": SubPolicies.pairs(ops.DADA_OPERATIONS),
     "trivial_augment": trivial_augment(),
+    "entaugment": entaugment(),
+    "sra": sra(),
     **{name: autoaugment(name) for name in PUBLISHED},
+    **{
+        f"affine_colour_{strength}": random_transformations(
+            TRANSFORMATIONS["affine+colour"], strength
+        )
+        for strength in (0.1, 0.2, 0.3)
+    },
 }
 
 
