@@ -258,5 +258,4 @@ def load_policy(path: str | os.PathLike[str]) -> PolicyTransform:
         RaysearchError: the file is missing, is not a policy, or is of another version.
     """
     policy = read_policy(path)
-    kind = AdaptiveTransform if isinstance(policy, Adaptive) else PolicyTransform
-    return kind(policy)
+    return AdaptiveTransform(policy) if isinstance(policy, Adaptive) else PolicyTransform(policy)
