@@ -17,6 +17,8 @@ from raysearch.experiment._experiment import compose_run
 from raysearch.experiment._forecast import forecast
 from raysearch.experiment._plan import make_plan
 from raysearch.methods import FIXED, UNCHANGED, Fixed
+from raysearch.methods._augmenter import parameter_names
+from raysearch.methods._portfolio import random_transformations
 from raysearch.policy import (
     PUBLISHED,
     Policy,
@@ -35,6 +37,12 @@ POLICIES: dict[str, Policy] = {
     "cutout": UNCHANGED,
     "uniform": SubPolicies.pairs(ops.DADA_OPERATIONS),
     "trivial_augment": trivial_augment(),
+    **{
+        f"affine_colour_{strength}": random_transformations(
+            parameter_names("affine+colour", 3), strength
+        )
+        for strength in (0.1, 0.2, 0.3)
+    },
     **{name: autoaugment(name) for name in PUBLISHED},
 }
 

@@ -201,7 +201,7 @@ def test_a_home_directory_where_a_path_is_meant(monkeypatch: pytest.MonkeyPatch)
         ("name=", "name='': use letters"),
         ("runs_dir=\udcff", "expected text in Unicode"),
         ("runs_dir=", "runs_dir='': expected a word that is not empty"),
-        ("method.estimator=#1", None),
+        ("method.objective=#1", None),
         ("device=#1", "unknown choice for device '#1'"),
         ("evaluation.policies=none", "evaluation.policies='none': expected a list"),
         ("evaluation.policies=[none,]", "expected a word that is not empty"),
@@ -209,7 +209,7 @@ def test_a_home_directory_where_a_path_is_meant(monkeypatch: pytest.MonkeyPatch)
 )
 def test_what_is_wrong_is_said_in_a_line(line: str, said: str | None) -> None:
     if said is None:  # a choice of the method's, which checks it itself
-        assert compose([line]).values["method"]["estimator"] == "#1"
+        assert compose([line]).values["method"]["objective"] == "#1"
         return
     with pytest.raises(RaysearchError, match=said.replace("$", r"\$").replace("{s", r"\{s")) as got:
         compose([line])
