@@ -90,9 +90,9 @@ def test_a_dry_run_of_a_folder_of_photos_takes_ten_seconds(
 
 
 def test_logical_gpus_are_packed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    packed = ["method=dada", "search.gpus_per_trial=0.25", "evaluation.gpus_per_trial=0.25", "seeds=32"]
+    packed = ["search.gpus_per_trial=0.25", "evaluation.gpus_per_trial=0.25", "seeds=32"]
     flags = ["--dry-run", "--num-gpus", "8", "--num-cpus", "2"]
-    assert main([*packed, *flags, "device=cpu", "data.limit=200"]) == 0
+    assert main(["method=dada", *packed, *flags, "device=cpu", "data.limit=200"]) == 0
     out = capfd.readouterr().out
     assert "search: 32 trials of 200 epochs, 32 at once, each with 0.0625 CPU and 0.25 GPU" in out
 
