@@ -332,6 +332,19 @@ def test_a_data_base_that_another_run_has_made_meanwhile_is_used(
     assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
 
 
+def test_a_data_base_is_in_its_folder_whatever_that_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("Fotos für (1) #1 [x]{a}", "50%41 off?"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        store = Store(None, "mine")
+        assert [file.name for file in Path().iterdir()] == ["mlflow.db"]
+        assert store.place == str(tmp_path / name / "mlflow.db")
+        again = Store(store.uri.replace("%25", "%").replace("%3F", "?"), "mine", create=False)
+        assert again.experiment_id == store.experiment_id
+
+
 def test_experiments_are_marked_as_model_training(quick: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     store = Store(uri, "mine")

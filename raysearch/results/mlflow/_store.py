@@ -12,6 +12,7 @@ from typing import Any
 
 from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
+from raysearch.files import sqlite_address
 from raysearch.machine import bypass_proxies
 from raysearch.results.mlflow._database import check_database, make_database
 from raysearch.results.mlflow._reasons import refusal
@@ -63,7 +64,7 @@ class Store:
     @property
     def place(self) -> str:
         """Where it is, for people: a path or an address."""
-        return self.uri.removeprefix("sqlite:///")
+        return str(self.database or self.uri)
 
     def view(self, run_id: str) -> str:
         """What shows a run: a page of the server, or the command that starts the UI."""
@@ -186,7 +187,7 @@ def _absolute(uri: str) -> tuple[str, Path | None]:
         return uri.rstrip("/"), None
     path = Path(uri.removeprefix("sqlite:///")).expanduser()
     path = Path(os.path.abspath(path))
-    return f"sqlite:///{path}", path
+    return sqlite_address(path), path
 
 
 def _quieten_mlflow() -> None:
