@@ -120,12 +120,17 @@ def test_text_is_taken_as_it_was_typed_in_a_comparison(tmp_path: Path) -> None:
     "name", ["695e0514", "1_000", "true", "null", "007", "2024", "1e5", "inf", "no", "0x1f"]
 )
 def test_a_name_that_looks_like_something_else(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = create(compose_run([f"name={name}"]))
     made.release()
     assert made.path == Path("runs") / name
+    assert main(["--resume", name, "seeds=2", "x"]) == 2
+    assert "from the run's folder: leave out seeds=2 x" in capfd.readouterr().err
     again = resume(name, "runs")
     assert again.experiment.settings.name == name
     again.release()
