@@ -143,10 +143,11 @@ def _check(
 
 def _apply(images: Tensor, operation: Tensor, value: Tensor, center: Tensor | None) -> Tensor:
     value, center = value.detach(), None if center is None else center.detach()
+    levels = images
     if images.is_floating_point():
         levels = images.detach().mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
-        return _on_levels(levels, operation, value, center).to(images.dtype).div_(255.0)
-    return _on_levels(images, operation, value, center)
+    result: Tensor = _on_levels(levels, operation, value, center)
+    return result.to(images.dtype).div_(255.0) if images.is_floating_point() else result
 
 
 @torch.library.custom_op("raysearch::apply", mutates_args=())
