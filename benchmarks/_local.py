@@ -3,9 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+from raysearch import methods
 from raysearch.errors import DivergedError
+from raysearch.methods import Context
+from raysearch.methods._base import Expected
 from raysearch.protocol import Answer, Build, Failed, Metrics, Proposal, Search, Values
+from raysearch.training import Setup
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A method, and what it works with.
+
+    Attributes:
+        method: of any class.
+        context: see `Context`.
+    """
+
+    method: Any
+    context: Context
+
+    @classmethod
+    def of(cls, method: Values, *context: Any) -> Configured:
+        """From a `method` group, and the arguments of `Context`."""
+        return cls(methods.find(method["name"]).of(method), Context(*context))
+
+    def search(self, seed: int) -> Any:
+        """See `Method.search`."""
+        return self.method.search(seed, self.context)
+
+    def build(self, setup: Setup) -> Build:
+        """See `Method.build`."""
+        build: Build = self.method.build(setup, self.context)
+        return build
+
+    def forecast(self, setup: Setup) -> Expected:
+        """See `Method.forecast`."""
+        expected: Expected = self.method.forecast(setup, self.context)
+        return expected
+
+    def fits(self, shared: Values, setup: Setup) -> None:
+        """See `Method.fits`."""
+        self.method.fits(shared, setup, self.context)
 
 
 def carry_out(search: Search, build: Build) -> list[Metrics]:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks._local import carry_out
-from raysearch import methods
+from benchmarks._local import Configured, carry_out
 from raysearch.data import Dataset, load_dataset
-from raysearch.engine import OptunaStudies, give_up
+from raysearch.engine import OptunaStudies
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import compose
-from raysearch.methods import Groups, Once
+from raysearch.methods import Once
 from raysearch.policy import Policy
 from raysearch.protocol import Metrics, Values, Work
 from raysearch.training import Setup
@@ -36,10 +35,10 @@ def composed(values: Mapping[str, Any], *overrides: str) -> dict[str, Any]:
     return compose([f"method={values['method']}", *overrides, *own]).values
 
 
-def groups_of(values: Mapping[str, Any], *overrides: str) -> Groups:
-    """What the method reads of `composed`."""
+def configured(values: Mapping[str, Any], *overrides: str) -> Configured:
+    """The method, and what it works with, of `composed`."""
     found = composed(values, *overrides)
-    return Groups(found["method"], found["search"], found.get("finetune"))
+    return Configured.of(found["method"], found["search"], found.get("finetune"), OptunaStudies())
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,9 @@ class Searched:
         return self.history[-1]["epoch_equivalents"]
 
 
-def search_through(setup: Setup, groups: Groups) -> Searched:
+def search_through(setup: Setup, configured: Configured) -> Searched:
     """Search with a method, one piece of work after the other."""
-    cls = methods.find(groups.method["name"])
-    search = cls.search(setup.seed, groups, OptunaStudies())
-    build = cls.build(setup, groups, give_up)
+    search, build = configured.search(setup.seed), configured.build(setup)
     if not isinstance(search, Once):
         history = carry_out(search, build)
         return Searched(search.policy(), history, {})

@@ -31,11 +31,13 @@ from benchmarks._common import (
     run,
     workers,
 )
-from benchmarks._search import cifar10, composed, done, groups_of, search_through
+from benchmarks._local import Configured
+from benchmarks._search import cifar10, composed, configured, done, search_through
 from raysearch import methods
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
-from raysearch.methods import Groups, SearchMethod
+from raysearch.methods import BASELINES, Fixed
+from raysearch.methods._joint import JointMethod
 from raysearch.policy import Policy
 from raysearch.results import mean_and_std
 from raysearch.training import Predefined, Setup, Training
@@ -97,23 +99,23 @@ def setting_of(values: Mapping[str, Any]) -> Setting:
 
 def is_joint(method: str) -> bool:
     """Whether the search's own network is a result."""
-    cls = methods.find(method)
-    return issubclass(cls, SearchMethod) and cls.test is not SearchMethod.test
+    return issubclass(methods.find(method), JointMethod)
 
 
-def groups_in(setting: Setting, values: Mapping[str, Any]) -> Groups:
+def groups_in(setting: Setting, values: Mapping[str, Any]) -> Configured:
     """A method's settings in a setup; a network that is a result is trained as long as others."""
-    groups = groups_of(values, *setting.overrides)
-    if values["search_epochs"] and not is_joint(groups.method["name"]):
-        groups = replace(groups, search={**groups.search, "epochs": values["search_epochs"]})
+    groups = configured(values, *setting.overrides)
+    if values["search_epochs"] and not is_joint(groups.method.name):
+        search = {**groups.context.search, "epochs": values["search_epochs"]}
+        return replace(groups, context=replace(groups.context, search=search))
     return groups
 
 
-def search(job: tuple[Setting, Groups, int]) -> Found:
+def search(job: tuple[Setting, Configured, int]) -> Found:
     """One search, with the settings of a configuration."""
     setting, groups, seed = job
     start = time.perf_counter()
-    setup = setting.setup(seed, setting.predefined, groups.search["val_fraction"])
+    setup = setting.setup(seed, setting.predefined, groups.context.search["val_fraction"])
     found = search_through(setup, groups)
     seconds = time.perf_counter() - start
     # in epochs over all training images, whatever part of them the search trains on
@@ -122,7 +124,7 @@ def search(job: tuple[Setting, Groups, int]) -> Found:
     return Found(found.policy, found.values.get("test_error"), cost, seconds)
 
 
-def train(job: tuple[Setting, Policy | None, Predefined | None, int]) -> tuple[float, float]:
+def train(job: tuple[Setting, Policy, Predefined, int]) -> tuple[float, float]:
     """Test error, in percent, of one training from scratch, and its seconds."""
     setting, policy, predefined, seed = job
     start = time.perf_counter()
@@ -140,24 +142,22 @@ def main() -> None:
     names = [name for name in values["method"].split(",") if name]
     chosen = {name: groups_in(setting, {**values, "method": name}) for name in names}
     given = setting.predefined
-    known = methods.augmentations(given, setting.data.size)
     for name, groups in chosen.items():
-        if methods.find(groups.method["name"]).known(groups.method) is not None:
+        if groups.method.known is not None:
             raise RaysearchError(f"method={name}: there is nothing to search; see policies=")
     rows = {}
     for name in (name for name in values["policies"].split(",") if name):
-        if name not in known:
-            raise unknown("policy", name, known)
+        if name not in BASELINES:
+            raise unknown("policy", name, BASELINES)
         if name in chosen:
             raise RaysearchError(f"{name} is both a method and a policy to compare it with")
-        rows[name] = known[name]
+        fixed = Fixed(name)
+        rows[name] = (fixed.known, fixed.predefined(given, setting.data.size))
     with workers(values["workers"]) as pool:
         jobs = [
             (name, (setting, groups, seed))
             for name, groups in chosen.items()
-            for seed in (
-                seeds if is_joint(groups.method["name"]) else range(values["search_seeds"])
-            )
+            for seed in (seeds if is_joint(groups.method.name) else range(values["search_seeds"]))
         ]
         results = list(pool.map(search, [job for _, job in jobs]))
         found: dict[str, list[Found]] = {name: [] for name in names}
@@ -165,8 +165,8 @@ def main() -> None:
             found[name].append(result)
         for name, searches in found.items():
             learned = type(searches[0].policy).merge([one.policy for one in searches])
-            cls = methods.find(chosen[name].method["name"])
-            rows[name] = (learned, cls.predefined(given, setting.data.size))
+            method = chosen[name].method
+            rows[name] = (learned, method.predefined(given, setting.data.size))
         trainings = [(setting, *row, seed) for seed in seeds for row in rows.values()]
         trained = list(pool.map(train, trainings))
     errors = {n: [e for e, _ in trained[i :: len(rows)]] for i, n in enumerate(rows)}

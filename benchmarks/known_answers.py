@@ -24,11 +24,12 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._common import arguments, console, finish, run, workers
-from benchmarks._search import groups_of, search_through
+from benchmarks._local import Configured
+from benchmarks._search import configured, search_through
 from benchmarks.planted import divide, load, setup_of, sgd
 from raysearch.data import Dataset
 from raysearch.errors import RaysearchError, unknown
-from raysearch.methods import Groups
+from raysearch.methods.bilevel import Bilevel
 from raysearch.ops import differentiable
 
 
@@ -105,14 +106,14 @@ def plant(images: Tensor, kind: str, seed: int) -> Tensor:
     return moved.mul(255).round().to(torch.uint8)
 
 
-def search(job: tuple[Dataset, Groups, Case]) -> Learned:
+def search(job: tuple[Dataset, Configured, Case]) -> Learned:
     """One search of one case, with a method's settings."""
     data, groups, case = job
     train, (images, labels) = divide(data, case.seed)
     if case.planted:
         images = plant(images, case.kind, case.seed)
     kind, setup = KINDS[case.kind], setup_of(data, train, (images, labels), case.seed)
-    own = {**groups.method, "transformations": kind.transformations}
+    own = replace(groups.method, transformations=kind.transformations)
     start = time.perf_counter()
     found = search_through(setup, replace(groups, method=own))
     seconds = time.perf_counter() - start
@@ -130,8 +131,8 @@ def main() -> None:
     for name in kinds:
         if name not in KINDS:
             raise unknown("kind", name, KINDS)
-    groups = groups_of(values, *sgd(values))
-    if "resplit" not in groups.method:
+    groups = configured(values, *sgd(values))
+    if not isinstance(groups.method, Bilevel):
         raise RaysearchError(f"method={values['method']} learns no transformations by validation")
     data = load(values)
     cases = [

@@ -30,10 +30,9 @@ from benchmarks._common import (
     run,
     workers,
 )
-from benchmarks._search import groups_of
+from benchmarks._search import configured
 from benchmarks.gain import setting_of, train
 from raysearch.errors import RaysearchError
-from raysearch.methods.aws import Aws
 from raysearch.policy import Policy, RandomOperations, Schedule, read_policy, trivial_augment
 from raysearch.results import mean_and_std
 
@@ -77,7 +76,8 @@ class Window:
 def policy_of(name: str) -> Policy:
     """The policy that was asked for."""
     if name == "uniform":
-        return Aws.uniform(groups_of({"method": "aws"}).method)
+        uniform: Policy = configured({"method": "aws"}).method.uniform
+        return uniform
     return trivial_augment() if name == "trivial_augment" else read_policy(name)
 
 

@@ -32,11 +32,12 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks._common import arguments, console, finish, run, workers
-from benchmarks._search import cifar10, done, groups_of, search_through
+from benchmarks._local import Configured
+from benchmarks._search import cifar10, configured, done, search_through
 from raysearch import ops
 from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError, unknown
-from raysearch.methods import Groups
+from raysearch.methods import Method
 from raysearch.policy import SubPolicies
 from raysearch.training import Predefined, Setup, Training, evaluate
 
@@ -137,7 +138,7 @@ def sgd(values: Mapping[str, Any]) -> list[str]:
     return [*own, "search.momentum=0.9", "search.nesterov=true", "search.weight_decay=0.0005"]
 
 
-def search(job: tuple[Dataset, Groups, float, Case]) -> Found:
+def search(job: tuple[Dataset, Configured, float, Case]) -> Found:
     """One search of one case, with a method's settings."""
     data, groups, magnitude, case = job
     train, (images, labels) = divide(data, case.seed)
@@ -157,7 +158,7 @@ def search(job: tuple[Dataset, Groups, float, Case]) -> Found:
     )
 
 
-def probe(job: tuple[Dataset, Groups, float, str, int, Sequence[str]]) -> list[float]:
+def probe(job: tuple[Dataset, Configured, float, str, int, Sequence[str]]) -> list[float]:
     """Loss on every planted validation set of a network trained with one operation alone."""
     data, groups, magnitude, operation, seed, planted = job
     train, (images, labels) = divide(data, seed)
@@ -165,7 +166,7 @@ def probe(job: tuple[Dataset, Groups, float, str, int, Sequence[str]]) -> list[f
     half = torch.full((1, 1), 0.5)
     policy = SubPolicies([(operation,)], torch.ones(1), half, half)
     # full_train() joins train and val: the same images twice, so half the epochs
-    settings = {**groups.search, "epochs": max(1, groups.search["epochs"] // 2)}
+    settings = {**groups.context.search, "epochs": max(1, groups.context.epochs // 2)}
     training = done(Training(setup, settings, policy, predefined=False))
     splits = [TensorSplit(plant(images, name, magnitude, seed), labels) for name in planted]
     return [evaluate(training.model, setup, split)["loss"] for split in splits]
@@ -192,7 +193,11 @@ class Probe:
 
 
 def probe_all(
-    data: Dataset, groups: Groups, values: Mapping[str, Any], names: Sequence[str], pool: Executor
+    data: Dataset,
+    groups: Configured,
+    values: Mapping[str, Any],
+    names: Sequence[str],
+    pool: Executor,
 ) -> dict[str, Probe]:
     """Train with each operation alone, and with none, and see what that does where."""
     seeds, every, magnitude = values["seeds"], ("Identity", *names), values["magnitude"]
@@ -232,11 +237,12 @@ def report(found: list[Found], probes: dict[str, Probe]) -> None:
     console.print(table)
 
 
-def operations(values: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+def operations(values: Mapping[str, Any], method: Method) -> tuple[str, ...]:
     """What is planted: of the method's operations those asked for, but not Identity."""
-    if "operations" not in settings or settings["name"] == "randaugment":
-        raise RaysearchError(f"method={settings['name']} does not search over operations")
-    known = tuple(name for name in settings["operations"] if name != "Identity")
+    own = getattr(method, "operations", ())
+    if not own or method.name == "randaugment":
+        raise RaysearchError(f"method={method.name} does not search over operations")
+    known = tuple(name for name in own if name != "Identity")
     chosen = tuple(name for name in values["operations"].split(",") if name)
     for name in chosen:
         if name not in known:
@@ -249,7 +255,7 @@ def main() -> None:
     values = arguments(DEFAULTS)
     if values["seeds"] < 2:
         raise RaysearchError("seeds=N: at least 2, so that there is a spread")
-    groups = groups_of(values, *sgd(values))
+    groups = configured(values, *sgd(values))
     names = operations(values, groups.method)
     data = load(values)
     cases = [Case(name, seed) for name in names for seed in range(values["seeds"])]

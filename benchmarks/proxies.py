@@ -41,14 +41,12 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks._common import arguments, console, finish, plot_path, run, workers
-from benchmarks._local import answer_to
-from benchmarks._search import done, groups_of
+from benchmarks._local import Configured, answer_to
+from benchmarks._search import configured, done
 from benchmarks.gain import Setting, setting_of
 from raysearch.data import load_dataset
 from raysearch.errors import RaysearchError
-from raysearch.methods import Groups
-from raysearch.methods._shared import SharedTraining
-from raysearch.methods.aws import SHARED, Aws
+from raysearch.methods.aws import SHARED, SharedTraining
 from raysearch.policy import Pairs
 from raysearch.protocol import Answer, Proposal, Values
 from raysearch.results import mean_and_std
@@ -98,7 +96,7 @@ class Plan:
 
     setting: Setting
     full: Values
-    groups: Groups
+    groups: Configured
 
     def setup(self, seed: int) -> Setup:
         """The small CNN, with the seed's division of the images."""
@@ -115,7 +113,7 @@ def plan_of(values: Mapping[str, Any]) -> Plan:
         data = load_dataset({"name": "digits", "limit": sizes["limit"]})
         setting = replace(setting, data=data)
     # a trial as in the paper: every image draws from the policy, and accuracy is the reward
-    groups = groups_of(
+    groups = configured(
         {**values, "method.draws": 0, "method.reward": "metric"},
         *setting.overrides,
         f"search.epochs={values['shared_epochs'] or sizes['epochs']}",
@@ -124,8 +122,8 @@ def plan_of(values: Mapping[str, Any]) -> Plan:
         f"finetune.epochs={sizes['finetune_epochs']}",
         f"finetune.lr={values['finetune_lr']}",
     )
-    smoothing = groups.method["label_smoothing"]
-    full = {**groups.search, "epochs": sizes["epochs"], "label_smoothing": smoothing}
+    smoothing = groups.method.label_smoothing
+    full = {**groups.context.search, "epochs": sizes["epochs"], "label_smoothing": smoothing}
     return Plan(setting, full, groups)
 
 
@@ -177,8 +175,8 @@ def _elements(uniform: Pairs, operations: Sequence[str], magnitude: float) -> Te
 def checkpoint(job: tuple[Plan, int, bool]) -> bytes:
     """A checkpoint of one seed, trained with the uniform policy or without augmentation."""
     plan, seed, augmented = job
-    policy = Aws.uniform(plan.groups.method) if augmented else None
-    search = {**plan.full, "epochs": plan.groups.search["epochs"]}
+    policy = plan.groups.method.uniform if augmented else None
+    search = {**plan.full, "epochs": plan.groups.context.epochs}
     training = done(SharedTraining(plan.setup(seed), search, policy, {}))
     buffer = io.BytesIO()  # as tensors it would go through shared memory, one file a tensor
     torch.save(training.answer().file, buffer)
@@ -207,7 +205,7 @@ def measure(job: tuple[Plan, int, str, Pairs, bytes, bytes]) -> dict[str, tuple[
 
     def tuned(prepared: Values) -> float:
         proposal = Proposal(name, 1, values, (SHARED,), "finetune")
-        answer = answer_to(proposal, Aws.build(setup, plan.groups), {SHARED: prepared})
+        answer = answer_to(proposal, plan.groups.build(setup), {SHARED: prepared})
         return 100 * answer.values["reward"] if isinstance(answer, Answer) else 0.0
 
     def as_it_is() -> float:
@@ -267,7 +265,7 @@ def main() -> None:
     if values["seeds"] < 2 or values["policies"] < 4:
         raise RaysearchError("at least seeds=2 and policies=4, so that there is a spread")
     path, plan = plot_path(values["plot"]), plan_of(values)
-    uniform = Aws.uniform(plan.groups.method)
+    uniform = plan.groups.method.uniform
     policies = policies_of(uniform, values["policies"], values["policy_seed"])
     seeds, start = range(values["seeds"]), time.perf_counter()
     with workers(values["workers"]) as pool:
@@ -345,7 +343,7 @@ def report(
             "seeds": values["seeds"],
             "images": len(plan.setting.data.train),
             "epochs": plan.full["epochs"],
-            "finetune_epochs": plan.groups.tuning["epochs"],
+            "finetune_epochs": plan.groups.context.tuning["epochs"],
             **{key: {kind: f[key] for kind, f in found.items()} for key in ("pearson", "spearman")},
             "pearson_not_destructive": {kind: f["pearson"] for kind, f in spared.items()},
             "paper": PAPER,

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
+from dataclasses import replace
 
 import torch
 from rich.table import Table
 
 from benchmarks._common import arguments, console, finish, run
-from benchmarks._search import groups_of
-from raysearch import methods
+from benchmarks._search import configured
 from raysearch.data import Dataset, TensorSplit
 from raysearch.errors import RaysearchError
-from raysearch.methods import SearchMethod
+from raysearch.methods import SinglePass
+from raysearch.methods._rewards import RewardMethod
 from raysearch.training import Predefined, Setup, Training, keep_freed_memory
 
 DEFAULTS = {
@@ -69,15 +69,14 @@ def main() -> None:
     keep_freed_memory()
     device = torch.device(values["device"])
     rounds, steps, batch = values["rounds"], values["steps"], values["batch"]
-    settings = dict(groups_of(values).method)
+    method = configured(values).method
     sgd = {"epochs": 2 * rounds + 2, "batch_size": batch, "lr": 0.1}
-    cls = methods.find(settings["name"])
-    if not issubclass(cls, SearchMethod):
+    if not isinstance(method, SinglePass):
         raise RaysearchError(f"method={values['method']} does not search step by step")
     setup = random_setup(values["model"], batch, steps, values["size"], device)
-    if "warmup" in settings:
-        settings["warmup"] = 0.0
-    search: Any = cls(setup, sgd, settings)
+    if isinstance(method, RewardMethod):
+        method = replace(method, warmup=0.0)
+    search = method.training(setup, sgd)
     own = search.loop.steps  # stn trains on all images
     plain = Training(setup, sgd, policy=None, predefined=True)
     seconds: dict[str, list[float]] = {"plain step": [], "search step": []}
@@ -108,7 +107,7 @@ def main() -> None:
         row = (medians[name], min(times), max(times))
         table.add_row(name, *(f"{t:.4f}" for t in row), f"{batch / medians[name]:.0f}")
     console.print(table)
-    bound = BOUNDS.get(settings["name"], 3.0)
+    bound = BOUNDS.get(method.name, 3.0)
     console.print(f"ratio {ratio:.2f} (bound {bound}; arithmetic alone {arithmetic:.2f})")
     finish(
         {

@@ -27,14 +27,13 @@ from typing import Any
 import torch
 
 from benchmarks._common import arguments, console, finish, run
-from benchmarks._search import groups_of
+from benchmarks._local import Configured
+from benchmarks._search import configured
 from raysearch import engine
 from raysearch.data import Dataset, load_dataset
 from raysearch.engine import Entry, Place, Share, Wish, cluster
 from raysearch.errors import RaysearchError
 from raysearch.files import write_whole
-from raysearch.methods import Groups
-from raysearch.methods.aws import Aws
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values, Work
 from raysearch.training import Predefined, Setup
 from raysearch.trials import TrialInfo
@@ -141,13 +140,13 @@ class TimedWork:
         folder: where fine-tunings leave when they ran.
     """
 
-    groups: Groups
+    groups: Configured
     folder: Path
 
     def __call__(self, data: Dataset) -> Build:
         """See the class."""
         setup = Setup(data, "small_cnn", torch.device("cpu"), 0, Predefined(padding=1))
-        build = Aws.build(setup, self.groups)
+        build = self.groups.build(setup)
 
         def timed(proposal: Proposal, files: Mapping[str, Values]) -> Work:
             began = time.time()
@@ -161,7 +160,7 @@ class TimedWork:
 
 def search(values: Mapping[str, Any]) -> tuple[list[Ran], float]:
     """Carry out a search; its fine-tunings, and the seconds of the whole."""
-    groups = groups_of(
+    groups = configured(
         {"method": "aws", "method.updates": values["updates"], "method.best": 1},
         "search.epochs=1",
         f"finetune.epochs={values['epochs']}",
@@ -180,7 +179,7 @@ def search(values: Mapping[str, Any]) -> tuple[list[Ran], float]:
             id=trial.id,
             method=trial.method,
             trial=trial,
-            search=Aws.search(0, groups),
+            search=groups.search(0),
             build=TimedWork(groups, times),
             places={"search": place, "finetune": place},
         )

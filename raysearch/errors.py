@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 
@@ -58,6 +59,18 @@ class NonFiniteLossError(DivergedError):
 
     def __reduce__(self) -> tuple[type[NonFiniteLossError], tuple[str, int, int]]:
         return type(self), (self.where, self.epoch, self.step)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what an exception says, 200 characters at most; else its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether there was no room for a file."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, OSError) and (error.errno in full or "No space left" in str(error))
 
 
 def not_installed(what: str, error: ModuleNotFoundError) -> RaysearchError:

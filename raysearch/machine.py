@@ -15,7 +15,7 @@ from pathlib import Path
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 USER_VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # where `getpass` looks first
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # the last is where servers say they are
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 SOCKET_BYTES = {"linux": 107, "win32": 32_000}.get(sys.platform, 103)  # of a socket's path
 LONGEST_TEMPORARY = SOCKET_BYTES - len("/pymp-12345678/listener-12345678")  # `multiprocessing`

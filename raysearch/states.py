@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, one_line
 from raysearch.files import check_regular, write_whole
 
 
@@ -54,8 +54,7 @@ def _refuse_inflated(path: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """An exception in a few words, without PyTorch's advice to load the file all the same."""
-    text = str(error).strip()
-    code = re.search(r"(?:unsupported )?GLOBAL (\S+)", text)
+    code = re.search(r"(?:unsupported )?GLOBAL (\S+)", str(error))
     if code:
         return f"it wants to call {code[1]}, and nothing in a checkpoint is executed"
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    return one_line(error)

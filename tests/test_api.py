@@ -59,6 +59,9 @@ def test_a_search_by_names(drawn: Recorded) -> None:
     assert isinstance(result.policy, Policy)
     assert list(result.policies) == ["dada"]
     assert result.table.index.tolist() == ["none", "learned"]
+    assert list(result.table)[:3] == ["label", "test_error", "test_error_std"]
+    assert list(result.table)[-2:] == ["on_front", "minus_none"]
+    assert repr(result.policy).startswith("<SubPolicies: ")
     assert result.frame["stage"].value_counts().to_dict() == {"evaluation": 4, "search": 2}
     assert set(result.history["trial"]) == set(result.frame["trial"])
     assert result.figures

@@ -16,12 +16,11 @@ from _recorded import failing, pair_answer
 from conftest import dark_and_light, through_a_file
 from torch import Tensor
 
-from benchmarks._local import answer_to, carry_out
+from benchmarks._local import Configured, answer_to, carry_out
 from raysearch.errors import RaysearchError, SearchFailedError
-from raysearch.methods import Groups
 from raysearch.methods._pair_search import TrialPairs
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings, surrogate
-from raysearch.methods.aws import Aws
+from raysearch.methods.aws import Aws, AwsSearch
 from raysearch.protocol import Answer, Failed, Proposal, Values
 from raysearch.training import Predefined, Setup, Training
 
@@ -68,10 +67,10 @@ def groups(
     method: Mapping[str, Any] | None = None,
     search: Mapping[str, Any] | None = None,
     finetune: Mapping[str, Any] | None = None,
-) -> Groups:
+) -> Configured:
     """The settings, some of them changed."""
     changed = (METHOD | dict(method or {}), SEARCH | dict(search or {}))
-    return Groups(*changed, FINETUNE | dict(finetune or {}))
+    return Configured.of(*changed, FINETUNE | dict(finetune or {}))
 
 
 GIVEN = {"shared_checkpoint": "elsewhere"}  # so that searches begin with fine-tunings
@@ -86,7 +85,7 @@ def setup() -> Setup:
 @pytest.fixture(scope="module")
 def shared(setup: Setup) -> Values:
     """A shared checkpoint, as a file has it."""
-    answer = answer_to(Proposal("shared", 0), Aws.build(setup, groups()))
+    answer = answer_to(Proposal("shared", 0), groups().build(setup))
     assert isinstance(answer, Answer)
     assert answer.file is not None
     found: Values = through_a_file(dict(answer.file))
@@ -205,7 +204,7 @@ class TestPPO:
 
 class TestSearch:
     def test_the_shared_training_comes_first_and_has_no_row(self) -> None:
-        search = Aws(0, groups())
+        search = groups().search(0)
         assert (search.rounds, search.round) == (4, 0)
         first = search.ask()
         assert first is not None
@@ -219,13 +218,13 @@ class TestSearch:
         assert second.stage == "finetune"
 
     def test_one_that_is_given_changes_nothing_else(self) -> None:
-        own, given = Aws(0, groups()), Aws(0, groups(GIVEN))
+        own, given = groups().search(0), groups(GIVEN).search(0)
         histories = [_recorded.carry_out(one, pair_answer).history for one in (own, given)]
         assert histories[0] == histories[1]
         assert own.policy() == given.policy()
 
     def test_metrics_are_those_of_every_search(self) -> None:
-        search = Aws(0, groups())
+        search = groups().search(0)
         rows = _recorded.carry_out(search, pair_answer).history
         assert [row["epoch"] for row in rows] == [1, 2, 3]
         assert [row["epoch_equivalents"] for row in rows] == [16.0, 22.0, 28.0]
@@ -235,18 +234,18 @@ class TestSearch:
         assert not search.needed()
 
     def test_hundreds_of_trials_find_the_pair_that_is_rewarded(self) -> None:
-        search = Aws(0, groups({"updates": 60, "kl_limit": 1.0}, finetune={"parallel": 8}))
+        search = groups({"updates": 60, "kl_limit": 1.0}, finetune={"parallel": 8}).search(0)
         assert len(_recorded.carry_out(search, pair_answer).asked) == 481
         assert int(search.policy().probabilities.argmax()) == 0
 
     @pytest.mark.parametrize("stop", [0, 1, 2, 4, 6, 9])
     def test_restored_anywhere_it_asks_for_nothing_twice(self, stop: int) -> None:
-        undisturbed = Aws(0, groups())
+        undisturbed = groups().search(0)
         history = _recorded.carry_out(undisturbed, pair_answer).history
-        search = Aws(0, groups())
+        search = groups().search(0)
         first = _recorded.carry_out(search, pair_answer, most=stop)
         search.ask()  # asked for and never told
-        again = Aws(0, groups())
+        again = groups().search(0)
         again.load_state_dict(through_a_file(search.state_dict()))
         second = _recorded.carry_out(again, pair_answer)
         assert again.policy() == undisturbed.policy()
@@ -255,7 +254,7 @@ class TestSearch:
         assert len(ids) == len(set(ids)) == 10
 
     def test_what_is_retracted_is_asked_for_again(self) -> None:
-        search = Aws(0, groups(GIVEN))
+        search = groups(GIVEN).search(0)
         asked = [search.ask() for _ in range(3)]
         assert search.ask() is None
         assert asked[1] is not None
@@ -264,7 +263,7 @@ class TestSearch:
 
     def test_it_takes_no_answer_that_it_did_not_ask_for(self) -> None:
         with pytest.raises(KeyError):
-            Aws(0, groups()).tell("0002-01", Answer({}))
+            groups().search(0).tell("0002-01", Answer({}))
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -280,17 +279,17 @@ class TestSearch:
     )
     def test_wrong_settings_are_one_line(self, change: dict[str, Any], message: str) -> None:
         with pytest.raises(RaysearchError, match=message):
-            Aws(0, groups(change))
+            groups(change).search(0)
 
 
 class TestFailures:
-    def rounds(self, draws: int, *failed: str) -> tuple[Aws, list[dict[str, float]]]:
-        search = Aws(0, groups({"draws": draws}))
+    def rounds(self, draws: int, *failed: str) -> tuple[AwsSearch, list[dict[str, float]]]:
+        search = groups({"draws": draws}).search(0)
         return search, _recorded.carry_out(search, failing(pair_answer, *failed)).history
 
     def test_a_failed_trial_has_the_rounds_worst_reward_and_the_pairs_of_its_seed(self) -> None:
         search, _ = self.rounds(4, "0002-02")
-        same = Aws(0, groups({"draws": 4}))
+        same = groups({"draws": 4}).search(0)
 
         def answers(proposal: Proposal) -> Answer:
             answer = pair_answer(proposal)
@@ -319,9 +318,9 @@ class TestFailures:
 
     def test_failures_are_kept_in_the_state(self) -> None:
         whole, _ = self.rounds(4, "0001-02")
-        search, answers = Aws(0, groups()), failing(pair_answer, "0001-02")
+        search, answers = groups().search(0), failing(pair_answer, "0001-02")
         _recorded.carry_out(search, answers, most=3)
-        again = Aws(0, groups())
+        again = groups().search(0)
         again.load_state_dict(through_a_file(search.state_dict()))
         _recorded.carry_out(again, answers)
         assert again.policy() == whole.policy()
@@ -340,11 +339,11 @@ class TestFineTuning:
         return answer.values
 
     def test_the_same_proposal_has_the_same_answer(self, setup: Setup, shared: Values) -> None:
-        build = Aws.build(setup, groups())
+        build = groups().build(setup)
         before = copy.deepcopy(shared)
         first, other = self.values(build, shared), self.values(build, shared, seed=6)
         again = self.values(build, shared)
-        elsewhere = self.values(Aws.build(setup, groups()), before)
+        elsewhere = self.values(groups().build(setup), before)
         for answer in (again, elsewhere):
             assert answer["reward"] == first["reward"]
             assert np.array_equal(answer["counts"], first["counts"])
@@ -352,7 +351,7 @@ class TestFineTuning:
 
     @pytest.mark.parametrize("draws", [0, 4])
     def test_it_is_restored_bit_for_bit(self, setup: Setup, shared: Values, draws: int) -> None:
-        build = Aws.build(setup, groups({"draws": draws}))
+        build = groups({"draws": draws}).build(setup)
         whole = self.values(build, shared)
         work = build(self.proposal(), {"shared": shared})
         work.step()
@@ -369,15 +368,15 @@ class TestFineTuning:
     def test_a_trial_draws_a_few_pairs_or_one_for_every_image(
         self, setup: Setup, shared: Values
     ) -> None:
-        few = self.values(Aws.build(setup, groups()), shared)
+        few = self.values(groups().build(setup), shared)
         assert few["counts"].sum() == METHOD["draws"]
-        every = self.values(Aws.build(setup, groups({"draws": 0})), shared)
+        every = self.values(groups({"draws": 0}).build(setup), shared)
         assert every["counts"].sum() == 2 * 32  # epochs, images in whole batches
         assert every["counts"].shape == (9,)
 
     def test_the_reward_is_the_mean_of_the_best_epochs(self, setup: Setup, shared: Values) -> None:
         one = groups({"reward": "metric", "best": 1}, finetune={"epochs": 1})
-        answer = self.values(Aws.build(setup, one), shared)
+        answer = self.values(one.build(setup), shared)
         assert answer["reward"] == pytest.approx(1 - answer["val_error"] / 100)
         assert answer["epoch_equivalents"] == pytest.approx(32 / 40 + 1 / 3)
         assert answer["shared_equivalents"] == shared["metrics"]["epoch_equivalents"]
@@ -386,7 +385,7 @@ class TestFineTuning:
         self, setup: Setup, shared: Values
     ) -> None:
         wild = groups({"best": 1}, finetune={"epochs": 1, "lr": 1e30, "batch_size": 40})
-        build = Aws.build(setup, wild)
+        build = wild.build(setup)
         answer = answer_to(self.proposal(), build, {"shared": shared})
         assert isinstance(answer, Failed)
         assert answer.reason.startswith("validation: the loss is not finite")
@@ -394,19 +393,19 @@ class TestFineTuning:
     @pytest.mark.parametrize("form", ["joint", "factored"])
     def test_a_whole_search_costs_what_was_forecast(self, setup: Setup, form: str) -> None:
         given = groups({"form": form}, {"batch_size": 20}, {"batch_size": 20})
-        search = Aws(0, given)
-        rows = carry_out(search, Aws.build(setup, given))
+        search = given.search(0)
+        rows = carry_out(search, given.build(setup))
         assert rows[-1]["kl_uniform"] > 0
-        expected = Aws.forecast(setup, given)
+        expected = given.forecast(setup)
         assert rows[-1]["epoch_equivalents"] == pytest.approx(expected.equivalents)
-        assert (expected.proposals, expected.epochs_each, expected.files) == (10, 2, 1)
+        assert expected.proposals == 10
         assert expected.parallel == 3
-        assert Aws.forecast(setup, groups(GIVEN)).proposals == 9
+        assert groups(GIVEN).forecast(setup).proposals == 9
 
 
 class TestWeightSharing:
     def test_stage_one_is_restored_bit_for_bit(self, setup: Setup, shared: Values) -> None:
-        build, proposal = Aws.build(setup, groups()), Proposal("shared", 0)
+        build, proposal = groups().build(setup), Proposal("shared", 0)
         first, again = build(proposal, {}), build(proposal, {})
         first.step()
         again.load_state_dict(through_a_file(first.state_dict()))
@@ -418,12 +417,12 @@ class TestWeightSharing:
         assert checkpoint["metrics"] == shared["metrics"] == again.answer().values
 
     def test_it_trains_on_the_searchs_part_of_the_images(self, setup: Setup) -> None:
-        training = Aws.build(setup, groups(search={"epochs": 1}))(Proposal("shared", 0), {})
+        training = groups(search={"epochs": 1}).build(setup)(Proposal("shared", 0), {})
         assert training.step()["epoch_equivalents"] == pytest.approx(32 / 40 + 1 / 3)
 
     def test_a_checkpoint_that_fits_is_taken(self, setup: Setup, shared: Values) -> None:
-        assert Aws.shares
-        Aws.fits(shared, setup, groups())
+        assert Aws.begins_shared
+        groups().fits(shared, setup)
 
     @pytest.mark.parametrize(
         ("task_change", "search_change", "method_change", "message"),
@@ -446,10 +445,10 @@ class TestWeightSharing:
         message: str,
     ) -> None:
         with pytest.raises(RaysearchError, match=message):
-            Aws.fits(shared, replace(setup, **task_change), groups(method_change, search_change))
+            groups(method_change, search_change).fits(shared, replace(setup, **task_change))
         for wrong in ({"weights": 1}, [1]):
             with pytest.raises(RaysearchError, match="not a shared checkpoint"):
-                Aws.fits(wrong, setup, groups())  # type: ignore[arg-type]
+                groups().fits(wrong, setup)  # type: ignore[arg-type]
 
 
 class TestEnlargeBatch:

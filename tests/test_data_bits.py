@@ -147,6 +147,15 @@ def test_whole_numbers_and_fractions(
     np.testing.assert_array_equal(pixels(data), expected(values, black, white))
 
 
+def test_32_bits_without_a_sign(tmp_path: Path) -> None:
+    top = (1 << 32) - 1
+    values = [noise(top, seed).astype(np.uint32) for seed in range(10)]
+    images = [tiff(each[..., None], photometric=1) for each in values]
+    np.testing.assert_array_equal(
+        pixels(load(folder(tmp_path, images, "tif"))), expected(values, 0, top)
+    )
+
+
 def test_whole_numbers_as_fractions_are_whole(tmp_path: Path) -> None:
     values = [np.rint(noise(4000, seed)).astype(np.float32) for seed in range(10)]
     data = load(folder(tmp_path, [Image.fromarray(each) for each in values], "tif"))
@@ -376,7 +385,7 @@ def test_images_that_are_constant_or_equal_once_decoded_are_named(tmp_path: Path
     images += [Image.new("L", (SIDE, SIDE), 40), images[0].copy()]
     notes = load(folder(tmp_path, images)).notes
     two, one = notes
-    assert one == f"1 of 10 images is of one colour, or nearly, once decoded: {tmp_path}/a/008.png"
+    assert one == "1 of 10 images is of one colour, or nearly, once decoded: a/008.png"
     assert two.startswith("1 image of train is in test, too (")
 
 

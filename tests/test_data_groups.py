@@ -29,7 +29,7 @@ def write(root: Path, form: str = "patient{p}_slice{s}.png", inside: str = "") -
     rng = np.random.default_rng(0)
     for p in range(PATIENTS):
         for s in range(SLICES):
-            path = root / inside / "ab"[p % 2] / form.format(p=p, s=s)
+            path = root / inside / "ab"[p % 2] / form.format(p=p, s=s, side="vwxyz"[s])
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             pixels[0, 0] = p
@@ -63,7 +63,10 @@ def test_a_pattern_of_the_files_names(tmp_path: Path, pattern: str, limit_mb: in
     write(tmp_path)
     data = load(tmp_path, groups=pattern, memory_limit_mb=limit_mb)
     check(data)
-    assert "data.groups: 20 groups of 100 images, which splits keep whole" in data.notes
+    assert (
+        "data.groups: 20 groups of 100 images, the largest of 5, which splits keep whole"
+        in data.notes
+    )
 
 
 def test_a_pattern_of_the_folders(tmp_path: Path) -> None:
@@ -126,6 +129,16 @@ def test_groups_that_are_wrong(tmp_path: Path, groups: str, message: str) -> Non
     assert message in refusal(tmp_path, groups=groups)
 
 
+@pytest.mark.parametrize("groups", [".*", r"patient\d+_slice\d+", "each.csv"])
+def test_images_that_are_each_a_group_of_their_own_are_said(tmp_path: Path, groups: str) -> None:
+    write(tmp_path)
+    names = sorted(path.name for path in tmp_path.glob("*/*.png"))
+    rows = [f"{name},{number}" for number, name in enumerate(names)]
+    (tmp_path / "each.csv").write_text("\n".join(["file,group", *rows]))
+    data = load(tmp_path, groups=groups)
+    assert any("each of the 100 images is a group of its own" in note for note in data.notes)
+
+
 def test_groups_on_both_sides_of_given_parts_are_said(tmp_path: Path) -> None:
     write(tmp_path, inside="train")
     write(tmp_path, inside="test")
@@ -173,7 +186,7 @@ def test_the_rest_has_every_class() -> None:
         part = grouped_part(targets, groups, 0.5, seed)
         assert not part[5]
         assert part.any()
-    with pytest.raises(RaysearchError, match="of the 2 groups none can be spared"):
+    with pytest.raises(RaysearchError, match="2 groups cannot be divided"):
         grouped_part(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), 0.5, 0)
 
 
@@ -195,6 +208,8 @@ def test_folds_of_groups() -> None:
         ("video {p} frame {s:03}.jpg.png", None),
         ("p{p}.view{s}.png", "p19"),
         ("p{p}/{s}.png", "a/p18"),
+        ("{p}_{side}.png", "a/18"),
+        ("eye{p}{side}.png", "a/eye18"),
         ("scan{p}{s:02}.png", None),
         ("img_{p}0{s}.png", None),
     ],

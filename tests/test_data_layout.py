@@ -30,6 +30,9 @@ def said(data: Dataset) -> str:
         ("val", "val Val VALID valid Validation validation_set dev Dev devel eval Evaluation"),
         ("val", "val2017 valset validation-images val_split"),
         ("test", "test Test TESTING test-set TestSet tests holdout hold_out Hold-Out held out tst"),
+        ("train", "entraînement Entrenamiento Trainingsdaten 训练 训练集"),
+        ("val", "Validierung Validación VALIDAÇÃO 验证集"),
+        ("test", "Prueba Testbilder 测试集"),
         (None, "trains latest contest invalid devil value train_test cat images testament out"),
     ],
 )
@@ -185,6 +188,7 @@ def test_an_archives_own_folder(tmp_path: Path, inside: str) -> None:
         *("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", ".ipynb_checkpoints", ".Trashes"),
         *(".git", "lost+found", "System Volume Information", "Network Trash Folder"),
         *("@Recently-Snapshot", "__pycache__", ".AppleDouble", "$Recycle.Bin", ".@__thumb"),
+        *("CVS", "FOUND.000", "@__thumb"),
     ],
 )
 def test_debris_is_passed_over_and_said(tmp_path: Path, name: str) -> None:
@@ -204,6 +208,7 @@ def test_debris_is_passed_over_and_said(tmp_path: Path, name: str) -> None:
         *("Thumbs.db", "desktop.ini", "._000.png", ".DS_Store", "~$x.png", "000.png~"),
         *("x.png.crdownload", "x.part", "x.tmp", ".x.png.swp", "x.bak", "ehthumbs_vista.db"),
         "000.sync-conflict-20240101-010101-ABC.png",
+        *("000.png:Zone.Identifier", "000.png.icloud", "photothumb.db", "shop.url"),
     ],
 )
 def test_debris_beside_images(tmp_path: Path, name: str) -> None:
@@ -228,11 +233,14 @@ def test_the_root_in_another_form_of_unicode(tmp_path: Path) -> None:
     assert load(tmp_path / composed / composed).classes == ("ant", "bee")
 
 
-@pytest.mark.parametrize("other", ["Ant", "ANT", "a nt"])
-def test_classes_that_differ_in_case_are_said(tmp_path: Path, other: str) -> None:
+OTHERS = ["Ant", "ANT", "a nt", "ant ", "an-t", "ant\u200b", "\u200fant", "ａｎｔ"]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_classes_that_look_alike_are_said(tmp_path: Path, other: str) -> None:
     fill(tmp_path / "train", {"ant": 3, other: 3})
     fill(tmp_path / "test", {"ant": 3, other: 3})
-    assert "only case or spaces tell" in said(load(tmp_path))
+    assert "though they look alike" in said(load(tmp_path))
 
 
 def test_a_class_of_other_case_in_test(tmp_path: Path) -> None:
@@ -253,6 +261,44 @@ def test_an_empty_class_folder(tmp_path: Path, part: str) -> None:
     for image in (tmp_path / part / "ant").iterdir():
         image.unlink()
     assert f"{part}/ant" in said(load(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        "photos/train more/val",
+        "one/train one/test two/train two/test",
+        "train/train train/test test",
+    ],
+)
+def test_several_data_sets_are_no_classes(tmp_path: Path, folders: str) -> None:
+    for folder in folders.split():
+        fill(tmp_path / folder, TWO)
+    assert "give the folder of one data set as data.root" in refusal(tmp_path)
+
+
+def test_parts_in_a_folder_named_as_one(tmp_path: Path) -> None:
+    fill(tmp_path / "train" / "train", TWO)
+    fill(tmp_path / "train" / "val", TWO)
+    assert sizes(load(tmp_path)) == (4, 6, 2)
+
+
+def test_folders_of_the_same_classes_are_said(tmp_path: Path) -> None:
+    for name in ("fold1", "fold2", "fold3"):
+        fill(tmp_path / name, TWO)
+    assert "are read as classes, and each has the same folders 'ant', 'bee'" in said(load(tmp_path))
+
+
+def test_what_lies_beside_the_only_folder_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "photos" / "train", TWO)
+    fill(tmp_path / "photos" / "Test", TWO)
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train" / "0.xml").touch()
+    (tmp_path / "test.zip").touch()
+    data = load(tmp_path)
+    assert sizes(data) == (6, 0, 6)
+    assert "is passed over: labels" in said(data)
+    assert "not read: test.zip" in said(data)
 
 
 def test_label_files_of_other_names(tmp_path: Path) -> None:

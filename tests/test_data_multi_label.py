@@ -111,12 +111,25 @@ def test_one_name_for_each_image_is_single_label(tmp_path: Path) -> None:
     assert labels_by_shade(data) == {number: number % 2 for number in range(10)}
 
 
+def test_images_without_a_name_among_such_of_one_are_unlabelled(tmp_path: Path) -> None:
+    paths = fill(tmp_path, 14)
+    names = ["ant", "bee"] * 4 + [""] * 2
+    write(tmp_path / "train.csv", [["image", "label"], *zip(paths[:10], names, strict=True)])
+    write(tmp_path / "test.csv", [["image", "label"], *([path, ""] for path in paths[10:])])
+    data = load(tmp_path)
+    assert data.given == ("train",)
+    assert not data.train.target_shape
+    assert (len(data.train), len(data.test)) == (6, 2)
+    assert "2 images of train are set aside, unlabelled" in data.notes
+    assert "4 images of test are set aside, unlabelled" in data.notes
+
+
 def test_label_files_that_are_wrong(tmp_path: Path) -> None:
     paths = fill(tmp_path, 3)
     file = tmp_path / "labels.csv"
     header = ["image", "a", "b"]
     for rows, message in [
-        ([], "labels.csv has another layout: expected a first line `image,labels`"),
+        ([], "labels.csv has another layout: expected, with commas, a first line `image,labels`"),
         ([[paths[0], "a"], [paths[1], "b"]], "has no header, its first line names an image"),
         ([header], "names no images"),
         ([header, [paths[0], "1"]], "line 2: it has 2 columns, the header 3"),
@@ -191,10 +204,10 @@ def test_parquet_lists_that_are_wrong(tmp_path: Path) -> None:
     feature = {"feature": CLASS, "_type": "Sequence"}
     for labels, names, message in [
         ([*LISTS, [0, 3]], feature, "row 10: the label 3 is out of range, the 3 classes"),
-        ([*LISTS, None], feature, "row 10: the label is null"),
         ([*LISTS, [0, None]], feature, "row 10: a label is null"),
         ([*LISTS, [4]], None, "row 10: the label 4 is out of range"),
         ([[], []], None, "no image has a label"),
+        ([None, None], feature, "has no row with a label"),
     ]:
         parquet(file, labels, names)
         assert message in refusal(tmp_path, "parquet")
@@ -205,7 +218,7 @@ def test_parquet_lists_that_are_wrong(tmp_path: Path) -> None:
     parquet(file, LISTS, feature)
     parquet(tmp_path / "test.parquet", [0, 1], feature, pa.int64())
     assert "its column 'label' is of another type than train's" in refusal(tmp_path, "parquet")
-    parquet(file, [["a"]], None, pa.list_(pa.string()))
+    parquet(file, [[0.5]], None, pa.list_(pa.float32()))
     assert "its column 'label' is list<" in refusal(tmp_path, "parquet")
 
 

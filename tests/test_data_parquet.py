@@ -193,7 +193,9 @@ def test_label_out_of_range(tmp_path: Path, part: str, wrong: int) -> None:
 def test_nulls(tmp_path: Path) -> None:
     write(tmp_path / "test.parquet")
     write(tmp_path / "train.parquet", labels=[0, 1] * 9 + [None, 1])
-    assert "train.parquet, row 18: the label is null" in refusal(tmp_path)
+    data = load(tmp_path)
+    assert shades(data.train) == [*range(18), 19]
+    assert "1 row of train is set aside, unlabelled: the label is -1 or null" in data.notes
     images: list[Any] = [{"bytes": png(i), "path": None} for i in range(20)]
     images[3], images[4] = None, {"bytes": None, "path": None}
     write(tmp_path / "train.parquet", images=images)
@@ -232,14 +234,34 @@ def test_rows_without_a_label_are_set_aside(tmp_path: Path, limit_mb: int) -> No
     data = load(tmp_path, memory_limit_mb=limit_mb)
     assert data.train.targets.tolist() == [0, 1, 1] * 5
     assert shades(data.train) == [i for i in range(20) if i % 4 != 2]
-    assert "5 rows of train are set aside, unlabelled: the label is -1" in data.notes
-    assert "2 rows of test are set aside, unlabelled: the label is -1" in data.notes
+    assert "5 rows of train are set aside, unlabelled: the label is -1 or null" in data.notes
+    assert "2 rows of test are set aside, unlabelled: the label is -1 or null" in data.notes
     write(tmp_path / "test.parquet", 8, start=100, labels=[-1] * 8)
     data = load(tmp_path, memory_limit_mb=limit_mb)
-    assert "8 rows of test are set aside, unlabelled: the label is -1" in data.notes
+    assert "8 rows of test are set aside, unlabelled: the label is -1 or null" in data.notes
     assert (len(data.train), len(data.test)) == (12, 3)  # split off train
     write(tmp_path / "train.parquet", labels=[-1] * 20)
-    assert "no image has a label" in refusal(tmp_path)
+    assert "train.parquet has no row with a label" in refusal(tmp_path)
+
+
+def test_what_minus_one_means_without_names(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", names=None)
+    write(tmp_path / "test.parquet", 4, start=100, names=None, labels=[0, 1, -1, 0])
+    assert load(tmp_path).test.targets.tolist() == [0, 1, 0]  # no class of train's
+    write(tmp_path / "train.parquet", names=None, labels=[0, 1, -1, 1] * 5)  # it may be one
+    assert "row 2: the label -1 is out of range" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), "str")])
+def test_labels_that_are_names(tmp_path: Path, kind: pa.DataType) -> None:
+    for part, names in (("train", ["cow", "ant", "Käfer"]), ("test", ["cow"])):
+        images = [{"bytes": png(i + len(part)), "path": None} for i in range(6)]
+        labels = pa.array(names * (6 // len(names)), kind)
+        pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / f"{part}.parquet")
+    data = load(tmp_path)
+    assert data.classes == ("Käfer", "ant", "cow")
+    assert data.train.targets.tolist() == [2, 1, 0] * 2
+    assert data.test.targets.tolist() == [2] * 6
 
 
 def test_parts_with_their_classes_in_other_orders(tmp_path: Path) -> None:
@@ -247,7 +269,13 @@ def test_parts_with_their_classes_in_other_orders(tmp_path: Path) -> None:
     write(tmp_path / "test.parquet", 4, names=["bee", "ant"], labels=[0, 0, 0, 1])
     assert load(tmp_path).test.targets.tolist() == [1, 1, 1, 0]
     write(tmp_path / "test.parquet", 4, names=["bee", "cow"])
-    assert "train has no class 'cow'" in refusal(tmp_path)
+    assert "test.parquet: there is no class 'cow' in train" in refusal(tmp_path)
+    write(tmp_path / "test.parquet", 4, names=["Bee", "ant"])
+    assert "there is no class 'Bee' in train, but there is 'bee'" in refusal(tmp_path)
+    write(tmp_path / "test.parquet", 0, images=[], labels=[])
+    data = load(tmp_path)
+    assert data.given == ("train",)
+    assert "test has no row with a label and is not read" in data.notes
 
 
 def test_class_names_and_columns_in_two_forms_of_unicode(tmp_path: Path) -> None:
@@ -304,10 +332,11 @@ print(peaks[1] - peaks[0])
 def test_files_that_are_wrong(tmp_path: Path) -> None:
     assert "there is no such folder" in refusal(tmp_path / "absent")
     assert "expected train.parquet or train-*.parquet" in refusal(tmp_path)
-    write(tmp_path / "data.parquet")
-    assert "found data.parquet" in refusal(tmp_path)
+    write(tmp_path / "data_v1.parquet")
+    write(tmp_path / "data_v2.parquet")
+    assert "found data_v1.parquet, data_v2.parquet" in refusal(tmp_path)
     write(tmp_path / "train.parquet", 0, images=[], labels=[])
-    assert "train.parquet has no rows" in refusal(tmp_path)
+    assert "train.parquet has no row with a label" in refusal(tmp_path)
     whole = tmp_path / "train.parquet"
     write(whole)
     content = whole.read_bytes()
@@ -338,7 +367,7 @@ def test_damage_within_a_file(tmp_path: Path) -> None:
         ({"pixels": [1, 2], "label": [0, 1]}, "pixels: int64"),
         ({"image": [b"x", b"y"], "label": [0, 1]}, "its column 'image' is binary"),
         ({"image": [{"data": b"x"}] * 2, "label": [0, 1]}, "its column 'image' is struct"),
-        ({"image": [{"bytes": b"x", "path": ""}] * 2, "label": ["a", "b"]}, "'label' is string"),
+        ({"image": [{"bytes": b"x", "path": ""}] * 2, "label": [0.5, 1.0]}, "'label' is double"),
         ({"image": [{"bytes": b"x", "path": ""}] * 2}, "data.label_column"),
     ],
 )

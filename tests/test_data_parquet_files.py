@@ -118,6 +118,13 @@ def test_an_export_with_a_shard_missing(tmp_path: Path, names: str, missing: int
     assert f"number {missing} is missing" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("names", ["data", "0000", "data-00000-of-00002 data-00001-of-00002"])
+def test_one_export_that_names_no_part_is_train(tmp_path: Path, names: str) -> None:
+    for number, name in enumerate(names.split()):
+        write(tmp_path / f"{name}.parquet", 10, start=10 * number)
+    assert load(tmp_path).given == ("train",)
+
+
 def test_what_lies_beside_is_named(tmp_path: Path) -> None:
     write(tmp_path / "data" / "train.parquet", 20)
     write(tmp_path / "data" / "extra.parquet", 4)

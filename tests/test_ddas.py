@@ -13,13 +13,13 @@ from conftest import through_a_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raysearch import methods, ops
+from raysearch import ops
 from raysearch.data import Dataset, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError
 from raysearch.experiment._compose import compose
 from raysearch.hypergrad import Network, one_step_rewards
 from raysearch.methods._rewards import RewardScale
-from raysearch.methods.ddas import Arms, Ddas, DdasSettings, divergence, log_probability, weights
+from raysearch.methods.ddas import Arms, Ddas, DdasTraining, divergence, log_probability, weights
 from raysearch.policy import Candidates, Schedule, from_json
 from raysearch.training import Predefined, Setup
 
@@ -51,10 +51,10 @@ def setup() -> Setup:
     return Setup(data, "small_cnn", torch.device("cpu"), 3, Predefined(flip=True, padding=1))
 
 
-def build(setup: Setup, sgd: dict[str, Any] = SGD, **changes: Any) -> Ddas:
+def build(setup: Setup, sgd: dict[str, Any] = SGD, **changes: Any) -> DdasTraining:
     """A search of the default settings, but without warm-up."""
-    method = methods.find("ddas")(setup, sgd, {**SETTINGS, "warmup": 0.0, **changes})
-    assert isinstance(method, Ddas)
+    method = Ddas.of({**SETTINGS, "warmup": 0.0, **changes}).training(setup, sgd)
+    assert isinstance(method, DdasTraining)
     return method
 
 
@@ -294,7 +294,7 @@ def test_a_restored_search_continues_bit_for_bit(setup: Setup, changes: dict[str
 
 def test_the_policy_is_a_schedule_of_the_searchs_epochs(setup: Setup) -> None:
     search = build(setup)
-    assert search.policy().at(0.0) == Ddas.uniform(SETTINGS)
+    assert search.policy().at(0.0) == Ddas.of(SETTINGS).uniform
     shares = []
     for _ in range(2):
         metrics = search.step()
@@ -318,12 +318,12 @@ def test_metrics_say_how_far_the_policy_moved(setup: Setup) -> None:
 
 def test_what_is_equally_likely_at_the_start() -> None:
     few = {**SETTINGS, "operations": ["Rotate", "Invert"], "levels": [0.2, 0.4]}
-    operations = Ddas.uniform({**few, "equal": "operations"})
+    operations = Ddas.of({**few, "equal": "operations"}).uniform
     assert isinstance(operations, Candidates)
     assert operations.probabilities.tolist() == pytest.approx([0.25, 0.25, 0.5])
     assert operations.augment == SETTINGS["augment"]
     assert operations.marginals() == pytest.approx({"Rotate": 0.5, "Invert": 0.5})
-    candidates = Ddas.uniform({**few, "equal": "candidates"})
+    candidates = Ddas.of({**few, "equal": "candidates"}).uniform
     assert candidates.probabilities.tolist() == pytest.approx([1 / 3] * 3)
 
 
@@ -353,8 +353,8 @@ def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
     values = compose(["method=ddas_paper"]).values
     assert values["model"]["name"] == "wrn40x2"
     method = values["method"]
-    search = methods.find("ddas")(setup, {**values["search"], "epochs": 1}, method)
-    assert isinstance(search, Ddas)
+    search = Ddas.of(method).training(setup, {**values["search"], "epochs": 1})
+    assert isinstance(search, DdasTraining)
     assert len(search.a) == 12 * 4 + 8
     assert search.step()["train_loss"] > 0
     assert float(search.current().probabilities.max()) < 1.1 / len(search.a)
@@ -382,11 +382,11 @@ def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
 )
 def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RaysearchError, match=message) as error:
-        DdasSettings.of({**SETTINGS, **change})
+        Ddas.of({**SETTINGS, **change})
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_setting_is_named() -> None:
     few = {key: value for key, value in SETTINGS.items() if key != "levels"}
     with pytest.raises(RaysearchError, match=r"method\.levels is missing"):
-        DdasSettings.of(few)
+        Ddas.of(few)

@@ -18,11 +18,11 @@ from _settings import method_settings
 from conftest import dark_and_light, dark_and_striped, through_a_file
 from torch import nn
 
-from benchmarks._local import answer_to
+from benchmarks._local import Configured, answer_to
 from raysearch import methods
-from raysearch.engine._optuna import OptunaStudies, give_up
+from raysearch.engine import OptunaStudies
 from raysearch.errors import DivergedError, SearchFailedError
-from raysearch.methods import FIXED, Groups, Once
+from raysearch.methods import FIXED, Context, Once
 from raysearch.policy import Policy, from_json
 from raysearch.protocol import Answer, Build, Proposal, Search, Values, Work
 from raysearch.states import load, save_whole
@@ -82,12 +82,12 @@ class Case:
     sgd: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def groups(self) -> Groups:
-        """The settings."""
+    def configured(self) -> Configured:
+        """The method with its settings."""
         sgd = {**SGD, **self.sgd}
         finetune = {**sgd, "epochs": 2, "parallel": 2} if self.name == "aws" else None
         method = method_settings(self.name, **CHANGES.get(self.name, {}))
-        return Groups(method, {**sgd, "epochs": 3}, finetune)
+        return Configured.of(method, {**sgd, "epochs": 3}, finetune, OptunaStudies())
 
     @property
     def setup(self) -> Setup:
@@ -96,11 +96,11 @@ class Case:
 
     def search(self) -> Search:
         """A search at its beginning."""
-        return methods.find(self.name).search(self.seed, self.groups, OptunaStudies())
+        return self.configured.search(self.seed)  # type: ignore[no-any-return]
 
     def build(self) -> Build:
         """What makes its work."""
-        return methods.find(self.name).build(self.setup, self.groups, give_up)
+        return self.configured.build(self.setup)
 
 
 @cache
@@ -169,7 +169,7 @@ def test_it_says_when_it_has_finished(name: str) -> None:
     assert not found.files
     assert search.rows == len(found.history)
     assert len({proposal.id for proposal in found.asked}) == len(found.asked)
-    expected = methods.find(name).forecast(Case(name).setup, Case(name).groups)
+    expected = Case(name).configured.forecast(Case(name).setup)
     assert expected.proposals == len(found.asked)
     assert expected.described
 
@@ -204,13 +204,12 @@ def test_the_seed_matters_and_nothing_else(name: str, task: str) -> None:
 
 @pytest.mark.parametrize("name", IN_ROUNDS)
 def test_it_may_go_by_the_tasks_metric(name: str) -> None:
-    word = next(key for key in ("reward", "score", "objective") if key in Case(name).groups.method)
+    method = Case(name).configured.method
+    word = next(key for key in ("reward", "score", "objective") if hasattr(method, key))
     for task in (Classification("auroc"), Classification("balanced_error"), MultiLabel()):
         case = Case(name, task=task.name)
-        groups = replace(case.groups, method={**case.groups.method, word: "metric"})
-        method = methods.find(name)
-        build = method.build(replace(case.setup, task=task), groups, give_up)
-        search = method.search(0, groups, OptunaStudies())
+        changed = replace(case.configured, method=replace(method, **{word: "metric"}))
+        build, search = changed.build(replace(case.setup, task=task)), changed.search(0)
         last = carry_out(search, build=build).history[-1]
         best = 100 if task.metric.unit else 1
         assert 0 <= last[f"val_{task.metric.name}"] <= best
@@ -298,7 +297,7 @@ def test_what_it_keeps_of_a_network_of_the_users_can_be_read_again(
     name: str, tmp_path: Path
 ) -> None:
     case = Case(name)
-    build = methods.find(name).build(replace(case.setup, model=own_network), case.groups, give_up)
+    build = case.configured.build(replace(case.setup, model=own_network))
     proposal = case.search().ask()
     assert proposal is not None
     answer = answer_to(proposal, build)
@@ -397,5 +396,5 @@ def test_methods_know_no_ray_and_no_optuna() -> None:
 def test_only_methods_that_search_have_searches() -> None:
     for fixed in FIXED:
         with pytest.raises(NotImplementedError):
-            methods.find(fixed).search(0, Groups({"name": fixed}, {}))
-    assert not methods.find("dada").shares
+            methods.find(fixed)(fixed).search(0, Context({}))
+    assert not methods.find("dada").begins_shared

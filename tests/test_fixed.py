@@ -16,8 +16,7 @@ from raysearch.experiment._describe import describe
 from raysearch.experiment._experiment import compose_run
 from raysearch.experiment._forecast import forecast
 from raysearch.experiment._plan import make_plan
-from raysearch.methods import FIXED
-from raysearch.methods._fixed import UNCHANGED
+from raysearch.methods import FIXED, UNCHANGED, Fixed
 from raysearch.policy import (
     PUBLISHED,
     Policy,
@@ -47,15 +46,15 @@ def test_every_one_of_them_is_a_method_with_a_configuration() -> None:
 
 @pytest.mark.parametrize("name", FIXED)
 def test_its_policy_and_what_goes_with_it(name: str) -> None:
-    cls = methods.find(name)
-    assert cls.known({"name": name}) == POLICIES[name]
+    method = methods.find(name).of({"name": name})
+    assert method.known == POLICIES[name]
     expected = {"none": Predefined(), "cutout": Predefined(flip=True, padding=4, cutout=16)}
-    assert cls.predefined(GIVEN, (32, 48)) == expected.get(name, GIVEN)
+    assert method.predefined(GIVEN, (32, 48)) == expected.get(name, GIVEN)
 
 
 def test_cutout_keeps_a_side_that_was_given() -> None:
     given = Predefined(cutout=5)
-    assert methods.find("cutout").predefined(given, (32, 32)) == given
+    assert Fixed("cutout").predefined(given, (32, 32)) == given
 
 
 def test_a_run_evaluates_it_and_searches_nothing(cli: CommandLine, ask: Ask) -> None:
@@ -77,7 +76,7 @@ def test_a_run_evaluates_it_and_searches_nothing(cli: CommandLine, ask: Ask) -> 
 def test_a_dry_run_counts_the_evaluations_alone(cli: CommandLine, ask: Ask) -> None:
     done = ask(cli, *SMALL, "method=autoaugment_svhn", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "search:" not in done.stdout.partition("# trials")[2]
+    assert "search:" not in done.stdout.partition("# trials")[2].partition("# settings")[0]
     assert "evaluation:" in done.stdout
 
 

@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from raysearch import methods
 from raysearch.data import Dataset, TensorSplit
 from raysearch.errors import RaysearchError
 from raysearch.hypergrad import Network
 from raysearch.methods._augmenter import Augmenter, parameter_names
-from raysearch.methods.bilevel import Bilevel
-from raysearch.methods.stn import Stn
+from raysearch.methods.bilevel import Bilevel, BilevelTraining
+from raysearch.methods.stn import Stn, StnTraining
 from raysearch.ops import differentiable
 from raysearch.policy import Schedule, from_json
 from raysearch.training import Predefined, Setup, evaluate, load_network
@@ -56,9 +55,9 @@ def make_task(channels: int = 3, model: str = "small_cnn", **fields: Any) -> Set
     return Setup(replace(data, **fields), model, torch.device("cpu"), 3, predefined, 0.25)
 
 
-def build(**changes: Any) -> Bilevel:
-    found = methods.find("bilevel")(make_task(), SGD, {**BILEVEL, **changes})
-    assert isinstance(found, Bilevel)
+def build(**changes: Any) -> BilevelTraining:
+    found = Bilevel.of({**BILEVEL, **changes}).training(make_task(), SGD)
+    assert isinstance(found, BilevelTraining)
     return found
 
 
@@ -74,7 +73,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def build_variant(variant: str) -> Any:
     name, changes = VARIANTS[variant]
     settings = BILEVEL if name == "bilevel" else STN
-    return methods.find(name)(make_task(), SGD, {**settings, **changes})
+    return (
+        (Bilevel if name == "bilevel" else Stn)
+        .of({**settings, **changes})
+        .training(make_task(), SGD)
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -92,7 +95,7 @@ def test_restored_it_continues_bit_for_bit(variant: str) -> None:
     assert second.test() == whole.test()
 
 
-def in_float64(search: Bilevel) -> None:
+def in_float64(search: BilevelTraining) -> None:
     """Carry a search over to float64."""
     loop = search.loop
     loop.model.double()
@@ -107,7 +110,7 @@ def in_float64(search: Bilevel) -> None:
     loop.val_batch = double  # type: ignore[method-assign]
 
 
-def expected_gradient(search: Bilevel, count: int) -> list[Tensor]:
+def expected_gradient(search: BilevelTraining, count: int) -> list[Tensor]:
     """∂L_val/∂φ after `count` steps, by differentiation through everything.
 
     The images, noise and dropout are those of the search's own first steps.
@@ -168,8 +171,8 @@ def test_every_epoch_divides_the_images_anew() -> None:
         assert len(val) == 24
         seen.append(next(train.batches(72, device=search.setup.device, generator=None)).images)
     assert not torch.equal(seen[0], seen[1])
-    own = methods.find("bilevel")(make_task(val=split(24, 2)), SGD, BILEVEL)
-    assert isinstance(own, Bilevel)
+    own = Bilevel.of(BILEVEL).training(make_task(val=split(24, 2)), SGD)
+    assert isinstance(own, BilevelTraining)
     own.step()
     assert torch.equal(own.loop.val.images, split(24, 2).images)  # type: ignore[attr-defined]
     fixed = build(resplit=False)
@@ -180,7 +183,7 @@ def test_every_epoch_divides_the_images_anew() -> None:
 
 def test_cost_is_arithmetic_in_plain_epochs() -> None:
     def cost(**changes: Any) -> float:
-        search = methods.find("bilevel")(make_task(), SGD, {**BILEVEL, **changes})
+        search = Bilevel.of({**BILEVEL, **changes}).training(make_task(), SGD)
         return search.step()["epoch_equivalents"] * 72 / 64  # a batch's rest of 8 is left out
 
     # a plain step is 3 passes of the network; 3 to step, 3 to validate, 4 for the mixed derivative
@@ -191,7 +194,7 @@ def test_cost_is_arithmetic_in_plain_epochs() -> None:
     assert cost(interval=3, unroll=3) == pytest.approx(
         (4 * 3 + 2 * 3 + 4 * 4 + 2 * 3) / 12, rel=0.1
     )
-    stn = methods.find("stn")(make_task(), SGD, STN).step()["epoch_equivalents"]
+    stn = Stn.of(STN).training(make_task(), SGD).step()["epoch_equivalents"]
     assert stn == pytest.approx(96 / 72, rel=0.2)  # all images, and the gradient for these
 
 
@@ -223,7 +226,9 @@ def test_long_searches_are_put_together_in_few_phases() -> None:
 def test_only_mirroring_is_predefined() -> None:
     search = build()
     assert search.setup.predefined == Predefined(flip=True)
-    assert Bilevel.predefined(Predefined(True, True, 4, 16), (32, 32)) == Predefined(True, True)
+    assert Bilevel.of(BILEVEL).predefined(Predefined(True, True, 4, 16), (32, 32)) == Predefined(
+        True, True
+    )
 
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])
@@ -248,14 +253,14 @@ def test_augmenters_are_those_of_the_paper(size: str, transformations: str) -> N
 def test_grey_images_have_no_hue() -> None:
     assert parameter_names("affine+colour", 1)[-2:] == ("brightness", "contrast")
     setup = make_task(channels=1)
-    metrics = methods.find("bilevel")(setup, SGD, BILEVEL).step()
+    metrics = Bilevel.of(BILEVEL).training(setup, SGD).step()
     assert "mean/contrast" in metrics
     assert "mean/hue" not in metrics
 
 
 def test_stn_transforms_test_images_too() -> None:
-    search = methods.find("stn")(make_task(), {**SGD, "epochs": 10}, {**STN, "lr": 0.001})
-    assert isinstance(search, Stn)
+    search = Stn.of({**STN, "lr": 0.001}).training(make_task(), {**SGD, "epochs": 10})
+    assert isinstance(search, StnTraining)
     for _ in range(10):
         search.step()
     last = search.augmenter.network[-1]
@@ -304,7 +309,7 @@ def test_the_spread_of_what_was_planted_grows() -> None:
 @pytest.mark.parametrize("sgd", [{**SGD, "lr": 1e6}, SGD])
 def test_an_augmenter_that_diverges_is_one_line(sgd: dict[str, Any]) -> None:
     settings = {**BILEVEL, "normalise": False, "lr": 1e38 if sgd is SGD else 0.2}
-    search = methods.find("bilevel")(make_task(), sgd, settings)
+    search = Bilevel.of(settings).training(make_task(), sgd)
 
     def until_it_fails() -> None:
         while search.epoch < search.epochs:

@@ -16,7 +16,6 @@ from torchvision.models import VisionTransformer
 from raysearch import methods, tasks
 from raysearch.data import Dataset, TensorSplit
 from raysearch.errors import RaysearchError
-from raysearch.methods._base import Groups
 from raysearch.policy import trivial_augment
 from raysearch.training import (
     Predefined,
@@ -107,7 +106,7 @@ def build(work: str, setup: Setup) -> Any:
     name, changes = WORK[work]
     if name == "training":
         return Training(setup, {**SGD, "enlarge_batch": 2}, trivial_augment(), predefined=True)
-    return methods.find(name)(setup, SGD, settings(name, **changes))
+    return methods.find(name).of(settings(name, **changes)).training(setup, SGD)  # type: ignore[attr-defined]
 
 
 class Interrupted(Exception):
@@ -192,9 +191,7 @@ def test_what_an_epoch_will_cost_is_known_before(work: str) -> None:
     setup = make("small_cnn")
     search = build(work, setup)
     run(search)
-    name, changes = WORK[work]
-    groups = Groups(settings(name, **changes), SGD)
-    expected = type(search).step_equivalents(setup, groups)
+    expected = search.settings.step_equivalents(setup, search.epochs)
     assert search.epoch_equivalents() / search.epochs == pytest.approx(expected, rel=0.1)
 
 

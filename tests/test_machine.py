@@ -233,9 +233,9 @@ def test_servers_on_this_machine_are_reached_without_the_proxy(
     monkeypatch.setenv("NO_PROXY", "intern.example")
     machine.bypass_proxies()
     machine.bypass_proxies()
-    monkeypatch.setenv("no_proxy", expected := "intern.example,localhost,127.0.0.1,::1")
+    monkeypatch.setenv("no_proxy", expected := "intern.example,localhost,127.0.0.1,::1,0.0.0.0")
     assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == expected
-    for host in ("127.0.0.1:5000", "localhost:5000", "[::1]:5000", "intern.example"):
+    for host in ("127.0.0.1:1", "localhost:1", "[::1]:1", "0.0.0.0:1", "intern.example"):
         assert should_bypass_proxies(f"http://{host}/", no_proxy=None), host
     assert not should_bypass_proxies("http://mlflow.example/", no_proxy=None)
 

@@ -13,7 +13,7 @@ from conftest import through_a_file
 from raysearch import methods
 from raysearch.data import Dataset, TensorSplit
 from raysearch.errors import NonFiniteLossError, RaysearchError
-from raysearch.methods.dada import Dada, DadaSettings
+from raysearch.methods.dada import Dada, DadaTraining
 from raysearch.policy import SubPolicies, trivial_augment
 from raysearch.training import FlopCounter, Predefined, Setup, Training, plain_step_flops
 
@@ -49,9 +49,9 @@ def setup() -> Setup:
     )
 
 
-def build(setup: Setup, **changes: Any) -> Dada:
-    method = methods.find("dada")(setup, SGD, {**SETTINGS, **changes})
-    assert isinstance(method, Dada)
+def build(setup: Setup, **changes: Any) -> DadaTraining:
+    method = Dada.of({**SETTINGS, **changes}).training(setup, SGD)
+    assert isinstance(method, DadaTraining)
     return method
 
 
@@ -169,11 +169,11 @@ def test_a_loss_that_is_not_finite_names_the_step(setup: Setup) -> None:
 
     hot = {**SGD, "lr": 1e12}
     with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
-        until_it_fails(methods.find("dada")(setup, hot, SETTINGS))
+        until_it_fails(Dada.of(SETTINGS).training(setup, hot))
     eager = {**SETTINGS, "magnitude_interval": 1}
     small = {**hot, "batch_size": 4}  # many steps follow the first one that is not finite
     with pytest.raises(NonFiniteLossError, match=r"search: .* at epoch 1, step \d"):
-        until_it_fails(methods.find("dada")(setup, small, eager))
+        until_it_fails(Dada.of(eager).training(setup, small))
     with pytest.raises(NonFiniteLossError, match="training"):
         until_it_fails(Training(setup, hot, None, predefined=True))
 
@@ -195,13 +195,13 @@ def test_a_loss_that_is_not_finite_names_the_step(setup: Setup) -> None:
 )
 def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RaysearchError, match=message) as error:
-        DadaSettings.of({**SETTINGS, **change})
+        Dada.of({**SETTINGS, **change})
     assert "\n" not in str(error.value)
 
 
 def test_unknown_methods_are_named() -> None:
     with pytest.raises(RaysearchError, match="did you mean 'dada'"):
-        methods.find("dadaa")(None, {}, {})  # type: ignore[arg-type]
+        methods.find("dadaa")
     assert "dada" in methods.names()
 
 
@@ -229,7 +229,7 @@ def test_training_learns_and_counts_its_epochs(setup: Setup) -> None:
 def test_fewer_images_than_a_batch_are_one_batch(setup: Setup) -> None:
     training = Training(setup, {**SGD, "batch_size": 500}, None, predefined=False)
     assert training.step()["train_loss"] > 0
-    search = methods.find("dada")(setup, {**SGD, "batch_size": 500}, SETTINGS)
+    search = Dada.of(SETTINGS).training(setup, {**SGD, "batch_size": 500})
     assert search.step()["train_loss"] > 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from _settings import method_settings
 from conftest import dark_and_light, through_a_file
 
 from benchmarks._local import answer_to, carry_out
@@ -65,6 +66,6 @@ def test_work_that_diverges_has_failed_and_other_errors_are_errors() -> None:
 
 
 def test_a_single_pass_method_takes_no_shared_checkpoint() -> None:
-    cls = methods.find("dada")
+    dada = methods.find("dada").of(method_settings("dada"))
     with pytest.raises(RaysearchError, match="method dada takes no shared checkpoint"):
-        cls.fits({}, dark_and_light(), methods.Groups({"name": "dada"}, {}))
+        dada.fits({}, dark_and_light(), methods.Context({}))

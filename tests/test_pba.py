@@ -16,15 +16,14 @@ from _recorded import carry_out
 from _settings import method_settings
 from conftest import through_a_file
 
-from benchmarks._local import answer_to
+from benchmarks._local import Configured, answer_to
 from raysearch import ops
 from raysearch.data import load_dataset
 from raysearch.errors import RaysearchError
-from raysearch.methods import Groups
 from raysearch.methods._population import Levels
 from raysearch.methods._rounds import operation_figures
 from raysearch.methods._validated import ValidatedTraining
-from raysearch.methods.pba import Pba, PbaSettings, choose, explore
+from raysearch.methods.pba import Pba, choose, explore
 from raysearch.policy import Mixture, RandomOrder, Schedule, from_json, read_policy, trivial_augment
 from raysearch.protocol import Answer, Build, Proposal, Values
 from raysearch.training import Predefined, Setup, Training, derive_seed
@@ -57,9 +56,9 @@ ZERO = [[0] * 6, [0] * 6]
 
 def groups(
     method: Mapping[str, Any] | None = None, search: Mapping[str, Any] | None = None
-) -> Groups:
+) -> Configured:
     """The settings, some of them changed."""
-    return Groups(METHOD | dict(method or {}), SEARCH | dict(search or {}))
+    return Configured.of(METHOD | dict(method or {}), SEARCH | dict(search or {}))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -146,7 +145,7 @@ def test_magnitudes_go_with_their_entries() -> None:
 
 def test_all_zero_changes_nothing() -> None:
     images = torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8, generator=seeded())
-    policy = PbaSettings.of(METHOD).policy(ZERO)
+    policy = Pba.of(METHOD).policy(ZERO)
     assert torch.equal(policy(images, seeded(1)), images)
     assert policy.operations_per_image() == 0
     assert set(policy.marginals().values()) == {0.0}
@@ -204,7 +203,7 @@ def moved(start: int, top: int, change: int) -> list[float]:
 @pytest.mark.parametrize("resample", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("start", [(0, 0), (5, 4), (9, 9), (10, 8)])
 def test_numbers_are_explored_as_enumerated(start: tuple[int, int], resample: float) -> None:
-    settings = PbaSettings.of({**METHOD, "resample": resample})
+    settings = Pba.of({**METHOD, "resample": resample})
     n = 60_000
     before = torch.tensor(start)[:, None].expand(2, n).contiguous()
     kept = before.clone()
@@ -220,7 +219,7 @@ def test_numbers_are_explored_as_enumerated(start: tuple[int, int], resample: fl
 
 
 def test_numbers_are_explored_independently() -> None:
-    settings = PbaSettings.of({**METHOD, "resample": 0.5})
+    settings = Pba.of({**METHOD, "resample": 0.5})
     drawn = torch.stack(
         [explore(torch.full((2, 3), 5), settings, seeded(i)).flatten() for i in range(4_000)]
     )
@@ -265,7 +264,7 @@ def rows_of(members: Build, **asked: Any) -> list[dict[str, float]]:
 
 
 def test_a_member_is_validated_at_intervals_and_at_the_end(setup: Setup) -> None:
-    members, files, rows, cost = Pba.build(setup, groups()), {}, [], 0.0
+    members, files, rows, cost = groups().build(setup), {}, [], 0.0
     before = ""
     for i in range(3):
         answer = interval(members, proposal(0, i, needs=before), files)
@@ -281,13 +280,13 @@ def test_a_member_is_validated_at_intervals_and_at_the_end(setup: Setup) -> None
         [(i % 3 + 1) * used + (i in (2, 5, 6)) * validation for i in range(7)]
     )
     assert cost == pytest.approx(7 * used + 3 * validation)
-    scored = interval(Pba.build(setup, groups({"score": "metric"})), proposal()).values
+    scored = interval(groups({"score": "metric"}).build(setup), proposal()).values
     assert scored["score"] == pytest.approx(1 - scored["rows"][-1]["val_error"] / 100)
     assert scored["rows"] == rows[:3]
 
 
 def test_at_the_start_nothing_is_augmented(setup: Setup) -> None:
-    members = Pba.build(setup, groups())
+    members = groups().build(setup)
     rows = rows_of(members, member=2)
     own = replace(setup, seed=derive_seed(setup.seed, "member", 2))
     plain = Training(own, SEARCH, None, True, split=setup.search_splits()[0])
@@ -297,7 +296,7 @@ def test_at_the_start_nothing_is_augmented(setup: Setup) -> None:
 
 def test_the_metrics_say_how_far_the_policy_is() -> None:
     def figures(probabilities: list[int]) -> Mapping[str, float]:
-        policy = PbaSettings.of(METHOD).policy([probabilities, [5] * 6])
+        policy = Pba.of(METHOD).policy([probabilities, [5] * 6])
         return operation_figures(policy, METHOD["operations"])
 
     row = figures([0] * 6)
@@ -309,20 +308,20 @@ def test_the_metrics_say_how_far_the_policy_is() -> None:
     assert row["entropy"] == 0
     assert row["kl_uniform"] == pytest.approx(math.log(3))
     assert row["share/Rotate"] == 1
-    uniform = Pba.uniform(METHOD)
+    uniform = Pba.of(METHOD).uniform
     assert list(uniform.marginals().values()) == pytest.approx([1 / 3] * 3)
     assert uniform.magnitudes.tolist() == pytest.approx([1 / 3, 2 / 3] * 3)
 
 
 def test_a_restored_interval_continues_bit_for_bit(setup: Setup) -> None:
-    members = Pba.build(setup, groups())
+    members = groups().build(setup)
     files: dict[str, Any] = {"0001-02": interval(members, proposal(1)).file}
     asked = proposal(1, 1, LEVELS, "0001-02")
     whole = interval(members, asked, files)
     work = members(asked, files)
     work.step()
     state = through_a_file(work.state_dict())
-    again = Pba.build(setup, groups())(asked, files)
+    again = groups().build(setup)(asked, files)
     again.load_state_dict(state)
     assert (again.epoch, again.epochs) == (1, 3)
     while again.epoch < again.epochs:
@@ -334,7 +333,7 @@ def test_a_restored_interval_continues_bit_for_bit(setup: Setup) -> None:
 
 
 def test_a_copy_has_the_weights_and_goes_on_by_itself(setup: Setup) -> None:
-    members = Pba.build(setup, groups())
+    members = groups().build(setup)
     files: dict[str, Any] = {"0001-01": interval(members, proposal(0, levels=LEVELS)).file}
     losses = []
     for member in (0, 3):
@@ -347,13 +346,13 @@ def test_a_copy_has_the_weights_and_goes_on_by_itself(setup: Setup) -> None:
 
 
 def test_a_search_costs_what_was_forecast(setup: Setup) -> None:
-    search = Pba(setup.seed, groups())
-    rows = carry_out(search, build=Pba.build(setup, groups())).history
+    search = groups().search(setup.seed)
+    rows = carry_out(search, build=groups().build(setup)).history
     assert [row["epoch"] for row in rows] == list(range(1, 8))
-    expected = Pba.forecast(setup, groups())
+    expected = groups().forecast(setup)
     assert rows[-1]["epoch_equivalents"] == pytest.approx(expected.equivalents)
     assert search.equivalents == pytest.approx(expected.equivalents)
-    assert (expected.proposals, expected.epochs_each, expected.files) == (12, 3, 8)
+    assert expected.proposals == 12
     assert expected.parallel == 4
     assert isinstance(search.policy(), Schedule)
     assert len(search.policy()) == 7
@@ -361,12 +360,12 @@ def test_a_search_costs_what_was_forecast(setup: Setup) -> None:
 
 def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
     method = method_settings("pba_paper")
-    given = Groups(method, {**SEARCH, "epochs": 200})
-    search = Pba(0, given)
+    given = Configured.of(method, {**SEARCH, "epochs": 200})
+    search = given.search(0)
     assert (len(search.proposals), search.rounds, method["interval"]) == (16, 67, 3)
     first = search.ask()
     assert first is not None
-    assert Pba.build(setup, given)(first, {}).step()["train_loss"] > 0
+    assert given.build(setup)(first, {}).step()["train_loss"] > 0
     assert len(search.policy().at(0).operations) == 30  # type: ignore[attr-defined]
     assert method["score"] == "metric"
     assert set(method["operations"]) == set(ops.DADA_OPERATIONS)
@@ -390,5 +389,5 @@ def test_the_papers_configuration_takes_a_step(setup: Setup) -> None:
 )
 def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RaysearchError, match=message) as error:
-        Pba(0, groups(change))
+        groups(change).search(0)
     assert "\n" not in str(error.value)

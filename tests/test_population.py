@@ -16,17 +16,17 @@ from conftest import through_a_file
 from ray.tune.schedulers import PopulationBasedTraining
 from test_pba import METHOD
 
+from benchmarks._local import Configured
 from raysearch.errors import SearchFailedError
-from raysearch.methods import Groups
 from raysearch.methods._population import Levels, exploit
 from raysearch.methods._rounds import operation_figures
-from raysearch.methods.pba import Pba, PbaSettings, choose, explore
+from raysearch.methods.pba import choose, explore
 from raysearch.policy import Schedule
 from raysearch.protocol import Answer, Proposal
 from raysearch.training import derive_seed
 
 SIZE, EPOCHS, INTERVAL = 6, 8, 3
-GROUPS = Groups(
+GROUPS = Configured.of(
     {**METHOD, "population": SIZE, "interval": INTERVAL, "quantile": 0.34}, {"epochs": EPOCHS}
 )
 
@@ -116,7 +116,7 @@ class Fakes:
 
 def expected(seed: int = 0) -> tuple[Schedule, list[dict[str, float]]]:
     """The policy and the history, by the algorithm written down once more."""
-    settings = PbaSettings.of(GROUPS.method)
+    settings = GROUPS.method
     members = [Fake(i) for i in range(SIZE)]
     policies = [settings.start] * SIZE
     history: list[dict[str, float]] = []
@@ -148,7 +148,7 @@ def expected(seed: int = 0) -> tuple[Schedule, list[dict[str, float]]]:
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_worst_copy_weights_and_policy_of_the_best_and_explore(seed: int, order: int) -> None:
-    search = Pba(seed, GROUPS)
+    search = GROUPS.search(seed)
     found = carry_out(search, Fakes(), order=order)
     policy, history = expected(seed)
     assert search.policy() == policy
@@ -159,12 +159,12 @@ def test_the_worst_copy_weights_and_policy_of_the_best_and_explore(seed: int, or
 
 @pytest.mark.parametrize("stop", [0, 1, 5, 6, 8, 12, 17])
 def test_a_stopped_search_goes_on(stop: int) -> None:
-    search, fakes = Pba(0, GROUPS), Fakes()
+    search, fakes = GROUPS.search(0), Fakes()
     first = carry_out(search, fakes, most=stop)
     if stop in (6, 12):  # what no member goes on from is removed
         assert set(first.files) == set(search.needed())
         assert len(first.files) < SIZE
-    again = Pba(0, GROUPS)
+    again = GROUPS.search(0)
     again.load_state_dict(through_a_file(search.state_dict()))
     second = carry_out(again, fakes, files=first.files)
     policy, history = expected()
@@ -173,7 +173,7 @@ def test_a_stopped_search_goes_on(stop: int) -> None:
 
 
 def test_a_member_that_failed_copies() -> None:
-    search = Pba(0, GROUPS)
+    search = GROUPS.search(0)
     found = carry_out(search, failing(Fakes(), "0001-06", "0002-02", "0003-01"))
     needs = {proposal.id: proposal.needs for proposal in found.asked}
     assert needs["0002-06"] != ("0001-06",)
@@ -188,10 +188,10 @@ def test_a_member_that_failed_copies() -> None:
 def test_a_round_that_fails_altogether_ends_the_search() -> None:
     every = [f"0002-{member + 1:02d}" for member in range(SIZE)]
     with pytest.raises(SearchFailedError, match="all 6 trials of a round failed"):
-        carry_out(Pba(0, GROUPS), failing(Fakes(), *every))
+        carry_out(GROUPS.search(0), failing(Fakes(), *every))
 
 
 def test_hundreds_of_members() -> None:
-    method = {**GROUPS.method, "population": 50}
-    search = Pba(0, replace(GROUPS, method=method))
+    method = replace(GROUPS.method, population=50)  # type: ignore[call-arg]
+    search = replace(GROUPS, method=method).search(0)
     assert len(carry_out(search, Fakes()).asked) == 50 * math.ceil(EPOCHS / INTERVAL)

@@ -101,7 +101,9 @@ def test_the_default_store_is_in_the_working_directory_and_telemetry_is_off(
     (place / "summary.json").write_text("{}")
     tracker.finish(None, place)
     assert {path.name for path in place.iterdir()} >= {"mlflow.db", "mlruns"}
-    assert tracker.location()["command"] == "mlflow ui"
+    command, page = tracker.location()["command"].split(", then ")
+    assert command == "mlflow ui"
+    assert page == "http://127.0.0.1:5000/#/experiments/1/runs"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert capfd.readouterr().out == ""
 

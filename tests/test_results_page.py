@@ -250,13 +250,14 @@ def test_the_page_says_how_to_use_the_policy_on_the_same_images(written: Written
     ]
     text = page(written[0])[1].text
     assert "mirroring left-right, random crops after padding by 2 px. Use both." in text
+    assert 'load_policy("runs/demo/policy.json")' in text  # from where ImageFolder's path goes, too
 
 
 def test_several_methods_are_side_by_side(several: Written) -> None:
     text = page(several[0])[1].text
     assert "Between what was searched" in text
     assert "operations an image" in text
-    assert 'load_policy("policies/aws.json")' in text
+    assert 'load_policy("runs/compare-digits/policies/aws.json")' in text
     assert "With a budget of 51.0 plain trainings or more: AWS, 4.20 %" in text
 
 
@@ -320,6 +321,17 @@ def test_a_policy_that_applies_nothing_is_said_to() -> None:
     assert said in shown(measured, width=200)
 
 
+@pytest.mark.parametrize(("distance", "count"), [(0.0002, 1), (0.002, 0), (None, 0)])
+def test_a_search_that_learned_nothing_is_said_to(distance: float | None, count: int) -> None:
+    measured = one_method()
+    last = measured.history["epoch"] == 4
+    measured.history.loc[last, "kl_uniform"] = distance
+    if distance is None:
+        del measured.history["kl_uniform"]
+    said = "has hardly moved from where its search began"
+    assert shown(measured, width=400).count(said) == count
+
+
 # Networks that searches trained, policies of continuous parameters and those that change
 
 
@@ -339,7 +351,7 @@ def test_networks_and_parameters_are_shown(networks: Written) -> None:
         assert "degrees" in words
         assert "KL divergence" not in words
     assert "augment.progress = epoch / epochs" in text
-    assert 'raysearch.load_network("networks/dada/seed-0.pt")' in text
+    assert 'raysearch.load_network("runs/demo/networks/dada/seed-0.pt")' in text
 
 
 def test_everything_fits_eighty_columns() -> None:

@@ -163,6 +163,8 @@ def test_an_answer_that_says_no_is_not_called_silence(
     ("uri", "expected"),
     [
         ("localhost:5000", "tracking.uri=localhost:5000 is no address: expected http://HOST:PORT"),
+        ("127.0.0.1:5000", "tracking.uri=127.0.0.1:5000 is no address: expected http://HOST:PORT"),
+        ("sqlite://", "tracking.uri=sqlite: is no address"),
         ("htp://localhost", "tracking.uri=htp://localhost is no address"),
         ("http:/localhost", "tracking.uri=http:/localhost is no address"),
         ("sqlite://mlflow.db", "tracking.uri=sqlite://mlflow.db is no address"),
@@ -197,6 +199,19 @@ def test_a_proxy_is_not_asked_for_a_server_on_this_machine(
     monkeypatch.setenv("NO_PROXY", "")
     with answering(403, "the server itself") as uri:
         assert "403: the server itself" in one_line_error(uri)
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "http://:9"])
+def test_a_proxy_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    said = one_line_error("http://mlflow.invalid:5000")
+    assert "is not reached through the proxy: add its host to no_proxy" in said
+
+
+def test_options_of_a_data_base_are_no_part_of_its_name(quick: Path, tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/mlflow.db?timeout=30", "one")
+    assert store.uri.endswith("/mlflow.db?timeout=30")
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
 
 
 def test_a_long_reason_is_cut_between_words() -> None:
@@ -341,8 +356,28 @@ def test_a_data_base_is_in_its_folder_whatever_that_is_called(
         store = Store(None, "mine")
         assert [file.name for file in Path().iterdir()] == ["mlflow.db"]
         assert store.place == str(tmp_path / name / "mlflow.db")
-        again = Store(store.uri.replace("%25", "%").replace("%3F", "?"), "mine", create=False)
+        monkeypatch.chdir(tmp_path)
+        again = Store(store.uri, "mine", create=False)
         assert again.experiment_id == store.experiment_id
+
+
+def test_an_empty_file_becomes_a_data_base_whole_or_not_at_all(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mlflow.db"
+    path.touch()
+
+    def killed(uri: str, root: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(_database, "_fill", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _database.make_database(path)
+    assert path.read_bytes() == b""
+    _database.make_database(path)
+    assert path.read_bytes() == quick.read_bytes()
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
 
 
 def test_experiments_are_marked_as_model_training(quick: Path, tmp_path: Path) -> None:
@@ -371,7 +406,9 @@ def test_experiments_are_marked_as_model_training(quick: Path, tmp_path: Path) -
     [
         ({}, [], None, None),
         ({"MLFLOW_TRACKING_URI": "", "MLFLOW_EXPERIMENT_NAME": ""}, [], None, None),
+        ({"MLFLOW_TRACKING_URI": "  ", "MLFLOW_EXPERIMENT_NAME": "\n"}, [], None, None),
         ({"MLFLOW_TRACKING_URI": "http://h:5000"}, [], "http://h:5000", None),
+        ({"MLFLOW_TRACKING_URI": "http://h:5000\n"}, [], "http://h:5000", None),
         ({"MLFLOW_TRACKING_URI": "http://h"}, ["tracking.uri=http://o"], "http://o", None),
         ({"MLFLOW_EXPERIMENT_NAME": "Fotos für Müller"}, [], None, "Fotos für Müller"),
         ({"MLFLOW_EXPERIMENT_NAME": "a"}, ["tracking.experiment=b"], None, "b"),
@@ -405,6 +442,15 @@ def test_what_mlflows_variables_have_chosen_is_said(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     assert chosen("http://o", "mine") == "MLflow's experiment is mine (MLFLOW_EXPERIMENT_NAME)"
     assert chosen("http://o", "id:7") is None
+
+
+def test_a_password_that_mlflow_has_no_variable_for_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:s3cret@host/mlflow")
+    with pytest.raises(RaysearchError, match=r"^MLFLOW_TRACKING_URI=postgresql://\*+@host") as said:
+        compose_run([])
+    assert "s3cret" not in str(said.value)
 
 
 def test_a_password_in_the_variable_goes_where_mlflow_looks_for_it(

@@ -100,6 +100,8 @@ def test_mlflow_has_costs_and_errors_in_columns(compared: CommandLine) -> None:
     known = {name for run in parents.values() for name in run.data.metrics}
     shown = {c.split("`")[1] for c in view["selectedColumns"] if c.startswith("metrics.")}
     assert shown <= known
+    log = (compared.folder / "runs/compare-digits/raysearch.log").read_text()
+    assert "WARNING" not in log
     pages = client.list_artifacts(parents["compare-digits (comparison)"].info.run_id)
     assert "report.html" in {file.path for file in pages}
 

@@ -15,20 +15,18 @@ from _settings import method_settings
 from conftest import dark_and_light, through_a_file
 from optuna.trial import TrialState
 
-from benchmarks._local import answer_to
-from raysearch import methods
-from raysearch.engine._optuna import OptunaStudies, OptunaStudy, give_up, pruner_of
+from benchmarks._local import Configured, answer_to
+from raysearch.engine._optuna import OptunaStudies, OptunaStudy, pruner_of
 from raysearch.errors import RaysearchError, SearchFailedError
-from raysearch.methods import Choice, Groups, Pruning, Range, Tried
+from raysearch.methods import Choice, Pruning, Range, Tried
 from raysearch.methods._matching import Try, stratified_folds
 from raysearch.methods._study import packed, ranked
-from raysearch.methods._tuned import Tuned
-from raysearch.methods.fast_autoaugment import FastAutoAugment
-from raysearch.methods.randaugment import RandAugment, RandAugmentSettings
+from raysearch.methods._tuned import TunedSearch
+from raysearch.methods.fast_autoaugment import FastAutoAugmentSearch
+from raysearch.methods.randaugment import RandAugment
 from raysearch.methods.validated_magnitude import (
     RANGES,
     ValidatedMagnitude,
-    ValidatedMagnitudeSettings,
 )
 from raysearch.policy import RandomOperations, SubPolicies, Transformations, rand_augment
 from raysearch.protocol import Answer, Build, Proposal, Search
@@ -68,19 +66,19 @@ def setup() -> Setup:
     return replace(dark_and_light(), seed=3)
 
 
-def groups(name: str, **search: Any) -> Groups:
+def groups(name: str, record: Path | None = None, **search: Any) -> Configured:
     """A method's settings, how it trains changed."""
-    return Groups(METHODS[name], {**TRAINING, **search})
+    return Configured.of(METHODS[name], {**TRAINING, **search}, None, OptunaStudies(record))
 
 
 def search_of(name: str, record: Path | None = None) -> Any:
     """A search at its beginning."""
-    return methods.find(name).search(3, groups(name), OptunaStudies(record))
+    return groups(name, record).search(3)
 
 
 def build_of(name: str, setup: Setup, **search: Any) -> Build:
     """What makes its work."""
-    return methods.find(name).build(setup, groups(name, **search), give_up)
+    return groups(name, **search).build(setup)
 
 
 def value(params: Mapping[str, Any]) -> float:
@@ -89,7 +87,7 @@ def value(params: Mapping[str, Any]) -> float:
 
 class TestStudy:
     def study(self, seed: int = 0, folder: Path | None = None) -> OptunaStudy:
-        return OptunaStudies(folder)("s", SPACE, seed, "tpe", 4)
+        return OptunaStudies(folder).study("s", SPACE, seed, "tpe", 4)
 
     def told(self, study: OptunaStudy, rounds: int, count: int = 3) -> OptunaStudy:
         for _ in range(rounds):
@@ -123,7 +121,7 @@ class TestStudy:
         assert [one.failed for one in ranked(study.tried)] == [False] * 4 + [True]
 
     def test_failed_trials_are_optunas_failed_ones_and_teach_nothing(self, tmp_path: Path) -> None:
-        study = OptunaStudies(tmp_path)("s", SPACE, 0, "tpe", 4)
+        study = OptunaStudies(tmp_path).study("s", SPACE, 0, "tpe", 4)
         self.told(study, 3)
         study.tell([Tried({"x": 0.9, "kind": "b"}, None, failed=True)])
         found = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/optuna.db")
@@ -192,7 +190,7 @@ def test_a_trial_is_given_up_just_when_optuna_would(pruner: str) -> None:
     generator = torch.Generator().manual_seed(0)
     for number in range(30):
         curve = (torch.rand(1, generator=generator) + 1 / torch.arange(1.0, 10)).tolist()
-        trial, watch = study.ask(), give_up(pruning, packed(tried))
+        trial, watch = study.ask(), OptunaStudies().watch(pruning, packed(tried))
         seen: dict[int, float] = {}
         given_up = False
         for epoch, loss in enumerate(curve, start=1):
@@ -231,7 +229,7 @@ class TestTuned:
 
     def test_hundreds_of_trials_find_the_best(self) -> None:
         method = {**METHODS["validated_magnitude"], "trials": 100, "parallel": 10}
-        search = ValidatedMagnitude.search(0, Groups(method, TRAINING), OptunaStudies())
+        search = Configured.of(method, TRAINING, None, OptunaStudies()).search(0)
         rows = carry_out(search, trained).history
         assert len(rows) == 10
         assert rows[-1]["best/magnitude"] < 0.02
@@ -255,10 +253,12 @@ class TestTuned:
     @pytest.mark.parametrize("pruner", ["median", "asha"])
     def test_one_that_is_given_up_ends_there(self, setup: Setup, pruner: str) -> None:
         changes = {"pruner": pruner, "startup_trials": 1, "warmup_epochs": 1, "interval": 1}
-        given = Groups({**METHODS["validated_magnitude"], **changes}, TRAINING)
+        given = Configured.of(
+            {**METHODS["validated_magnitude"], **changes}, TRAINING, None, OptunaStudies()
+        )
         curve = dict.fromkeys(range(1, 7), 1e-06)
         before = packed([Tried({}, 1e-6, curve, {"completed_rung_0": 1e-6})] * 8)
-        build = ValidatedMagnitude.build(setup, given, give_up)
+        build = given.build(setup)
         work = build(Proposal("1", 0, {"params": {"magnitude": 1.0}, "before": before}), {})
         while work.epoch < work.epochs:
             work.step()
@@ -284,7 +284,7 @@ class TestTuned:
 
     def test_it_ends_where_all_fail_that_were_drawn_at_random(self) -> None:
         method = {**METHODS["validated_magnitude"], "startup_trials": 3, "parallel": 1}
-        search = ValidatedMagnitude.search(0, Groups(method, TRAINING), OptunaStudies())
+        search = Configured.of(method, TRAINING, None, OptunaStudies()).search(0)
         every = [f"{round_:04d}-01" for round_ in range(1, 9)]
         asked: list[str] = []
 
@@ -297,7 +297,7 @@ class TestTuned:
         assert asked == every[:3]
 
     def test_magnitudes_scale_every_range(self) -> None:
-        chosen = ValidatedMagnitudeSettings.of(METHODS["validated_magnitude"])
+        chosen = ValidatedMagnitude.of(METHODS["validated_magnitude"])
         policy = chosen.policy({"magnitude": 0.4})
         assert isinstance(policy, Transformations)
         for name, values in zip(policy.names, policy.draws.unbind(1), strict=True):
@@ -314,11 +314,11 @@ class TestRandAugment:
     def test_given_both_nothing_is_searched(self) -> None:
         given = method_settings("randaugment", n=3, m=12)
         expected = rand_augment(3, 12, given["operations"])
-        assert RandAugment.known(given) == expected
-        assert RandAugment.known(method_settings("randaugment")) is None
+        assert RandAugment.of(given).known == expected
+        assert RandAugment.of(method_settings("randaugment")).known is None
 
     def test_given_one_the_other_is_searched(self) -> None:
-        chosen = RandAugmentSettings.of(method_settings("randaugment", n=3))
+        chosen = RandAugment.of(method_settings("randaugment", n=3))
         assert set(chosen.space) == {"m"}
         policy = chosen.policy({"m": 6.0})
         assert isinstance(policy, RandomOperations)
@@ -336,7 +336,7 @@ class TestRandAugment:
     )
     def test_what_it_does_not_take(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(RaysearchError, match=message):
-            RandAugmentSettings.of(method_settings("randaugment", **changes))
+            RandAugment.of(method_settings("randaugment", **changes))
 
 
 class TestFastAutoAugment:
@@ -395,7 +395,7 @@ class TestFastAutoAugment:
 
     def test_the_best_of_all_folds_are_merged(self, setup: Setup, tmp_path: Path) -> None:
         search = search_of("fast_autoaugment", tmp_path)
-        assert isinstance(search, FastAutoAugment)
+        assert isinstance(search, FastAutoAugmentSearch)
         carry_out(search, build=build_of("fast_autoaugment", setup))
         policy = search.policy()
         assert isinstance(policy, SubPolicies)
@@ -437,11 +437,11 @@ class TestFastAutoAugment:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_search_costs_no_more_than_was_forecast(name: str, setup: Setup) -> None:
     short = {"epochs": 2, "batch_size": 8}  # of which the search's splits are made
-    search: Search = methods.find(name).search(3, groups(name, **short), OptunaStudies())
+    search: Search = groups(name, **short).search(3)
     found = carry_out(search, build=build_of(name, setup, **short))
-    expected = methods.find(name).forecast(setup, groups(name, **short))
+    expected = groups(name, **short).forecast(setup)
     assert len(found.asked) == expected.proposals
     cost = found.history[-1]["epoch_equivalents"]
     assert 0.85 * expected.equivalents < cost <= expected.equivalents * (1 + 1e-9)
-    if isinstance(search, Tuned):
+    if isinstance(search, TunedSearch):
         assert cost == pytest.approx(expected.equivalents)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from raysearch.cli._arguments import Arguments, parse
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, is_disk_full
 from raysearch.experiment._compose import compose
 from raysearch.experiment._experiment import Experiment, compose_run
 from raysearch.experiment._folder import Folder, resume
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from raysearch.results import Measured
 
 OK, UNEXPECTED, MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,8 +55,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return (TERMINATED if was_terminated() else INTERRUPTED), line or "interrupted"
     if isinstance(error, RaysearchError):
         return (MISTAKE if getattr(error, "expected", True) else UNEXPECTED), f"error: {line}"
-    if isinstance(error, OSError) and error.errno in FULL:
-        return MISTAKE, f"error: no space left: {error.filename or line}"
+    if is_disk_full(error):
+        return MISTAKE, f"error: no space left: {getattr(error, 'filename', None) or line}"
     return UNEXPECTED, f"unexpected error: {type(error).__name__}: {line} (--debug shows more)"
 
 

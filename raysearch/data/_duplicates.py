@@ -72,16 +72,14 @@ def settle_duplicates(
                 continue
             pairs = _common(part, parts[other])
             shown = [f"{part.name(i)} = {parts[other].name(j)}" for i, j in pairs[:3]]
-            if len(pairs) and choice == "error":
+            if pairs and choice == "error":
                 raise RaysearchError(
-                    f"{len(pairs)} images of {name} are in {other}, too: {', '.join(shown)} "
+                    f"{len(pairs)} images of {name} are in {other}, too, as {shown[0]} "
                     f"(data.duplicates=drop leaves them out of {name})"
                 )
-            end = (
-                f"{{were}} left out of {name}" if choice == "drop" else "data.duplicates=drop helps"
-            )
-            what = f"image{{s}} of {name} {{are}} in {other}, too ({end})"
-            notices.add(what, shown, len(pairs))
+            dropped = f"{{were}} left out of {name}"
+            end = dropped if choice == "drop" else "data.duplicates=drop leaves them out"
+            notices.add(f"image{{s}} of {name} {{are}} in {other}, too ({end})", shown, len(pairs))
             if choice == "drop":
                 keep[[i for i, _ in pairs]] = False
         kept[name] = part if keep.all() else part.subset(np.flatnonzero(keep))

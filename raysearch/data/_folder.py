@@ -8,7 +8,7 @@ import numpy as np
 
 from raysearch.data._label_file import find_label_files, list_labelled
 from raysearch.data._layout import EMPTY, EXPECTED, Classes, find_layout
-from raysearch.data._names import check_class_names
+from raysearch.data._names import check_class_names, like
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._settings import DataSettings
 from raysearch.data._source import FileSource, Listing, Part
@@ -88,7 +88,7 @@ def _list_part(
             notices.add(EMPTY, [tree.relative(place) for place in places])
         elif name not in classes:
             raise RaysearchError(
-                f"{places[0]}: there is no such class in train{_like(name, classes)}"
+                f"{places[0]}: there is no such class in train{like(name, classes)}"
             )
         else:
             paths += images
@@ -96,8 +96,3 @@ def _list_part(
     if not paths:
         return None
     return Part(FileSource.of(paths), np.array(labels, dtype=np.int64))
-
-
-def _like(name: str, classes: tuple[str, ...]) -> str:
-    alike = [one for one in classes if one.casefold() == name.casefold()]
-    return f", but there is {alike[0]!r}" if alike else ""

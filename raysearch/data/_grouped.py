@@ -69,8 +69,8 @@ def grouped_part(targets: Targets, groups: Index, share: float, seed: int, least
         may = np.flatnonzero(_spared(present, side, 0, False))
         if not len(may):
             raise RaysearchError(
-                f"of the {len(counts)} groups none can be spared for another part: each has all "
-                "images of a class"
+                f"{len(counts)} groups cannot be divided, as each has all images of a class: "
+                "data.groups= has to make several groups of every class"
             )
         side[may[sizes[may].argmin()]] = 1
     chosen: Mask = (side == 1)[of_image]

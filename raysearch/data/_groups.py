@@ -25,6 +25,7 @@ from raysearch.errors import RaysearchError
 
 _SINGLE = "image{s} {are} in no group of data.groups, each is taken for one of its own"
 _STEM = r"^(.*?)[_. -]+[^_. -]*\d[^_. -]*\.[^.]*$"  # all before the last word, which has a number
+_NUMBER = r"^(.*\d)[^\d/]*\.[^.]*$"  # all up to the last number, as of 12_left.png and 12_right.png
 _FOLDER = r"([^/]+)/[^/]+$"
 _COLUMN = re.compile(
     r"(patient|subject|person|writer|device|camera|scanner|video|clip|scene|site|hospital|group|"
@@ -66,9 +67,17 @@ def with_groups(listing: Listing, settings: DataSettings, notices: Notices) -> L
     for own, source in zip(found.values(), sources, strict=True):
         alone = np.flatnonzero(own >= len(names)).tolist()
         notices.add(_SINGLE, [source.name(place) for place in alone[:3]], len(alone))
-    notices.say(
-        f"data.groups: {len(names):,} groups of {len(keys):,} images, which splits keep whole"
-    )
+    largest = int(np.bincount(groups).max())
+    if largest == 1:
+        notices.say(
+            f"data.groups={settings.groups}: each of the {len(keys):,} images is a group of its "
+            "own, which keeps nothing together: what several images share should tell groups"
+        )
+    else:
+        notices.say(
+            f"data.groups: {len(names):,} groups of {len(keys):,} images, the largest of "
+            f"{largest:,}, which splits keep whole"
+        )
     for first, second in (("train", "test"), ("train", "val"), ("val", "test")):
         if first in found and second in found:
             shared = np.intersect1d(found[first], found[second])
@@ -153,11 +162,15 @@ def say_likely_groups(listing: Listing, root: Path, notices: Notices) -> None:
 
 
 def _say_likely_names(names: Sequence[str], classes: int, notices: Notices) -> None:
-    """Stems and folders that tell no more than the class are no groups."""
-    matched = [re.match(_STEM, name.rsplit("/", 1)[-1]) for name in names]
-    stems = Counter(match[1] for match in matched if match and match[1])
+    """Stems and folders that tell no more than the class are no groups.
+
+    Numbers count within their folder: each class's images may be numbered from 1.
+    """
+    files = [re.match(_STEM, name.rsplit("/", 1)[-1]) for name in names]
+    stems = Counter(match[1] for match in files if match and match[1])
+    numbers = Counter(match[1] for match in (re.match(_NUMBER, name) for name in names) if match)
     folders = Counter(name.rsplit("/", 1)[0] for name in names if "/" in name)
-    for counts, pattern in ((stems, _STEM), (folders, _FOLDER)):
+    for counts, pattern in ((stems, _STEM), (numbers, _NUMBER), (folders, _FOLDER)):
         several = {key: images for key, images in counts.items() if images > 1}
         covered = sum(several.values())
         numbered = sum(any(sign.isdigit() for sign in key) for key in several)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from raysearch.data._layout import NOT_READ
-from raysearch.data._names import OnDisk, check_class_names, nfc
+from raysearch.data._names import OnDisk, check_class_names, like, nfc
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._part_names import PARTS, name_parts, part_words
 from raysearch.data._settings import DataSettings
@@ -23,7 +23,7 @@ from raysearch.data._tree import extensions, is_debris
 from raysearch.errors import RaysearchError
 
 NAME = "labels.csv"
-_FORMS = "expected a first line `image,labels` or `image,<class>,<class>,...`"
+_FORMS = "expected, with commas, a first line `image,labels` or `image,<class>,<class>,...`"
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,9 @@ def list_labelled(files: dict[str, Path], settings: DataSettings, notices: Notic
     - one column of class names with `|` between them, nothing where an image has none: `a|c`; or
     - a column for each class, which the header names, with 0 or 1.
 
-    Images that each have exactly one name are single-label, others multi-label. Classes are in
-    alphabetical order or in the header's.
+    Where an image has several names, or there is a column for each class, the data are
+    multi-label. Elsewhere they are not, and images of no class are set aside as unlabelled. Classes
+    are in alphabetical order or in the header's.
 
     Args:
         files: of each part its label file; of train always.
@@ -181,10 +182,11 @@ def list_labelled(files: dict[str, Path], settings: DataSettings, notices: Notic
     for part, table in tables.items():
         has = _targets(table, labels[part], classes)
         parts[part] = _part(table, has, home, settings.skip, notices)
-    if train.named and all(len(own) == 1 for rows in labels.values() for own in rows):
-        parts = {name: Part(part.source, part.targets.argmax(1)) for name, part in parts.items()}
     _say_not_named(root, parts.values(), notices)
-    notices.say(f"the labels are those of {', '.join(str(path) for path in files.values())}")
+    if train.named and all(len(own) <= 1 for rows in labels.values() for own in rows):
+        parts = _single_label(parts, notices)
+    shown = ", ".join(os.path.relpath(path, root) for path in files.values())
+    notices.say(f"the labels are those of {shown}")
     return Listing(classes, parts)
 
 
@@ -194,7 +196,8 @@ def _targets(table: _Table, labels: list[set[str]], classes: tuple[str, ...]) ->
     for row, (line, own) in enumerate(zip(table.rows, labels, strict=True)):
         for name in sorted(own):
             if name not in number:
-                raise table.wrong(line, f"there is no class {name[:100]!r} in train")
+                near = like(name, classes)
+                raise table.wrong(line, f"there is no class {name[:100]!r} in train{near}")
             has[row, number[name]] = 1
     return has
 
@@ -219,6 +222,19 @@ def _part(table: _Table, has: Targets, home: str | None, skip: bool, notices: No
     if not good.any():
         raise RaysearchError(f"{table.path}: none of its images is there")
     return Part(FileSource.of([*itertools.compress(lines, good)]), has[good])
+
+
+def _single_label(parts: dict[str, Part], notices: Notices) -> dict[str, Part]:
+    """The parts with class indices; where no image has two classes, one of none is unlabelled."""
+    found: dict[str, Part] = {}
+    for name, part in parts.items():
+        labelled = np.flatnonzero(part.targets.any(1))
+        what = f"image{{s}} of {name} {{are}} set aside, unlabelled"
+        notices.add(what, count=len(part) - len(labelled))
+        if len(labelled):
+            chosen = part.subset(labelled)
+            found[name] = Part(chosen.source, chosen.targets.argmax(1))
+    return found
 
 
 def _say_not_named(root: Path, parts: Iterable[Part], notices: Notices) -> None:

@@ -16,6 +16,7 @@ EXPECTED = (
     "expected DIR/train/<class>/<image> (and DIR/val, DIR/test likewise), DIR/<class>/<image> or "
     "DIR/labels.csv"
 )
+_ONE_SET = "give the folder of one data set as data.root, or put each class into DIR/<part>/<class>"
 NOT_READ = "file{s} or folder{s} beside what is read {are} not read"
 UNLABELLED = "folder{s} named as a part {are} not read, for want of class folders in {them}"
 AS_CLASS = "folder{s} named as a part {are} read as a class, with images and no folders in {them}"
@@ -48,17 +49,20 @@ def find_layout(root: Path, tree: Tree, notices: Notices) -> dict[str, Classes]:
     Raises:
         RaysearchError: it is none of these, or may be several.
     """
-    home = _home(str(root), tree)
+    home = _home(str(root), tree, notices)
     named = name_parts(_names(tree.look(home).folders), home)
     folders, classes = _tell_apart(home, named, tree, notices)
     if not folders:
         found = _by_class(home, classes, tree)
+        _say_alike_inside(found["train"], tree, notices)
         read = [os.path.join(home, name) for name in classes]
     else:
-        opened = {part: _opened_part(path, tree) for part, path in folders.items()}
+        opened = {part: _opened_part(path, tree, notices) for part, path in folders.items()}
         found = {part: _classes(tree.look(path).folders) for part, path in opened.items()}
         read = list(folders.values())
         for path in opened.values():
+            if _has_parts(path, tree):
+                raise RaysearchError(f"{path} holds parts of its own: {_ONE_SET}")
             _say_beside(path, tree.look(path).folders, tree, notices)
         if "train" not in folders:  # the classes beside the parts
             found["train"] = _classes(os.path.join(home, name) for name in classes)
@@ -155,6 +159,8 @@ def _by_class(home: str, names: list[str], tree: Tree) -> dict[str, Classes]:
         for path in paths:
             level = tree.look(path)
             inside = name_parts(_names(level.folders), path)
+            if any(tree.look(os.path.join(path, name)).folders for name in inside.names):
+                raise RaysearchError(f"{path} is no class, as it holds parts: {_ONE_SET}")
             if level.images or inside.others or not {"train"} < inside.parts.keys():
                 whole.append(path)
                 continue
@@ -168,18 +174,47 @@ def _by_class(home: str, names: list[str], tree: Tree) -> dict[str, Classes]:
     return found or {"train": classes}
 
 
-def _home(folder: str, tree: Tree) -> str:
-    """The folder, or what is found by going into the only one that it holds, again and again."""
-    only = tree.look(folder).only
+def _say_alike_inside(classes: Classes, tree: Tree, notices: Notices) -> None:
+    """Say that what is read as classes may be parts or folds that each have the classes."""
+    levels = [tree.look(path) for paths in classes.values() for path in paths]
+    names = sorted(_names(levels[0].folders)) if levels else []
+    alike = all(sorted(_names(level.folders)) == names and not level.images for level in levels)
+    if alike and len(levels) > 1 and len(names) > 1:
+        outer, inner = (", ".join(map(repr, some[:2])) for some in ([*classes], names))
+        notices.say(
+            f"the folders {outer}, ... are read as classes, and each has the same folders {inner}, "
+            "... in it: if those are the classes, name the outer ones train, val and test"
+        )
+
+
+def _home(folder: str, tree: Tree, notices: Notices) -> str:
+    """The folder, or what is found by going into the only one that it holds, again and again.
+
+    One that has parts in it is the only one if no other holds an image.
+    """
+    level = tree.look(folder)
+    only = level.only
+    divided = [path for path in level.folders if _has_parts(path, tree)]
+    if only is None and not level.images and len(divided) == 1:
+        others = (path for path in level.folders if path not in divided)
+        only = None if any(map(tree.has_images, others)) else divided[0]
     if only is None:
         return folder
     inner = tree.look(only)
-    if part_words(os.path.basename(only)) or inner.images or not inner.folders:
+    is_part = part_words(os.path.basename(only)) and not _has_parts(only, tree)
+    if is_part or inner.images or not inner.folders:
         return folder
-    return _home(only, tree)
+    _say_beside(folder, [only], tree, notices)
+    return _home(only, tree, notices)
 
 
-def _opened_part(folder: str, tree: Tree) -> str:
+def _has_parts(folder: str, tree: Tree) -> bool:
+    """Whether there are folders of train and of other parts in it, with folders in them."""
+    nested = [path for path in tree.look(folder).folders if tree.look(path).folders]
+    return {"train"} < name_parts(_names(nested), folder).parts.keys()
+
+
+def _opened_part(folder: str, tree: Tree, notices: Notices) -> str:
     """A part's folder, or the one in it that has its name or is all there is, and has classes."""
     only = tree.look(folder).only
     if only is None:
@@ -187,7 +222,8 @@ def _opened_part(folder: str, tree: Tree) -> str:
     inner = tree.look(only)
     again = os.path.basename(only).lower() == os.path.basename(folder).lower()
     if inner.folders and not inner.images and (again or len(inner.folders) > 1):
-        return _opened_part(only, tree)
+        _say_beside(folder, [only], tree, notices)
+        return _opened_part(only, tree, notices)
     return folder
 
 

@@ -54,7 +54,7 @@ def load_dataset(
             image that cannot be read, a class that is empty or too small, a label out of range.
     """
     chosen = DataSettings.of(settings)
-    notices = Notices()
+    notices = Notices(None if chosen.root is None else chosen.folder())
     listing = _without_unused(_list(chosen, notices), notices)
     say_alike(listing.classes, notices)
     if chosen.groups is not None:
@@ -256,29 +256,6 @@ def _lacking(targets: Targets, classes: tuple[str, ...]) -> list[str]:
     has = targets.any(axis=0) if targets.ndim == 2 else np.isin(np.arange(len(classes)), targets)
     present = np.asarray(has).tolist()
     return [name for name, there in zip(classes, present, strict=True) if not there]
-
-
-def _limited(
-    part: Part,
-    name: str,
-    limit: int,
-    in_train: int,
-    settings: DataSettings,
-    classes: tuple[str, ...],
-) -> Part:
-    key = "data.limit" if name == "train" else f"data.{name}_limit"
-    if limit > len(part):
-        raise RaysearchError(f"{key}={limit}, but {name} has {len(part)} images")
-    least = in_train if name == "train" else 1
-    with _prefixed(key):
-        _, chosen = stratified_split(
-            torch.from_numpy(part.targets),
-            limit,
-            settings.split_seed,
-            classes=classes,
-            least=(0, least),
-        )
-    return part.subset(chosen.numpy())
 
 
 def _check_classes(read: dict[str, ReadSplit], classes: tuple[str, ...]) -> None:

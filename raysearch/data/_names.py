@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 from raysearch.data._notices import Notices
 from raysearch.errors import RaysearchError
 
+_IN_WORDS = re.compile(r"(?<=[^\W\d_])[-_](?=[^\W\d_])")
 LONGEST_NAME = 255  # characters of a class name: what file systems allow
 
 
@@ -40,15 +42,28 @@ class OnDisk:
         return path if found is None else os.path.join(folder, found)
 
 
+def _look(name: str) -> str:
+    """What of a name is seen at a glance: no case, spaces, invisible signs, hyphens in words."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    seen = "".join(c for c in plain if unicodedata.category(c) not in ("Cf", "Zs"))
+    return _IN_WORDS.sub("", seen)
+
+
+def like(name: str, classes: Iterable[str]) -> str:
+    """What an error on a class that is unknown adds, where another looks like it."""
+    alike = next((one for one in classes if _look(one) == _look(name)), None)
+    return "" if alike is None else f", but there is {alike!r}"
+
+
 def say_alike(classes: Iterable[str], notices: Notices) -> None:
-    """Say which class names differ in nothing but case and spaces."""
+    """Say which class names are told apart by case, spaces or signs that are not seen."""
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault("".join(name.casefold().split()), []).append(name)
+        alike.setdefault(_look(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             shown = " and ".join(repr(name) for name in names)
-            notices.say(f"the classes {shown} are read as different ones: only case or spaces tell")
+            notices.say(f"the classes {shown} are read as different ones, though they look alike")
 
 
 def check_class_names(names: Sequence[str], where: object) -> None:

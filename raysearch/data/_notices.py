@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 SKIPPED = "file{s} or row{s} {were} skipped, they are no readable images"
-_SHOWN = 3  # names of what is counted
+_SHOWN = 3  # names of what is counted, at most
+_ROOM = 90  # characters that they take together, unless it is one
 _SINGULAR = {"{s}": "", "{es}": "", "{are}": "is", "{were}": "was", "{them}": "it"}
 _PLURAL = {"{s}": "s", "{es}": "es", "{are}": "are", "{were}": "were", "{them}": "them"}
 
@@ -19,9 +22,13 @@ class Notices:
         notices.add("file{s} of systems and editors {are} passed over", "a/Thumbs.db")
         notices.say("test is split off train")
         notices.lines  # ("1 file of systems and editors is passed over: a/Thumbs.db", ...)
+
+    Args:
+        root: the data set's folder, which is left out of the names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = "" if root is None else f"{root}{os.sep}"
         self._found: dict[str, tuple[int, list[str]]] = {}  # how many, and the first names
 
     def add(self, what: str, names: str | Iterable[str] = (), count: int | None = None) -> None:
@@ -37,7 +44,8 @@ class Notices:
         more = len(known) if count is None else count
         if more:
             before, shown = self._found.get(what, (0, []))
-            self._found[what] = before + more, [*shown, *known][:_SHOWN]
+            short = [name.replace(self._root, "") for name in known[: _SHOWN - len(shown)]]
+            self._found[what] = before + more, shown + short
 
     def say(self, sentence: str) -> None:
         """Say something that counts nothing; the same sentence once."""
@@ -58,5 +66,8 @@ def _line(what: str, count: int, names: list[str]) -> str:
         return what
     for mark, ending in (_PLURAL if count > 1 else _SINGULAR).items():
         what = what.replace(mark, ending)
-    more = ", ..." if count > len(names) else ""
-    return f"{count:,} {what}" + (f": {', '.join(names)}{more}" if names else "")
+    shown = names[:1]
+    while len(shown) < len(names) and sum(map(len, names[: len(shown) + 1])) <= _ROOM:
+        shown = names[: len(shown) + 1]
+    more = ", ..." if count > len(shown) else ""
+    return f"{count:,} {what}" + (f": {', '.join(shown)}{more}" if shown else "")

@@ -63,7 +63,7 @@ def find_parts(settings: DataSettings, notices: Notices) -> dict[str, list[Path]
 
     A part is named by its files, `train.parquet` or its shards `train-*.parquet`, or by a folder
     that they lie in, `train/0000.parquet`, in the words of `name_parts`. So a download of the Hub
-    is read as it is, with its folders `data` or `default`.
+    is read as it is, with its folders `data` or `default`. One export that names no part is train.
 
     Args:
         settings: of the data: its folder, and a file in it that is read elsewhere.
@@ -80,6 +80,10 @@ def find_parts(settings: DataSettings, notices: Notices) -> dict[str, list[Path]
         place, name = _place(root, file)
         places.setdefault(place, {}).setdefault(name, []).append(file)
     named = {place: name_parts(names, place) for place, names in places.items()}
+    said = any(part_words(name) for names in places.values() for name in names)
+    whole = len(files) == 1 or all(file.total is not None for file in files)
+    if not said and whole and len(places) == 1:  # all there is, as data.parquet
+        named = {place: NamedParts({"train": [*names]}) for place, names in places.items()}
     complete = [place for place, names in named.items() if "train" in names.parts]
     if len(complete) > 1:
         shown = " and ".join(_shown(root, places[p], named[p]) for p in complete[:3])
@@ -156,9 +160,11 @@ def _one_export(files: list[_File], part: str) -> list[Path]:
         count = first.total or max(numbers) - start + 1
         missing = next((n for n in range(start, start + count) if n not in numbers), None)
         if missing is not None:
+            names = first.path.name
+            names += f" and {ordered[-1].path.name}" if first.total is None else ""
             raise RaysearchError(
-                f"{first.path.parent}: of the {count} shards like {first.path.name}, number "
-                f"{missing} is missing"
+                f"{first.path.parent}: of the {count} shards like {names}, number {missing} is "
+                "missing"
             )
     return [file.path for file in ordered]
 

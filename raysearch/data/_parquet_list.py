@@ -3,14 +3,16 @@ for multi-label data `label: list<int>`)."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysearch.data._names import check_class_names, nfc
+from raysearch.data._names import check_class_names, like, nfc
 from raysearch.data._notices import Notices
 from raysearch.data._parquet import ParquetSource, open_parquet, reading
 from raysearch.data._parquet_files import find_parts
@@ -19,80 +21,99 @@ from raysearch.data._source import Listing, Part, check_labels
 from raysearch.data._split import Index, Targets
 from raysearch.errors import RaysearchError
 
-_UNLABELLED = "row{{s}} of {} {{are}} set aside, unlabelled: the label is -1"
+_UNLABELLED = "row{{s}} of {} {{are}} set aside, unlabelled: the label is -1 or null"
 _EXPECTED = (
-    "expected a column `image: struct<bytes: binary, path: string>` and `label: int64` or "
-    "list<int64>"
+    "expected a column `image: struct<bytes: binary, path: string>` and `label`: int64, string or "
+    "a list of these"
 )
+_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_boolean)
+
+
+class _Kind(NamedTuple):
+    """Of what type a label is."""
+
+    many: bool  # a list
+    text: bool  # the class's name, and not its number
 
 
 def list_parquet(settings: DataSettings, notices: Notices) -> Listing:
     """The parts of a data set in Parquet files, and its class names.
 
-    Class names come from the `huggingface` metadata of the training file; without them the labels
-    0, 1, ... are the names. A label that is a list holds the classes that an image has, any number.
+    Labels are names of classes, or numbers; then the names come from the `huggingface` metadata of
+    the training file, and without them the labels 0, 1, ... are the names. A label that is a list
+    holds the classes that an image has, any number.
 
     Args:
         settings: of the data: its folder, see `find_parts`, and the names of its columns.
         notices: gains what was set aside.
 
     Raises:
-        RaysearchError: a file cannot be read, has another layout or no rows, or a label is null or
-            out of range.
+        RaysearchError: a file cannot be read or has another layout, train has no labelled row, or a
+            label is out of range.
     """
     parts: dict[str, Part] = {}
     classes: tuple[str, ...] = ()
-    of_train = with_names = False
+    of_train = with_names = None
     for part, files in find_parts(settings, notices).items():
-        source, multi, named = _open_part(files, settings)
-        rows, values = _labels(source, settings.label_column, multi)
+        source, kind, named = _open_part(files, settings)
+        labels = source.column_values(settings.label_column) or []
+        # The Hub says -1 where there is no label. Without names it might be a class in train.
+        unlabelled = (None,) if named is None and part == "train" else (None, -1)
+        there = np.array([label not in unlabelled for label in labels], dtype=bool)
+        notices.add(_UNLABELLED.format(part), count=int((~there).sum()))
+        if not there.any():
+            if part == "train":
+                raise RaysearchError(f"{files[0]} has no row with a label")
+            notices.say(f"{part} has no row with a label and is not read")
+            continue
+        source = source.subset(np.flatnonzero(there))
+        rows, values, names = _numbers(source, [*itertools.compress(labels, there)], kind)
+        named = names or named
         if part == "train":
             classes = tuple(dict.fromkeys(named or _numbered(source, rows, values)))
             check_class_names(classes, files[0])
-            of_train, with_names = multi, named is not None
-        if multi != of_train:
+            of_train, with_names = kind, named is not None
+        if kind != of_train:
             raise _layout(
                 files[0], f"its column {settings.label_column!r} is of another type than train's"
             )
         names = named if named is not None and with_names else classes
-        strange = next((name for name in names if name not in classes), None)
-        if strange is not None:
-            raise _layout(files[0], f"train has no class {strange!r}")
-        if named and not multi:
-            labelled = np.flatnonzero(values != -1)  # which is how the Hub says that there is none
-            notices.add(_UNLABELLED.format(part), count=len(values) - len(labelled))
-            source, values = source.subset(labelled), values[labelled]
-            rows = np.arange(len(values))
-        if len(source):
-            number = np.array([classes.index(name) for name in names])
-            check_labels(values, len(number), source, rows)
-            targets: Targets = number[values]
-            if multi:
-                targets = np.zeros((len(source), len(classes)), np.float32)
-                targets[rows, number[values]] = 1
-            parts[part] = Part(source, targets)
-        elif part == "train":
-            raise RaysearchError(f"{files[0]}: no image has a label")
+        for name in names:
+            if name not in classes:
+                near = like(name, classes)
+                raise RaysearchError(f"{files[0]}: there is no class {name!r} in train{near}")
+        number = np.array([classes.index(name) for name in names])
+        check_labels(values, len(number), source, rows)
+        targets: Targets = number[values]
+        if kind.many:
+            targets = np.zeros((len(source), len(classes)), np.float32)
+            targets[rows, number[values]] = 1
+        parts[part] = Part(source, targets)
     return Listing(classes, parts)
 
 
-def _labels(source: ParquetSource, column: str, multi: bool) -> tuple[Index, Index]:
-    """All labels, int64 [V], and for each the image that has it, ascending.
+def _numbers(
+    source: ParquetSource, labels: list[Any], kind: _Kind
+) -> tuple[Index, Index, tuple[str, ...] | None]:
+    """All labels as numbers, int64 [V], for each the image that has it, and names of text.
 
     Raises:
-        RaysearchError: one is null, or beyond 64 bits.
+        RaysearchError: one in a list is null, or one is beyond 64 bits.
     """
-    labels = source.column_values(column) or []
-    if None in labels:
-        raise RaysearchError(f"{source.name(labels.index(None))}: the label is null")
     rows = np.arange(len(labels))
-    if multi:
+    if kind.many:
         rows = np.repeat(rows, [len(each) for each in labels])
         labels = [label for each in labels for label in each]
     if None in labels:
         raise RaysearchError(f"{source.name(int(rows[labels.index(None)]))}: a label is null")
+    names = None
+    if kind.text:
+        texts = [nfc(str(label)) for label in labels]
+        names = tuple(sorted(set(texts)))
+        number = {name: place for place, name in enumerate(names)}
+        labels = [number[text] for text in texts]
     try:
-        return rows, np.array(labels, dtype=np.int64)
+        return rows, np.array(labels, dtype=np.int64), names
     except OverflowError as error:
         raise RaysearchError(f"{source.files[0]}: a label is beyond 64 bits") from error
 
@@ -105,30 +126,32 @@ def _numbered(source: ParquetSource, rows: Index, labels: Index) -> tuple[str, .
     if present[0] != 0 or present[-1] != len(present) - 1:
         wrong = present[present != np.arange(len(present))][0]
         row = int(rows[labels == wrong][0])
+        unlabelled = "; if -1 means unlabelled, make it null" if wrong == -1 else ""
         raise RaysearchError(
             f"{source.name(row)}: the label {wrong} is out of range; without class names (in the "
             "schema's huggingface metadata) the labels must be 0, 1, 2, ... without a gap"
+            f"{unlabelled}"
         )
     return tuple(str(label) for label in present)
 
 
 def _open_part(
     files: list[Path], settings: DataSettings
-) -> tuple[ParquetSource, bool, tuple[str, ...] | None]:
-    """The rows of some files, whether a row's label is a list, and the class names they tell."""
+) -> tuple[ParquetSource, _Kind, tuple[str, ...] | None]:
+    """The rows of some files, of what kind a row's label is, and the class names they tell."""
     groups: list[tuple[int, int, int, int, int]] = []
-    column, multi, names = "", False, None
+    column, kind, names = "", _Kind(False, False), None
     for number, path in enumerate(files):
         with open_parquet(path) as reader, reading(path):
             _check_footer(path, reader.metadata)
-            found, label, is_list = _columns(path, reader.schema_arrow, settings)
+            found, label, own_kind = _columns(path, reader.schema_arrow, settings)
             if number and found != column:
                 raise _layout(path, f"its image column is {found!r}, {files[0].name}'s {column!r}")
-            if number and is_list != multi:
+            if number and own_kind != kind:
                 raise _layout(
                     path, f"its column {label!r} is of another type than {files[0].name}'s"
                 )
-            column, multi = found, is_list
+            column, kind = found, own_kind
             own = _class_names(path, reader.schema_arrow, label)
             if names is not None and own is not None and own != names:
                 raise _layout(path, f"its class names are not those of {files[0].name}")
@@ -140,17 +163,15 @@ def _open_part(
                 before += group.num_rows
     table = np.array(groups, dtype=np.int64).reshape(-1, 5)
     counts = table[:, 4]
-    if counts.sum() == 0:
-        raise RaysearchError(f"{files[0]} has no rows")
     source = ParquetSource(
         str(settings.folder()),
         tuple(str(path) for path in files),
         column,
         table,
         np.repeat(np.arange(len(counts)), counts),
-        np.concatenate([np.arange(count) for count in counts]),
+        np.concatenate([np.arange(count) for count in (0, *counts)]),
     )
-    return source, multi, names
+    return source, kind, names
 
 
 def _check_footer(path: Path, footer: pq.FileMetaData) -> None:
@@ -171,8 +192,8 @@ def _check_footer(path: Path, footer: pq.FileMetaData) -> None:
         )
 
 
-def _columns(path: Path, schema: pa.Schema, settings: DataSettings) -> tuple[str, str, bool]:
-    """The image column, the label column, both of the expected types; whether labels are lists."""
+def _columns(path: Path, schema: pa.Schema, settings: DataSettings) -> tuple[str, str, _Kind]:
+    """The image column, the label column, both of the expected types; the kind of the labels."""
     names = {nfc(name): name for name in schema.names}
     given = settings.image_column
     candidates = [given] if given is not None else ["image", "img"]
@@ -188,10 +209,13 @@ def _columns(path: Path, schema: pa.Schema, settings: DataSettings) -> tuple[str
     if data is None or not (pa.types.is_binary(data) or pa.types.is_large_binary(data)):
         raise _layout(path, f"its column {column!r} is {kind}")
     kind = schema.field(label).type
-    is_list = bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
-    if not pa.types.is_integer(kind.value_type if is_list else kind):
+    many = bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+    own = kind.value_type if many else kind
+    own = own.value_type if pa.types.is_dictionary(own) else own
+    text = any(test(own) for test in _TEXT)
+    if not (text or pa.types.is_integer(own)):
         raise _layout(path, f"its column {label!r} is {kind}")
-    return column, label, is_list
+    return column, label, _Kind(many, text)
 
 
 def _layout(path: Path, found: str) -> RaysearchError:

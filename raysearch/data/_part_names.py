@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from raysearch.errors import RaysearchError
 
 PARTS = ("train", "val", "test")
-_WORDS = {
-    "train": "train training trn trainval",
+_WORDS = {  # of other languages without their accents
+    "train": "train training trn trainval trainings entrainement apprentissage entrenamiento "
+    "addestramento treino treinamento 训练 訓練 学習 훈련 학습",
     "val": "val valid validation validate validating dev devel development eval evaluation "
-    "evaluate evaluating",
-    "test": "test tests testing tst holdout heldout",
+    "evaluate evaluating validierung validierungs validacion validazione validacao validatie "
+    "验证 驗證 検証 검증",
+    "test": "test tests testing tst holdout heldout prueba pruebas teste testes 测试 測試 テスト "
+    "테스트",
 }
 _PART_OF = {word: part for part, words in _WORDS.items() for word in words.split()}
 _LONGEST_FIRST = sorted(_PART_OF, key=len, reverse=True)
-_ENDING = "set|sets|data|dataset|split|images?|imgs?"
+_ENDING = "set|sets|data|dataset|split|images?|imgs?|daten|bilder|集|数据|数据集"
 _GLUED = re.compile(rf"({'|'.join(_LONGEST_FIRST)})(?:{_ENDING})")
 _SILENT = (  # words beside the part's that say nothing, as in my_train_images
     "set sets data dataset split splits subset part partition image images img imgs picture "
@@ -65,7 +68,7 @@ def part_words(name: str) -> tuple[str, tuple[str, ...]] | None:
     """The part that a name may mean, and the words that it has besides.
 
     In any case and with any signs between the words: `Train`, `VALIDATION`, `test-set`,
-    `trainImages2017`, `hold_out`. A year or another number does not count.
+    `trainImages2017`, `hold_out`, `Validación`. A year or another number does not count.
 
     Args:
         name: of a folder, or of a file without its extension.
@@ -74,7 +77,9 @@ def part_words(name: str) -> tuple[str, tuple[str, ...]] | None:
         "train", "val" or "test", and the other words, lower case, in their order; None where no
         word means a part, or two mean different ones.
     """
-    plain = _HOLD_OUT.sub("holdout", unicodedata.normalize("NFC", name))
+    signs = unicodedata.normalize("NFKD", name)
+    plain = unicodedata.normalize("NFC", "".join(c for c in signs if not unicodedata.combining(c)))
+    plain = _HOLD_OUT.sub("holdout", plain)
     part, besides = None, []
     for token in (token.lower() for token in _TOKEN.findall(plain)):
         glued = _GLUED.fullmatch(token)

@@ -22,20 +22,22 @@ PASSED_OVER = "file{s} or folder{s} of systems and programs {are} passed over"
 _PATTERNS = (
     # Windows
     "thumbs.db*", "ehthumbs*.db", "desktop.ini", "$recycle.bin", "recycler", "recycled",
-    "system volume information", "zbthumbnail.info", "picasa.ini", "*.lnk",
+    "system volume information", "zbthumbnail.info", "picasa.ini", "photothumb.db",
+    "*.lnk", "*.url", "*zone.identifier", "found.[0-9][0-9][0-9]", "wpsystem", "_vti_cnf",
     # macOS
-    "__macosx", "icon\r", "network trash folder", "temporary items", "thevolumesettingsfolder",
+    "__macosx", "icon\r", "*.icloud", "*.webloc", "network trash folder", "temporary items",
+    "thevolumesettingsfolder",
     # Network drives: Synology, QNAP, NetApp
     "@eadir", "#recycle", "#snapshot", "*@synoeastream", "*@synoresource", "@tmp", "@recycle",
-    "@recently-snapshot", "@recyclebin", "@sharebin", "@transcode", "~snapshot",
+    "@recently-snapshot", "@recyclebin", "@sharebin", "@transcode", "@__thumb", "~snapshot",
     # Linux file systems
     "lost+found",
     # Editors, office programs, notebooks, Python
     "~$*", "~*.tmp", "?*~", "#?*#", "*.swp", "*.swo", "*.bak", "*.orig",
-    "__pycache__",
+    "__pycache__", "cvs", "node_modules",
     # Downloads, copies and synchronisation that have not ended, or collided
     "*.tmp", "*.temp", "*.part", "*.partial", "*.crdownload", "*.download", "*.filepart",
-    "*.opdownload", "*.aria2", "*.!ut", "*.lock", "*.incomplete", "*.sync-conflict-*",
+    "*.opdownload", "*.aria2", "*.!ut", "*.!qb", "*.lock", "*.incomplete", "*.sync-conflict-*",
     "sync.ffs_db", "_gsdata_",
     # Spark and Hadoop
     "_success", "_temporary", "_committed_*", "_started_*", "*.crc",

@@ -108,11 +108,13 @@ def deep_values(image: Image.Image, again: Opens) -> tuple[Values, Pixels | None
         image: open, not decoded, of more than 8 bits (see `is_deep`).
         again: opens it another time.
     """
+    raw = raw_mode(image)
     if image.mode in DEEP_GREY:
         ImageOps.exif_transpose(image, in_place=True)
         values = np.asarray(image)
+        if raw == "I;32N":  # no sign, but Pillow reads the upper half as negative
+            values = values.view(np.uint32).astype(np.int64)
         return (values.astype(np.uint16) if values.dtype.kind == "u" else values), None
-    raw = raw_mode(image)
     if raw.startswith("LA;16"):  # Pillow has no lower halves of it, but can read single bytes
         _read_as(image, "RGBA")
         ImageOps.exif_transpose(image, in_place=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysearch.engine._cluster import Capacity, Wish, cluster, local_capacity, trial_share
+from raysearch.engine._cluster import JOB, Capacity, Wish, cluster, local_capacity, trial_share
 from raysearch.engine._entries import (
     Ended,
     Entry,
@@ -12,10 +12,11 @@ from raysearch.engine._entries import (
     Share,
     TrialError,
 )
-from raysearch.engine._optuna import OptunaStudies, give_up
+from raysearch.engine._optuna import OptunaStudies
 from raysearch.engine._run import run
 
 __all__ = [
+    "JOB",
     "Capacity",
     "Ended",
     "Entry",
@@ -27,7 +28,6 @@ __all__ = [
     "TrialError",
     "Wish",
     "cluster",
-    "give_up",
     "local_capacity",
     "run",
     "trial_share",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import pickle
 from pathlib import Path
 from typing import Any
 
 from ray.exceptions import ActorDiedError
 
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, is_disk_full
 
 
 def cause_of(trial: Any) -> BaseException:
@@ -26,12 +25,6 @@ def cause_of(trial: Any) -> BaseException:
 def for_the_user(cause: BaseException) -> bool:
     """Whether a person has to mend something before it makes sense to go on."""
     return isinstance(cause, RaysearchError) or is_disk_full(cause)
-
-
-def is_disk_full(cause: BaseException) -> bool:
-    """Whether there was no room for a file."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return isinstance(cause, OSError) and (cause.errno in full or "No space left" in str(cause))
 
 
 def first_line(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from raysearch.files import sqlite_address
-from raysearch.methods import Choice, Pruning, Range, Space, Tried, Whole, unpacked
+from raysearch.methods import Choice, Pruning, Range, Space, Studies, Tried, Whole, unpacked
 from raysearch.training import derive_seed
 
 RECORD = "optuna.db"
@@ -35,7 +35,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # what it says otherwise i
 
 
 @dataclass(frozen=True)
-class OptunaStudies:
+class OptunaStudies(Studies):
     """Makes studies; see `raysearch.methods.Studies`.
 
     Args:
@@ -46,11 +46,13 @@ class OptunaStudies:
     folder: Path | None = None
     prefix: str = ""
 
-    def __call__(
-        self, name: str, space: Space, seed: int, sampler: str, startup: int
-    ) -> OptunaStudy:
+    def study(self, name: str, space: Space, seed: int, sampler: str, startup: int) -> OptunaStudy:
         """A study without trials."""
         return OptunaStudy(self.prefix + name, space, seed, sampler, startup, self.folder)
+
+    def watch(self, pruning: Pruning, before: bytes) -> OptunaWatch:
+        """Watches over a trial with one of Optuna's pruners."""
+        return OptunaWatch(pruning, before)
 
 
 class OptunaStudy:
@@ -183,11 +185,6 @@ def _told(trial: FrozenTrial) -> tuple[TrialState, dict[str, Any], float | None]
 def _plain(value: Any) -> Any:
     """A parameter as Python's own number or word."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def give_up(pruning: Pruning, before: bytes) -> OptunaWatch:
-    """Watches over a trial with one of Optuna's pruners; see `raysearch.methods.GiveUp`."""
-    return OptunaWatch(pruning, before)
 
 
 def pruner_of(pruning: Pruning) -> optuna.pruners.BasePruner:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from raysearch.data import Dataset, Split
 
 _WIDTH = 100  # columns of a terminal
-_NAME = 24  # of a class's name
+_NAME = 18  # columns of a class's name
 
 
 def data_lines(dataset: Dataset, val_fraction: float) -> list[str]:
@@ -27,13 +27,14 @@ def data_lines(dataset: Dataset, val_fraction: float) -> list[str]:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for title, right in (("part", False), ("images", True), ("classes", True)):
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
-    for title in ("rarest", "most frequent", ""):
-        table.add_column(title, no_wrap=True, overflow="ellipsis")
+    for title in ("rarest", "most frequent"):  # which a narrow table divides into lines
+        table.add_column(title, overflow="fold")
+    table.add_column("origin", no_wrap=True)
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     for name, split in splits.items():
         if split is None:
-            held = f"{val_fraction:.0%} of train, held out by each search"
-            table.add_row(name, "", "", "", "", held)
+            held_out = f"{val_fraction:.0%} of train, held out"
+            table.add_row(name, "", "", "", "", held_out)
         else:
             origin = "read" if name in dataset.given else "split off"
             table.add_row(name, f"{len(split):,}", *_classes(split, dataset.classes), origin)
@@ -49,17 +50,17 @@ def _classes(split: Split, names: tuple[str, ...]) -> list[str | Text]:
     counts = targets.sum(0).int() if targets.ndim == 2 else targets.bincount(minlength=len(names))
     least, most = int(counts.argmin()), int(counts.argmax())
     ends = [
-        Text(f"{_short(names[place])} ({int(counts[place]):,})")
-        if counts[least] < counts[most]
-        else each
+        _named(names[place], int(counts[place])) if counts[least] < counts[most] else each
         for place, each in ((least, f"each {int(counts[least]):,}"), (most, ""))
     ]
     present = int((counts > 0).sum())
     return [f"{present:,}" if present == len(names) else f"{present:,} of {len(names):,}", *ends]
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
+def _named(name: str, count: int) -> Text:
+    text = Text(name)
+    text.truncate(_NAME, overflow="ellipsis")
+    return text.append(f" ({count:,})")
 
 
 def _images(dataset: Dataset) -> str:

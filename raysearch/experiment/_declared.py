@@ -23,7 +23,7 @@ def declared(key: str, method: str) -> Any:
     elif rest and first == "method":
         from raysearch import methods
 
-        found = methods.find(method).settings_class
+        found = methods.find(method)
     else:
         rest.insert(0, first)
     for name in rest:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
-    """The settings, the trials, what they hold, and an estimate of the cost.
+    """The data, the trials, what they hold, an estimate of the cost, and all settings.
 
     Args:
         plan: the trials.
@@ -25,7 +25,7 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
     experiment = plan.experiment
     values = experiment.document() if experiment.compared else experiment.values
     data = data_lines(plan.dataset, experiment.settings.search.val_fraction)
-    lines = [to_yaml(values).rstrip(), "", "# data", *data, "", "# trials"]
+    lines = ["# data", *data, "", "# trials"]
     if done:
         lines.append(f"done already: {', '.join(done)}")
     several = len(plan.parts) > 1
@@ -36,6 +36,7 @@ def describe(plan: Plan, forecast: Forecast, done: Sequence[str] = ()) -> str:
     lines += ["", "# cost", *_cost(forecast)]
     if advice := forecast.advice(min(plan.dataset.size)):
         lines.append(advice)
+    lines += ["", "# settings", to_yaml(values).rstrip()]
     return "\n".join(lines)
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from raysearch.engine import Capacity, Entry, Outcome, Place, trial_share
-from raysearch.engine._optuna import OptunaStudies
+from raysearch.engine import Capacity, Entry, OptunaStudies, Outcome, Place, trial_share
 from raysearch.errors import SearchFailedError
 from raysearch.experiment._folder import Folder
 from raysearch.experiment._given import shared_file
-from raysearch.experiment._plan import Part, Plan, Row, slug
+from raysearch.experiment._plan import Augmentation, Part, Plan, Row, slug
 from raysearch.experiment._work import EvaluationWork, SearchWork
 from raysearch.files import write_whole
-from raysearch.methods import Augmentation, Once
+from raysearch.methods import Once
 from raysearch.policy import Policy
 from raysearch.results import write_policies
 from raysearch.trials import TrialInfo, TrialResult
@@ -56,8 +56,8 @@ class Entries:
         parts = [part for name, part in self._plan.parts.items() if name not in done]
         entries = [entry for part in parts for entry in self._searches(part)]
         for part in parts:
-            if part.known is not None:
-                self._settle(part, part.known, {})
+            if (known := part.method.known) is not None:
+                self._settle(part, known, {})
             for row in part.rows:
                 if row.augmentation is not None:
                     entries += self._evaluations(part, row)
@@ -90,16 +90,16 @@ class Entries:
         if not part.seeds:
             return
         places = self._places[part.name]
-        groups = part.groups
         whose = f"{part.name} " if self._plan.experiment.compared else ""
         studies = OptunaStudies(self._folder.path, prefix=whose)  # all in one file
+        context = replace(part.context, studies=studies)
         for seed in part.seeds:
-            search = part.method.search(seed, groups, studies)
+            search = part.method.search(seed, context)
             once = isinstance(search, Once)
             epochs = search.rows or part.configuration.settings.search.epochs
             trial = self._trial(part, SEARCH, f"search seed {seed}", seed, epochs)
             shown = {SEARCH: trial} if once else {}
-            if part.method.shares and seed not in part.given:
+            if part.method.begins_shared and seed not in part.given:
                 epochs = part.configuration.settings.search.epochs
                 name = f"shared checkpoint seed {seed}"
                 shown[SHARED] = self._trial(part, SHARED, name, seed, epochs)
@@ -108,7 +108,7 @@ class Entries:
                 method=part.name,
                 trial=trial,
                 search=search,
-                build=SearchWork(self._plan.setup(part, self._device), part.method, groups, seed),
+                build=SearchWork(self._plan.setup(part, self._device), part.method, context, seed),
                 places=places,
                 size=self._sizes.get((part.name, SEARCH), 1.0),
                 shown=shown,
@@ -159,7 +159,7 @@ class Entries:
         seed, kept = outcome.entry.trial.seed, {}
         if outcome.network is not None:
             kept[self._folder.path / "networks" / part.name / f"seed-{seed}.pt"] = outcome.network
-        if part.method.shares and (file := outcome.file(SHARED)).exists():
+        if part.method.begins_shared and (file := outcome.file(SHARED)).exists():
             kept[shared_file(self._folder.path, part.name, seed)] = file
         for path, source in kept.items():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,9 @@ def draw_first(plan: Plan, folder: Path) -> list[Path]:
     several = len(plan.parts) > 1
     images = samples(plan.dataset.train, plan.task)
     for name, part in plan.parts.items():
-        policy = part.known
+        policy = part.method.known
         if policy is None and part.seeds:
-            policy = part.method.uniform(part.configuration.values["method"])
+            policy = part.method.uniform
         path = folder / picture_file("augmented", name, several)
         if policy is None or path.exists():
             continue

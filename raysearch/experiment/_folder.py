@@ -211,7 +211,7 @@ def _new_folder(runs: Path, experiment: Experiment) -> Path:
         path = runs / settings.name
         if not is_only_locked(path):
             check_free(experiment)
-            path.mkdir()
+            path.mkdir(parents=True)  # another start that failed may just have removed `runs`
         return path
     stem = f"{settings.method.name}-{settings.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
     if settings.storage is not None:  # where runs begun elsewhere in the same second are to come
@@ -219,7 +219,7 @@ def _new_folder(runs: Path, experiment: Experiment) -> Path:
     for number in itertools.count(1):
         path = runs / (stem if number == 1 else f"{stem}-{number}")
         with contextlib.suppress(FileExistsError):
-            path.mkdir()
+            path.mkdir(parents=True)
             break
     return path
 

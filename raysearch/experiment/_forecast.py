@@ -141,7 +141,7 @@ def _groups(plan: Plan, part: Part, plain: Plain, capacity: Capacity | None) -> 
     epoch = unit * plain.seconds  # an epoch-equivalent
     if part.seeds:
         place = places.get(part.rounds_stage)
-        expected = part.method.forecast(setup, part.groups)
+        expected = part.method.forecast(setup, part.context)
         count, words = len(part.seeds), expected.described
         if expected.proposals == 1:
             words = _of(count, settings.search.epochs)

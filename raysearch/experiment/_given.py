@@ -44,7 +44,7 @@ def given_checkpoints(plan: Plan, part: Part, kept: Path | None) -> Mapping[int,
             ) from None
         setup = plan.setup(part, "cpu")(dataset=plan.dataset, seed=seed)
         try:
-            part.method.fits(checkpoint, setup, part.groups)
+            part.method.fits(checkpoint, setup, part.context)
         except RaysearchError as error:
             raise RaysearchError(f"method.shared_checkpoint={path}: {error}") from None
         found[seed] = checkpoint

@@ -88,7 +88,7 @@ def reason(error: RaysearchError) -> str:
 def _method(
     part: Part, entries: Entries, folder: Folder, place: Mapping[str, str] | None
 ) -> MethodMeasured:
-    uniform = part.method.uniform(part.configuration.values["method"]) if part.seeds else None
+    uniform = part.method.uniform if part.seeds else None
     return MethodMeasured(
         row=handed_over(part),
         policy=entries.policies[part.name],

@@ -22,7 +22,7 @@ from raysearch.experiment._experiment import Experiment
 from raysearch.experiment._given import given_checkpoints
 from raysearch.experiment._settings import AUTO, Settings
 from raysearch.experiment._work import Model
-from raysearch.methods import Augmentation, Groups, Method
+from raysearch.methods import Context, Fixed, Method
 from raysearch.policy import Policy, read_policy
 from raysearch.tasks import Task
 from raysearch.training import Predefined, Setup
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from raysearch.protocol import Values
 
 LEARNED = "learned"  # a run's own policy, in evaluation.policies
-POLICIES = (*methods.FIXED, "randaugment", LEARNED)
+POLICIES = (*methods.BASELINES, LEARNED)
+Augmentation = tuple[Policy, Predefined]
+"""A policy, and the predefined augmentation that goes with it."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,7 @@ class Row:
 
     Attributes:
         name: what it is called.
-        augmentation: it, and the predefined augmentation that goes with it; None where the method
-            has to find it.
+        augmentation: None where the method has to find it.
         paired: whether evaluation seed i has the policy of search seed i.
     """
 
@@ -58,8 +59,7 @@ class Part:
     Attributes:
         name: its name in the experiment.
         configuration: its own.
-        method: its class.
-        known: its policy, where nothing is searched.
+        method: it.
         seeds: a search for each; none where its policy is known.
         rows: the policies that are evaluated on its behalf.
         given: by search seed, the shared checkpoint of another run.
@@ -68,8 +68,7 @@ class Part:
 
     name: str
     configuration: Configuration
-    method: type[Method]
-    known: Policy | None
+    method: Method
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
     accompanying: Predefined
@@ -81,10 +80,10 @@ class Part:
         return "search" if self.configuration.settings.finetune is None else "finetune"
 
     @property
-    def groups(self) -> Groups:
-        """What the method reads."""
+    def context(self) -> Context:
+        """What the method's searches work with, but for studies."""
         values = self.configuration.values
-        return Groups(values["method"], values["search"], values.get("finetune"))
+        return Context(values["search"], values.get("finetune"))
 
 
 @dataclass(frozen=True)
@@ -198,26 +197,31 @@ def slug(name: str) -> str:
 def _part(
     experiment: Experiment, name: str, configuration: Configuration, size: tuple[int, int]
 ) -> Part:
-    values, settings = configuration.values["method"], configuration.settings
-    cls, given = methods.find(settings.method.name), predefined_of(configuration)
-    known, accompanying = cls.known(values), cls.predefined(given, size)
-    own: Augmentation | None = None if known is None else (known, accompanying)
-    fixed = methods.augmentations(given, size)
+    settings, given = configuration.settings, predefined_of(configuration)
+    method = methods.find(settings.method.name).of(configuration.values["method"])
+    known, accompanying = method.known, method.predefined(given, size)
+    own = None if known is None else (known, accompanying)
     if experiment.compared:
-        if settings.method.name in methods.FIXED:
-            own = fixed[settings.method.name]
         rows = [Row(name, own)] if own is not None else _searched_rows(name, settings)
     else:
-        files = [policy for policy in settings.evaluation.policies if policy.endswith(".json")]
-        if (uniform := cls.uniform(values)) is not None:
-            fixed["uniform"] = (uniform, given)
-        fixed |= {file: (read_policy(file), given) for file in files}
         rows = [
-            Row(policy, own if policy == LEARNED else fixed[policy])
+            Row(policy, own if policy == LEARNED else _augmentation(policy, method, given, size))
             for policy in settings.evaluation.policies
         ]
     seeds = tuple(settings.seeds) if known is None else ()
-    return Part(name, configuration, cls, known, seeds, tuple(rows), accompanying)
+    return Part(name, configuration, method, seeds, tuple(rows), accompanying)
+
+
+def _augmentation(
+    policy: str, method: Method, given: Predefined, size: tuple[int, int]
+) -> Augmentation:
+    """What a name in `evaluation.policies` stands for, beside a method."""
+    if policy.endswith(".json"):
+        return read_policy(policy), given
+    if policy == "uniform" and (uniform := method.uniform) is not None:
+        return uniform, given
+    fixed = Fixed(policy)
+    return fixed.known, fixed.predefined(given, size)
 
 
 def _searched_rows(name: str, settings: Settings) -> list[Row]:

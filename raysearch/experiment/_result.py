@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raysearch.results import Measured
 
 TABLE = "table.csv"
+COSTS = ["trainings_bought", "total_trainings", "on_front"]  # in plain trainings
 
 
 class Result:
@@ -68,8 +69,14 @@ class Result:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each policy: the metric over seeds, costs, and differences from baselines."""
-        return pd.read_csv(self.folder / TABLE, index_col=0)
+        """A row for each policy: the metric over seeds, costs, and differences from baselines.
+
+        These are the columns that are read first; `table.csv` in the folder has them all.
+        """
+        table = pd.read_csv(self.folder / TABLE, index_col=0)
+        metric = f"test_{self.summary['metric']['name']}"
+        others = [f"minus_{name}" for name in results.references(self.summary)]
+        return table[["label", metric, f"{metric}_std", "seeds", *COSTS, *others]]
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -194,7 +194,9 @@ def _finish(
             tracker.finish(summary, folder.path)
     if trackers and plan.experiment.compared:
         uri = plan.experiment.settings.tracking.uri
-        results.log_comparison(summary, folder.path, uri, warn=display.warning)
+        view = results.log_comparison(summary, folder.path, uri, warn=display.warning)
+        if view is not None:
+            display.message(f"in MLflow, by {summary['metric']['name']} and cost: {view}")
 
 
 @contextlib.contextmanager

@@ -240,7 +240,7 @@ def _is_local(url: str) -> bool:
 
 
 def _in_job() -> bool:
-    from raysearch.engine._cluster import JOB
+    from raysearch.engine import JOB
 
     return JOB in os.environ
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from raysearch.methods import Groups, Method
+from raysearch.methods import UNCHANGED, Context, Method
 from raysearch.policy import Policy
 from raysearch.training import Predefined, Setup, Training
 
@@ -28,21 +28,18 @@ class SearchWork:
     Attributes:
         setup: makes the setup, given `dataset` and `seed`.
         method: the method.
-        groups: the settings that it reads.
+        context: what it works with.
         seed: the search's.
     """
 
     setup: partial[Setup]
-    method: type[Method]
-    groups: Groups
+    method: Method
+    context: Context
     seed: int
 
     def __call__(self, dataset: Dataset) -> Build:
         """See the class; called once in each process that works for the search."""
-        from raysearch.engine._optuna import give_up
-
-        setup = self.setup(dataset=dataset, seed=self.seed)
-        return self.method.build(setup, self.groups, give_up)
+        return self.method.build(self.setup(dataset=dataset, seed=self.seed), self.context)
 
 
 @dataclass(frozen=True)
@@ -52,23 +49,23 @@ class EvaluationWork:
     Attributes:
         setup: makes the setup, given `dataset` and `seed`.
         evaluation: the `evaluation` group.
-        policy: what is evaluated, or None.
-        predefined: the predefined augmentation that goes with it, or None.
+        policy: what is evaluated.
+        predefined: the predefined augmentation that goes with it.
         seed: the training's.
     """
 
     setup: partial[Setup]
     evaluation: Mapping[str, Any]
-    policy: Policy | None
-    predefined: Predefined | None
+    policy: Policy
+    predefined: Predefined
     seed: int
 
     def __call__(self, dataset: Dataset) -> Build:
         """See the class."""
-        setup = self.setup(dataset=dataset, seed=self.seed)
-        setup = replace(setup, predefined=self.predefined or Predefined())
+        setup = replace(self.setup(dataset=dataset, seed=self.seed), predefined=self.predefined)
+        policy = None if self.policy == UNCHANGED else self.policy
 
         def build(proposal: Proposal, files: Mapping[str, Values]) -> Training:
-            return Training(setup, self.evaluation, self.policy, self.predefined is not None)
+            return Training(setup, self.evaluation, policy, predefined=True)
 
         return build

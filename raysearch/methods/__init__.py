@@ -1,4 +1,4 @@
-"""Methods: those that search, one module each (its `METHOD` is the class), and fixed policies."""
+"""Methods: those that search, one module each (its `METHOD` is the class), and known policies."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import importlib
 import pkgutil
 
 from raysearch.errors import unknown
-from raysearch.methods._base import Groups, Method, SearchMethod
-from raysearch.methods._fixed import FIXED, Augmentation, augmentations
+from raysearch.methods._base import Context, Method
+from raysearch.methods._fixed import BASELINES, FIXED, UNCHANGED, Fixed
 from raysearch.methods._once import Once
+from raysearch.methods._single_pass import SearchTraining, SinglePass
 from raysearch.methods._study import (
     Choice,
     Pruning,
@@ -17,26 +18,30 @@ from raysearch.methods._study import (
     Studies,
     Study,
     Tried,
+    Watch,
     Whole,
     unpacked,
 )
 
 __all__ = [
+    "BASELINES",
     "FIXED",
-    "Augmentation",
+    "UNCHANGED",
     "Choice",
-    "Groups",
+    "Context",
+    "Fixed",
     "Method",
     "Once",
     "Pruning",
     "Range",
-    "SearchMethod",
+    "SearchTraining",
+    "SinglePass",
     "Space",
     "Studies",
     "Study",
     "Tried",
+    "Watch",
     "Whole",
-    "augmentations",
     "find",
     "names",
     "unpacked",
@@ -58,6 +63,6 @@ def find(name: str) -> type[Method]:
     if name not in names():
         raise unknown("method", name, names())
     if name in FIXED:
-        return FIXED[name]
+        return Fixed
     cls: type[Method] = importlib.import_module(f"{__name__}.{name}").METHOD
     return cls

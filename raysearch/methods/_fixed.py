@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 from raysearch import ops
 from raysearch.methods._base import Method
 from raysearch.policy import (
-    PUBLISHED,
     Policy,
     RandomOperations,
     SubPolicies,
@@ -23,94 +22,69 @@ UNCHANGED = RandomOperations(["Identity"])
 """The policy that leaves images to the predefined augmentation."""
 
 
-class Fixed(Method):
-    """A method whose policy is known beforehand."""
-
-    @classmethod
-    def known(cls, method: Mapping[str, Any]) -> Policy:
-        """The policy; nothing but the predefined augmentation unless a subclass has one."""
-        return UNCHANGED
+def _given(given: Predefined, size: tuple[int, int]) -> Predefined:
+    return given
 
 
-class NoAugmentation(Fixed):
-    """Images as they are."""
-
-    @classmethod
-    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
-        """None of it."""
-        return Predefined()
+def _none(given: Predefined, size: tuple[int, int]) -> Predefined:
+    return Predefined()
 
 
-class PredefinedAlone(Fixed):
-    """The data's predefined augmentation."""
+def _cutout(given: Predefined, size: tuple[int, int]) -> Predefined:
+    """With a square of half the shorter side (16 pixels for CIFAR-10), or the data's own."""
+    return replace(given, cutout=given.cutout or max(1, min(size) // 2))
 
 
-class Cutout(Fixed):
-    """Cutout (DeVries & Taylor, 2017) with the rest of the predefined augmentation."""
+@dataclass(frozen=True)
+class Baseline:
+    """What needs no search.
 
-    @classmethod
-    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
-        """With a square of half the shorter side (16 pixels for CIFAR-10), or the data's own."""
-        return replace(given, cutout=given.cutout or max(1, min(size) // 2))
-
-
-class Uniform(Fixed):
-    """All pairs of DADA's 15 operations alike, at the probabilities and magnitudes it starts at."""
-
-    @classmethod
-    def known(cls, method: Mapping[str, Any]) -> Policy:
-        """That policy."""
-        return SubPolicies.pairs(ops.DADA_OPERATIONS)
-
-
-class TrivialAugment(Fixed):
-    """TrivialAugment Wide (Müller & Hutter, ICCV 2021)."""
-
-    @classmethod
-    def known(cls, method: Mapping[str, Any]) -> Policy:
-        """That policy."""
-        return trivial_augment()
-
-
-class AutoAugment(Fixed):
-    """A policy that AutoAugment published (Cubuk et al., CVPR 2019)."""
-
-    name: ClassVar[str]
-
-    @classmethod
-    def known(cls, method: Mapping[str, Any]) -> Policy:
-        """That policy."""
-        return autoaugment(cls.name)
-
-
-FIXED: dict[str, type[Fixed]] = {
-    "none": NoAugmentation,
-    "predefined": PredefinedAlone,
-    "cutout": Cutout,
-    "uniform": Uniform,
-    "trivial_augment": TrivialAugment,
-    **{name: type(name, (AutoAugment,), {"name": name}) for name in PUBLISHED},
-}
-"""Those that are methods, by name."""
-
-Augmentation = tuple[Policy | None, Predefined | None]
-"""A policy, and the predefined augmentation that goes with it; None is nothing."""
-
-
-def augmentations(given: Predefined, size: tuple[int, int]) -> dict[str, Augmentation]:
-    """What needs no search, by the names that `evaluation.policies` knows.
-
-    Those are the names in `FIXED`, and `randaugment` (N = 2, M = 9).
-
-    Args:
-        given: the data's predefined augmentation.
-        size: (height, width) of the images in pixels.
+    Attributes:
+        title: its name for people.
+        policy: makes it.
+        predefined: what goes with it, from the data's and the images' size; see
+            `Method.predefined`.
     """
-    found: dict[str, Augmentation] = {"randaugment": (rand_augment(), given)}
-    for name, cls in FIXED.items():
-        policy, predefined = cls.known({}), cls.predefined(given, size)
-        found[name] = (
-            None if policy == UNCHANGED else policy,
-            None if predefined == Predefined() else predefined,
-        )
-    return found
+
+    title: str
+    policy: Callable[[], Policy] = lambda: UNCHANGED
+    predefined: Callable[[Predefined, tuple[int, int]], Predefined] = _given
+
+
+BASELINES = {
+    "none": Baseline("no augmentation", predefined=_none),
+    "predefined": Baseline("predefined"),
+    # DeVries & Taylor, 2017
+    "cutout": Baseline("Cutout", predefined=_cutout),
+    # Müller & Hutter, ICCV 2021
+    "trivial_augment": Baseline("TrivialAugment", trivial_augment),
+    "randaugment": Baseline("RandAugment (2, 9)", rand_augment),
+    # Cubuk et al., CVPR 2019
+    "autoaugment_cifar10": Baseline(
+        "AutoAugment (CIFAR-10)", partial(autoaugment, "autoaugment_cifar10")
+    ),
+    "autoaugment_imagenet": Baseline(
+        "AutoAugment (ImageNet)", partial(autoaugment, "autoaugment_imagenet")
+    ),
+    "autoaugment_svhn": Baseline("AutoAugment (SVHN)", partial(autoaugment, "autoaugment_svhn")),
+    # all pairs of DADA's 15 operations alike, at the probabilities and magnitudes it starts at
+    "uniform": Baseline("uniform policy", partial(SubPolicies.pairs, ops.DADA_OPERATIONS)),
+}
+"""By the names that `evaluation.policies` knows, in the order in which they are shown."""
+
+FIXED = tuple(name for name in BASELINES if name != "randaugment")
+"""Those that are methods too; the method `randaugment` may search."""
+
+
+@dataclass(frozen=True)
+class Fixed(Method):
+    """A method whose policy is known beforehand: one of `BASELINES`, which it is named after."""
+
+    @property
+    def known(self) -> Policy:
+        """The policy."""
+        return BASELINES[self.name].policy()
+
+    def predefined(self, given: Predefined, size: tuple[int, int]) -> Predefined:
+        """What goes with it."""
+        return BASELINES[self.name].predefined(given, size)

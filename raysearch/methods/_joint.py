@@ -13,8 +13,7 @@ from torch import Tensor
 from raysearch.errors import DivergedError
 from raysearch.hypergrad import Network
 from raysearch.methods._augmenter import Augmenter, parameter_names
-from raysearch.methods._base import SearchMethod
-from raysearch.methods._settings import MethodSettings
+from raysearch.methods._single_pass import SearchTraining, SinglePass
 from raysearch.policy import Schedule, Transformations
 from raysearch.settings import BelowOne, NotNegative, Positive
 from raysearch.training import Loop, Predefined, Setup, network_document, seeded
@@ -26,8 +25,11 @@ PHASES = 40  # of the policy at most; a longer search's epochs are put together
 
 
 @dataclass(frozen=True)
-class JointSettings(MethodSettings):
-    """The `method` group of `stn`, and what `bilevel` has in common with it.
+class JointMethod(SinglePass):
+    """A method that trains an augmenter A_φ beside its classifier, which is a result too.
+
+    The distribution of transformations that the augmenter makes in each epoch is the policy.
+    Mirroring is the only predefined augmentation (section 4): the rest is the augmenter's to find.
 
     Attributes:
         transformations: what the augmenter learns.
@@ -52,12 +54,21 @@ class JointSettings(MethodSettings):
     momentum: BelowOne
     weight_decay: NotNegative
 
+    @property
+    def uniform(self) -> None:
+        """None: parameters of continuous transformations are learnt, and no operations."""
 
-class JointMethod(SearchMethod):
-    """A method that trains an augmenter A_φ beside its classifier, which is a result too.
+    def predefined(self, given: Predefined, size: tuple[int, int]) -> Predefined:
+        """Mirroring alone."""
+        return replace(given, padding=0, cutout=0)
 
-    The distribution of transformations that the augmenter makes in each epoch is the policy.
-    Mirroring is the only predefined augmentation (section 4): the rest is the augmenter's to find.
+    def mirrored(self, setup: Setup) -> Setup:
+        """The setup with the method's predefined augmentation."""
+        return replace(setup, predefined=self.predefined(setup.predefined, setup.dataset.size))
+
+
+class JointTraining(SearchTraining):
+    """The training of a classifier and its augmenter; see `JointMethod`.
 
     Args:
         loop: trains the classifier.
@@ -69,7 +80,7 @@ class JointMethod(SearchMethod):
         augmenter: A_φ, on the setup's device.
     """
 
-    def __init__(self, loop: Loop, settings: JointSettings) -> None:
+    def __init__(self, loop: Loop, settings: JointMethod) -> None:
         self.loop, self.setup = loop, loop.setup
         self.network = Network(loop.model, self.setup.task)
         names = parameter_names(settings.transformations, self.setup.dataset.channels)
@@ -86,20 +97,6 @@ class JointMethod(SearchMethod):
             weight_decay=settings.weight_decay,
         )
         self._drawn: list[Tensor] = []  # after each epoch, [DRAWS, parameters]
-
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> None:
-        """None: parameters of continuous transformations are learnt, and no operations."""
-
-    @classmethod
-    def predefined(cls, given: Predefined, size: tuple[int, int]) -> Predefined:
-        """Mirroring alone."""
-        return replace(given, padding=0, cutout=0)
-
-    @classmethod
-    def mirrored(cls, setup: Setup) -> Setup:
-        """The setup with the method's predefined augmentation."""
-        return replace(setup, predefined=cls.predefined(setup.predefined, setup.dataset.size))
 
     def move_augmenter(self, gradient: Sequence[Tensor]) -> None:
         """One step of φ along its gradient; a cosine schedule is the classifier's."""
@@ -130,7 +127,7 @@ class JointMethod(SearchMethod):
         """Draw what the augmenter now does.
 
         Returns:
-            See `SearchMethod.step`.
+            See `SearchTraining.step`.
 
         Raises:
             DivergedError: nothing of an image is left.

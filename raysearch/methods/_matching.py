@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from raysearch.data import Split, grouped_folds
-from raysearch.data._split import Index
 from raysearch.errors import NonFiniteLossError, RaysearchError
-from raysearch.methods._validated import ValidatedTraining, cost, snapshot
+from raysearch.methods._validated import Goal, ValidatedTraining, cost, snapshot
+from raysearch.policy import Policy
 from raysearch.protocol import Answer, Metrics, Values
 from raysearch.training import Setup, evaluate, validation_cost
-
-if TYPE_CHECKING:
-    from raysearch.methods.fast_autoaugment import FastAutoAugmentSettings
 
 
 class FoldTraining(ValidatedTraining):
@@ -32,10 +31,12 @@ class Try:
 
     Args:
         setup: data, network, device and seed.
-        settings: the method's.
         model: the network; does not change.
         held_out: the images.
-        values: the proposal's: `params` of the policy, and a `seed`.
+        policy: augments them.
+        seed: of the policy's draws.
+        draws: how often each image is augmented and classified.
+        by: what the policy is judged by.
     """
 
     epochs = 1
@@ -43,13 +44,16 @@ class Try:
     def __init__(
         self,
         setup: Setup,
-        settings: FastAutoAugmentSettings,
         model: nn.Module,
         held_out: Split,
-        values: Values,
+        *,
+        policy: Policy,
+        seed: int,
+        draws: int,
+        by: Goal,
     ) -> None:
-        self._setup, self._settings = setup, settings
-        self.model, self._held_out, self._values = model, held_out, values
+        self._setup, self.model, self._held_out = setup, model, held_out
+        self._policy, self._seed, self._draws, self._by = policy, seed, draws, by
         self._metrics: Metrics = {}
 
     @property
@@ -59,12 +63,11 @@ class Try:
 
     def step(self) -> Metrics:
         """All draws; the means of their `val_loss` and other figures, and the cost."""
-        settings, setup = self._settings, self._setup
-        policy = settings.policy([self._values["params"]])
-        generator = torch.Generator().manual_seed(self._values["seed"])
+        setup, policy = self._setup, self._policy
+        generator = torch.Generator().manual_seed(self._seed)
         found = [
             evaluate(self.model, setup, self._held_out, before=lambda x: policy(x, generator))
-            for _ in range(settings.draws)
+            for _ in range(self._draws)
         ]
         means = {f"val_{key}": sum(one[key] for one in found) / len(found) for key in found[0]}
         if not math.isfinite(means["val_loss"]):
@@ -75,8 +78,8 @@ class Try:
 
     def answer(self) -> Answer:
         """What the step returned, and `cost`, which is minimised."""
-        by, metric = self._settings.objective, self._setup.task.metric
-        return Answer({**self._metrics, "cost": cost(by, self._metrics, metric)})
+        found = cost(self._by, self._metrics, self._setup.task.metric)
+        return Answer({**self._metrics, "cost": found})
 
     def state_dict(self) -> dict[str, Any]:
         """What was found."""
@@ -88,7 +91,7 @@ class Try:
 
 
 def stratified_folds(
-    labels: Tensor, count: int, seed: int, groups: Index | None = None
+    labels: Tensor, count: int, seed: int, groups: npt.NDArray[np.int64] | None = None
 ) -> list[Tensor]:
     """Divide images into folds, each class spread evenly over them.
 

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from raysearch.data import Split
-from raysearch.methods._base import Groups
+from raysearch.methods._base import Method
 from raysearch.methods._ppo import PPO, PairDistribution, PPOSettings
 from raysearch.methods._rounds import RoundSearch, means, trial_id
-from raysearch.methods._settings import MethodSettings, Operations
+from raysearch.methods._settings import Operations
 from raysearch.methods._validated import Goal, ValidatedTraining
 from raysearch.policy import MAX_ELEMENTS, Draws, Pairs
 from raysearch.protocol import Metrics, Proposal, Values
@@ -35,8 +35,8 @@ from raysearch.training import Training, derive_seed
 
 
 @dataclass(frozen=True)
-class PairSettings(MethodSettings):
-    """Settings; those of the policy's movement are explained in `PPOSettings`.
+class PairMethod(Method):
+    """A method with such a search; `PPOSettings` explains the settings of the policy's movement.
 
     Attributes:
         operations: names of the operations that elements are made of.
@@ -76,16 +76,16 @@ class PairSearch(RoundSearch):
 
     Args:
         seed: everything random follows from it.
-        groups: the settings.
-        settings: the method's.
+        rounds: how many it has.
+        settings: the method.
         ppo: how the policy moves.
         trials: of which an update is made.
     """
 
     def __init__(
-        self, seed: int, groups: Groups, settings: PairSettings, ppo: PPOSettings, trials: int
+        self, seed: int, rounds: int, settings: PairMethod, ppo: PPOSettings, trials: int
     ) -> None:
-        super().__init__(seed, groups)
+        super().__init__(seed, rounds)
         self._trials = trials
         self.draws = settings.draws
         self.start = settings.uniform

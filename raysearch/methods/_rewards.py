@@ -9,7 +9,8 @@ from torch import Tensor
 
 from raysearch.errors import NonFiniteLossError
 from raysearch.hypergrad import Network, OneStep, one_step_rewards
-from raysearch.methods._settings import MethodSettings, Operations
+from raysearch.methods._settings import Operations
+from raysearch.methods._single_pass import SinglePass
 from raysearch.policy import Policy
 from raysearch.settings import BelowOne, NotNegative, Positive
 from raysearch.training import Loop, Setup
@@ -18,8 +19,8 @@ RATE = 0.1  # of the running moments of rewards
 
 
 @dataclass(frozen=True)
-class RewardSettings(MethodSettings):
-    """Settings of the methods that move a policy over operations by per-image rewards.
+class RewardMethod(SinglePass):
+    """A method that moves a policy over operations by per-image rewards.
 
     Attributes:
         operations: names of the operations that are searched, two or more.
@@ -97,7 +98,7 @@ class RewardScale:
         self.mean, self.scale = state["mean"], state["scale"]
 
 
-def warmup_epochs(settings: RewardSettings, epochs: int) -> int:
+def warmup_epochs(settings: RewardMethod, epochs: int) -> int:
     """Epochs in which images augmented by the starting policy train the classifier, and no more.
 
     The policy's signal then comes from late training.
@@ -105,7 +106,7 @@ def warmup_epochs(settings: RewardSettings, epochs: int) -> int:
     return min(epochs - 1, round(settings.warmup * epochs))
 
 
-def one_step_cost(settings: RewardSettings, setup: Setup, rows: int = 1) -> tuple[float, int]:
+def one_step_cost(settings: RewardMethod, setup: Setup, rows: int = 1) -> tuple[float, int]:
     """What rewards cost, in plain steps, without those for pixels; passes of the difference.
 
     Args:
@@ -135,7 +136,7 @@ def next_rewards(
     loop: Loop,
     network: Network,
     train: tuple[Tensor, Tensor],
-    settings: RewardSettings,
+    settings: RewardMethod,
     *,
     with_pixels: bool = False,
     weights: Tensor | None = None,

@@ -11,39 +11,32 @@ import numpy as np
 import torch
 
 from raysearch.errors import SearchFailedError
-from raysearch.methods._base import Groups, Method
-from raysearch.methods._study import Studies
 from raysearch.policy import Policy
 from raysearch.protocol import Answer, Failed, Metrics, Proposal, Values
 
 SHOWN = ("train_loss", "lr")
 
 
-class RoundSearch(Method, ABC):
-    """A method that searches in rounds, of each of which it is known what will be asked for.
+class RoundSearch(ABC):
+    """A search in rounds, of each of which it is known what will be asked for.
 
-    An object is the search of one seed; see `raysearch.protocol.Search`. A round's work may end in
-    any order: the search moves when it has been told about all of it, and reads the answers in the
-    order of asking.
+    See `raysearch.protocol.Search`. A round's work may end in any order: the search moves when it
+    has been told about all of it, and reads the answers in the order of asking.
 
     What failed has cost nobody knows how much; it counts as much as the dearest of its round, or
     of the last round in which any ended.
 
     Args:
         seed: everything random follows from it.
-        groups: the settings.
-        studies: makes studies, for methods that have their trials proposed.
+        rounds: how many it has.
 
     Attributes:
-        rounds: how many it has.
         round: how many are done.
         equivalents: epoch-equivalents of the rounds that are done.
     """
 
-    rounds: int
-
-    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, rounds: int) -> None:
+        self.seed, self.rounds = seed, rounds
         self.round = 0
         self.equivalents = 0.0
         self._dearest = 0.0  # of the last round in which any ended
@@ -51,11 +44,6 @@ class RoundSearch(Method, ABC):
         self._asked: set[str] = set()  # of them, and not told yet
         self._answers: dict[str, Values] = {}  # to them
         self._failed: dict[str, str] = {}  # and why others could not end
-
-    @classmethod
-    def search(cls, seed: int, groups: Groups, studies: Studies | None = None) -> RoundSearch:
-        """An object of this class."""
-        return cls(seed, groups, studies)
 
     @abstractmethod
     def propose(self) -> Sequence[Proposal]:

@@ -1,7 +1,7 @@
 """What a method that has its trials proposed needs for that: a study of what was tried.
 
-Spaces, trials and pruning are plain data here; Optuna is the engine's, which hands `Studies` to a
-method's search and `GiveUp` to its work.
+Spaces, trials and pruning are plain data here; Optuna is the engine's, which hands `Studies` to
+methods.
 """
 
 from __future__ import annotations
@@ -118,21 +118,6 @@ class Study(Protocol):
         """Go on from `state_dict`."""
 
 
-class Studies(Protocol):
-    """Makes the studies of a search."""
-
-    def __call__(self, name: str, space: Space, seed: int, sampler: str, startup: int) -> Study:
-        """A study without trials.
-
-        Args:
-            name: what people know it as.
-            space: what is proposed.
-            seed: everything random follows from it.
-            sampler: `tpe` or `random`.
-            startup: trials at the beginning that are drawn at random.
-        """
-
-
 class Watch(Protocol):
     """Tells whether a trial that is going on should be given up."""
 
@@ -143,10 +128,22 @@ class Watch(Protocol):
         """What is remembered of the trial; see `Tried.rungs`."""
 
 
-class GiveUp(Protocol):
-    """Makes the watch over a trial."""
+class Studies:
+    """Makes studies, and what watches over their trials; this one makes none. Picklable."""
 
-    def __call__(self, pruning: Pruning, before: bytes) -> Watch:
+    def study(self, name: str, space: Space, seed: int, sampler: str, startup: int) -> Study:
+        """A study without trials.
+
+        Args:
+            name: what people know it as.
+            space: what is proposed.
+            seed: everything random follows from it.
+            sampler: `tpe` or `random`.
+            startup: trials at the beginning that are drawn at random.
+        """
+        raise NotImplementedError("nothing proposes trials")
+
+    def watch(self, pruning: Pruning, before: bytes) -> Watch:
         """The watch over a trial at its beginning.
 
         Args:
@@ -154,6 +151,7 @@ class GiveUp(Protocol):
             before: what `packed` made of the trials that had ended when it was proposed. It knows
                 no others, so the number of workers changes nothing.
         """
+        raise NotImplementedError("nothing watches over trials")
 
 
 def packed(tried: Sequence[Tried]) -> bytes:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from raysearch.data import Split
-from raysearch.methods._base import Expected, Groups
+from raysearch.methods._base import Context, Expected, Method
 from raysearch.methods._rounds import RoundSearch, means, trial_id
-from raysearch.methods._settings import MethodSettings
-from raysearch.methods._study import GiveUp, Pruning, Space, Studies, Tried, Watch, packed, ranked
+from raysearch.methods._study import Pruning, Space, Studies, Tried, Watch, packed, ranked
 from raysearch.methods._validated import Goal, ValidatedTraining, cost
 from raysearch.policy import Policy
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
@@ -19,8 +18,11 @@ from raysearch.training import Setup, Training, validation_cost
 
 
 @dataclass(frozen=True)
-class TunedSettings(MethodSettings):
-    """Settings of methods that Optuna drives.
+class Tuned(Method):
+    """A method whose policies are made of a few parameters, which Optuna chooses.
+
+    The best training's policy is the result. Every training of a search starts from the same
+    weights and sees the images in the same order: they differ in the policy alone.
 
     Attributes:
         trials: trainings in all, at least 1; the last round is filled up.
@@ -59,50 +61,48 @@ class TunedSettings(MethodSettings):
         """The policy that parameters stand for."""
         raise NotImplementedError
 
+    @property
+    def rounds(self) -> int:
+        """In each of which as many trainings run as between two proposals."""
+        return -(-self.trials // self.parallel)
 
-class Tuned(RoundSearch):
-    """A method whose policies are made of a few parameters, which Optuna chooses.
+    def search(self, seed: int, context: Context) -> TunedSearch:
+        """Has the study propose trainings."""
+        return TunedSearch(seed, self, context.studies)
 
-    The best training's policy is the result. Every training of a search starts from the same
-    weights and sees the images in the same order: they differ in the policy alone.
-
-    Attributes:
-        settings_class: the method's settings.
-    """
-
-    settings_class: ClassVar[type[TunedSettings]]
-
-    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
-        super().__init__(seed, groups)
-        assert studies is not None
-        self.settings = s = self.settings_class.of(groups.method)
-        self.rounds = -(-s.trials // s.parallel)
-        self.study = studies(f"seed {seed}", s.space, seed, s.sampler, s.startup_trials)
-
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+    def build(self, setup: Setup, context: Context) -> Build:
         """Makes whole trainings."""
-        assert give_up is not None
-        settings, (train, val) = cls.settings_class.of(groups.method), setup.search_splits()
+        train, val = setup.search_splits()
 
         def built(proposal: Proposal, files: Mapping[str, Values]) -> TunedTraining:
-            policy = settings.policy(proposal.values["params"])
-            training = Training(setup, groups.search, policy, True, split=train)
-            watch = give_up(settings.pruning, bytes(proposal.values["before"]))
-            return TunedTraining(training, val, settings, watch)
+            policy = self.policy(proposal.values["params"])
+            training = Training(setup, context.search, policy, True, split=train)
+            watch = context.studies.watch(self.pruning, bytes(proposal.values["before"]))
+            return TunedTraining(training, val, self, watch)
 
         return built
 
-    @classmethod
-    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+    def forecast(self, setup: Setup, context: Context) -> Expected:
         """As if none were given up; validated after every interval, and at the end."""
-        settings = cls.settings_class.of(groups.method)
-        epochs, parallel = int(groups.search["epochs"]), settings.parallel
-        looks = -(-epochs // settings.interval)
-        trials = -(-settings.trials // parallel) * parallel
-        each = epochs + looks * validation_cost(*map(len, setup.search_splits()))
-        words = f"{trials} trials, {parallel} between two proposals"
-        return Expected(trials * each, trials, epochs, 0, parallel, words)
+        looks, trials = -(-context.epochs // self.interval), self.rounds * self.parallel
+        each = context.epochs + looks * validation_cost(*map(len, setup.search_splits()))
+        words = f"{trials} trials, {self.parallel} between two proposals"
+        return Expected(trials * each, trials, self.parallel, words)
+
+
+class TunedSearch(RoundSearch):
+    """Asks for trainings with the parameters that a study proposes.
+
+    Args:
+        seed: everything random follows from it.
+        settings: the method.
+        studies: makes the study.
+    """
+
+    def __init__(self, seed: int, settings: Tuned, studies: Studies) -> None:
+        super().__init__(seed, settings.rounds)
+        self.settings = s = settings
+        self.study = studies.study(f"seed {seed}", s.space, seed, s.sampler, s.startup_trials)
 
     def propose(self) -> Sequence[Proposal]:
         """Parameters, and what the pruner has to know."""
@@ -185,9 +185,7 @@ class TunedTraining(ValidatedTraining):
         watch: over the training, at its beginning.
     """
 
-    def __init__(
-        self, training: Training, val: Split, settings: TunedSettings, watch: Watch
-    ) -> None:
+    def __init__(self, training: Training, val: Split, settings: Tuned, watch: Watch) -> None:
         super().__init__(training, val, every=settings.interval)
         self._by, self._watch = settings.objective, watch
         self._seen: dict[int, float] = {}  # what is minimised, after some of the epochs

@@ -11,29 +11,33 @@ Two settings go beyond the paper, `draws` and `reward`: see `_pair_search`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from raysearch.data import Split
 from raysearch.errors import RaysearchError
-from raysearch.methods._base import Expected, Groups
-from raysearch.methods._pair_search import PairSearch, PairSettings, PairTraining, TrialPairs
+from raysearch.methods._base import Context, Expected
+from raysearch.methods._pair_search import PairMethod, PairSearch, PairTraining, TrialPairs
 from raysearch.methods._ppo import PPOSettings
-from raysearch.methods._shared import SharedTraining, check_fits, made_with
-from raysearch.methods._study import GiveUp, Studies
-from raysearch.methods._validated import reward, snapshot
-from raysearch.policy import Pairs
+from raysearch.methods._validated import ValidatedTraining, reward, snapshot
+from raysearch.models import name_of
+from raysearch.policy import Pairs, Policy
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values, Work
 from raysearch.settings import BelowOne, Between, Count, NotNegative, PathWord, WholeNumber
 from raysearch.training import Setup, Training, derive_seed, validation_cost
 
 SHARED = "shared"  # the id of the shared training's proposal
+FORMAT = "raysearch-shared-checkpoint"
 
 
 @dataclass(frozen=True)
-class AwsSettings(PairSettings):
-    """Settings; those that PPO takes are explained in `PPOSettings`.
+class Aws(PairMethod):
+    """The method; the settings that PPO takes are explained in `PPOSettings`.
 
     Attributes:
         updates: rounds of trials, at least 1.
@@ -41,6 +45,8 @@ class AwsSettings(PairSettings):
         shared_checkpoint: a file or a folder of another run, instead of stage 1.
     """
 
+    title: ClassVar[str] = "AWS"
+    begins_shared: ClassVar[bool] = True
     updates: Count
     best: Count
     warmup_updates: WholeNumber
@@ -59,82 +65,70 @@ class AwsSettings(PairSettings):
             "method.label_smoothing": self.label_smoothing,
         }
 
+    def search(self, seed: int, context: Context) -> AwsSearch:
+        """See `AwsSearch`."""
+        return AwsSearch(seed, self, context)
 
-class Aws(PairSearch):
-    """Asks for the shared training, unless one is given, then for the trials of each update.
-
-    The shared training is round 0 and has no row in the history; its cost is in every row.
-    """
-
-    settings_class = AwsSettings
-    shares: ClassVar[bool] = True
-
-    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
-        s, epochs = AwsSettings.of(groups.method), groups.tuning["epochs"]
-        if s.best > epochs:
-            raise RaysearchError(f"method.best={s.best}: more than finetune.epochs={epochs}")
-        ppo = PPOSettings(
-            s.lr, s.betas, s.warmup_updates, s.clip, s.inner_updates, s.kl_limit, s.baseline_decay
-        )
-        super().__init__(seed, groups, s, ppo, groups.tuning["parallel"])
-        self.rounds = 1 + s.updates
-        self.round = 0 if s.shared_checkpoint is None else 1
-
-    @property
-    def rows(self) -> int:
-        """One for every update."""
-        return self.rounds - 1
-
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> Pairs:
-        """All pairs of elements alike."""
-        return AwsSettings.of(method).uniform
-
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
+    def build(self, setup: Setup, context: Context) -> Build:
         """Makes shared trainings and fine-tunings; one training is used for all of the latter."""
-        settings, (train, val) = AwsSettings.of(groups.method), setup.search_splits()
-        smoothed = {"label_smoothing": settings.label_smoothing}
-        training = Training(setup, {**groups.tuning, **smoothed}, None, True, split=train)
+        train, val = setup.search_splits()
+        smoothed = {"label_smoothing": self.label_smoothing}
+        training = Training(setup, {**context.tuning, **smoothed}, None, True, split=train)
         param_groups = training.optimizer.state_dict()["param_groups"]
 
         def built(proposal: Proposal, files: Mapping[str, Values]) -> Work:
             if proposal.id == SHARED:
-                search = {**groups.search, **smoothed}
-                return SharedTraining(setup, search, settings.uniform, settings.made)
+                search = {**context.search, **smoothed}
+                return SharedTraining(setup, search, self.uniform, self.made)
             shared = files[SHARED]
             # its own copy of the momentum, which a step changes; settings are the fine-tuning's
             momentum = snapshot(shared["optimizer"]["state"])
             optimizer = {"state": momentum, "param_groups": param_groups}
             training.setup = replace(setup, seed=proposal.values["seed"])
             training.load_state_dict({"epoch": 0, "model": shared["model"], "optimizer": optimizer})
-            policy = TrialPairs.of(settings.uniform, proposal, settings.draws)
-            return FineTuning(training, policy, val, settings, shared["metrics"])
+            policy = TrialPairs.of(self.uniform, proposal, self.draws)
+            return FineTuning(training, policy, val, self, shared["metrics"])
 
         return built
 
-    @classmethod
-    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
+    def forecast(self, setup: Setup, context: Context) -> Expected:
         """The shared training, and the fine-tunings, each validated after every epoch."""
-        settings, epochs = AwsSettings.of(groups.method), int(groups.tuning["epochs"])
+        epochs, parallel = int(context.tuning["epochs"]), int(context.tuning["parallel"])
         validation = validation_cost(*map(len, setup.search_splits()))
-        shared, trained = settings.shared_checkpoint is None, int(groups.search["epochs"])
-        parallel = int(groups.tuning["parallel"])
-        trials = settings.updates * parallel
+        shared, trained = self.shared_checkpoint is None, context.epochs
+        trials = self.updates * parallel
         return Expected(
             trials * epochs * (1 + validation) + shared * (trained + validation),
             trials + shared,
-            max(epochs, shared * trained),
-            1,
             parallel,
-            f"{settings.updates} updates from {parallel} trials each",
+            f"{self.updates} updates from {parallel} trials each",
         )
 
-    @classmethod
-    def fits(cls, shared: Values, setup: Setup, groups: Groups) -> None:
+    def fits(self, shared: Values, setup: Setup, context: Context) -> None:
         """See `Method.fits`."""
-        settings = AwsSettings.of(groups.method)
-        check_fits(shared, {**made_with(setup, groups.search), **settings.made})
+        check_fits(shared, {**made_with(setup, context.search), **self.made})
+
+
+class AwsSearch(PairSearch):
+    """Asks for the shared training, unless one is given, then for the trials of each update.
+
+    The shared training is round 0 and has no row in the history; its cost is in every row.
+    """
+
+    def __init__(self, seed: int, settings: Aws, context: Context) -> None:
+        s, epochs = settings, context.tuning["epochs"]
+        if s.best > epochs:
+            raise RaysearchError(f"method.best={s.best}: more than finetune.epochs={epochs}")
+        ppo = PPOSettings(
+            s.lr, s.betas, s.warmup_updates, s.clip, s.inner_updates, s.kl_limit, s.baseline_decay
+        )
+        super().__init__(seed, 1 + s.updates, s, ppo, context.tuning["parallel"])
+        self.round = 0 if s.shared_checkpoint is None else 1
+
+    @property
+    def rows(self) -> int:
+        """One for every update."""
+        return self.rounds - 1
 
     def propose(self) -> Sequence[Proposal]:
         """The shared training, or fine-tunings of what it has left."""
@@ -163,12 +157,95 @@ class Aws(PairSearch):
         return self.current()
 
 
+class SharedTraining(ValidatedTraining):
+    """A training with one policy throughout on the search's train split, as work.
+
+    What it leaves is the shared checkpoint: weights with batch normalisation's statistics, the
+    optimiser's state, what it cost and what it was made with.
+
+    Args:
+        setup: data, network, device and seed.
+        search: the fields of `SGDSettings`.
+        policy: augments the images; the uniform one minimises the expected divergence between
+            the shared training and those that would have had a policy of their own (section 3.2).
+            None is no augmentation, the predefined one neither.
+        made: what else a search that uses the checkpoint must have in common with it.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        search: Mapping[str, Any],
+        policy: Policy | None,
+        made: Mapping[str, Any],
+    ) -> None:
+        train, val = setup.search_splits()
+        super().__init__(Training(setup, search, policy, policy is not None, split=train), val)
+        self._made = {**made_with(setup, search), **made}
+
+    def answer(self) -> Answer:
+        """The metrics of the last epoch; the shared checkpoint is the file."""
+        state = self.training.state_dict()
+        checkpoint = {
+            "format": FORMAT,
+            "made": self._made,
+            "model": snapshot(state["model"]),
+            "optimizer": snapshot(state["optimizer"]),
+            "metrics": self.metrics,
+        }
+        return Answer(self.metrics, file=checkpoint)
+
+
+def made_with(setup: Setup, search: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint was made with, by the names that a person knows it by."""
+    train, val = setup.search_splits()
+    keys = ("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay")
+    return {
+        "model": name_of(setup.model),
+        "classes": list(setup.dataset.classes),
+        "image size": list(setup.dataset.size),
+        "channels": setup.dataset.channels,
+        "training images": fingerprint(train),
+        "validation images": fingerprint(val),
+        "predefined augmentation": vars(setup.predefined).copy(),
+        **{f"search.{key}": search[key] for key in keys},
+    }
+
+
+def fingerprint(split: Split) -> str:
+    """How many images a split has, and a digest of its labels and first images."""
+    digest = hashlib.sha256(split.targets.cpu().numpy().tobytes())
+    images, _, _ = next(iter(split.batches(64, device=torch.device("cpu"), generator=None)))
+    digest.update(images.contiguous().numpy().tobytes())
+    return f"{len(split)} ({digest.hexdigest()[:16]})"
+
+
+def check_fits(checkpoint: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """That a checkpoint was made with what a search has.
+
+    Raises:
+        RaysearchError: it was not; the message says what differs.
+    """
+    if not isinstance(checkpoint, Mapping) or checkpoint.get("format") != FORMAT:
+        raise RaysearchError("not a shared checkpoint of raysearch")
+    for key in ("made", "model", "optimizer", "metrics"):
+        if not isinstance(checkpoint.get(key), Mapping):
+            raise RaysearchError(f"not a shared checkpoint of raysearch (no {key!r})")
+    if not isinstance(checkpoint["metrics"].get("epoch_equivalents"), int | float):
+        raise RaysearchError("not a shared checkpoint of raysearch (it does not say what it cost)")
+    for key, value in made.items():
+        theirs = checkpoint["made"].get(key)
+        if isinstance(theirs, Tensor) or theirs != value:
+            why = " (another seed divides the images otherwise)" if key.endswith(" images") else ""
+            raise RaysearchError(f"it was made with {key} {theirs!s:.200}, not {value}{why}")
+
+
 class FineTuning(PairTraining):
     """A fine-tuning of the shared checkpoint, validated after every epoch, as work.
 
     Args:
         training, policy, val: see `PairTraining`.
-        settings: the method's.
+        settings: the method.
         shared: the metrics of the shared training.
     """
 
@@ -177,7 +254,7 @@ class FineTuning(PairTraining):
         training: Training,
         policy: TrialPairs,
         val: Split,
-        settings: AwsSettings,
+        settings: Aws,
         shared: Metrics,
     ) -> None:
         super().__init__(training, policy, val, every=1)

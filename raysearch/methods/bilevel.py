@@ -21,21 +21,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from raysearch.hypergrad import SGDRule, TrainStep, image_gradients, train_step, validate
-from raysearch.methods._base import Groups, search_loop
-from raysearch.methods._joint import JointMethod, JointSettings
+from raysearch.methods._joint import JointMethod, JointTraining
+from raysearch.methods._single_pass import search_loop
 from raysearch.settings import Count, wrong
-from raysearch.training import Gradient, Setup, derive_seed, estimate_statistics, evaluate_on_test
+from raysearch.training import (
+    Gradient,
+    Loop,
+    Setup,
+    derive_seed,
+    estimate_statistics,
+    evaluate_on_test,
+)
 
 
 @dataclass(frozen=True)
-class BilevelSettings(JointSettings):
-    """The `method` group of `bilevel`.
+class Bilevel(JointMethod):
+    """The method; see the module's text.
 
     Attributes:
         unroll: K, the classifier's last steps through which the augmenter's gradient goes.
@@ -47,6 +54,7 @@ class BilevelSettings(JointSettings):
             images as they are. So are those with which the validation loss was computed.
     """
 
+    title: ClassVar[str] = "online bilevel"
     unroll: Count
     interval: Count
     resplit: bool
@@ -57,30 +65,30 @@ class BilevelSettings(JointSettings):
             most = f"at most method.interval={self.interval}, which can be set too"
             raise wrong("method.unroll", self.unroll, most)
 
+    def training(self, setup: Setup, search: Mapping[str, Any]) -> BilevelTraining:
+        """See `SinglePass.training`."""
+        return BilevelTraining(search_loop(self.mirrored(setup), search), self)
 
-class Bilevel(JointMethod):
-    """The search; see the module's text and `SearchMethod`."""
+    def step_equivalents(self, setup: Setup, epochs: int) -> float:
+        """Steps; and in every J-th a validation, K mixed and K − 1 Hessian products."""
+        update = 3 + 4 * self.unroll + 3 * (self.unroll - 1)
+        return 1 + update / 3 / self.interval
 
-    settings_class = BilevelSettings
-    settings: BilevelSettings
 
-    def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
-        loop = search_loop(self.mirrored(setup), search)
-        super().__init__(loop, BilevelSettings.of(method))
+class BilevelTraining(JointTraining):
+    """The search; see the module's text and `SearchTraining`."""
+
+    settings: Bilevel
+
+    def __init__(self, loop: Loop, settings: Bilevel) -> None:
+        super().__init__(loop, settings)
         sgd = self.loop.settings
         self._rule = SGDRule(sgd.momentum, sgd.nesterov and sgd.momentum > 0, sgd.weight_decay)
         # the steps to differentiate through, and their images with A_φ's graph
         self._window: list[tuple[TrainStep, Tensor]] = []
 
-    @classmethod
-    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
-        """Steps; and in every J-th a validation, K mixed and K − 1 Hessian products."""
-        settings = BilevelSettings.of(groups.method)
-        update = 3 + 4 * settings.unroll + 3 * (settings.unroll - 1)
-        return 1 + update / 3 / settings.interval
-
     def step(self) -> dict[str, float]:
-        """One epoch; see `SearchMethod.step`."""
+        """One epoch; see `SearchTraining.step`."""
         loop, setup = self.loop, self.setup
         if self.settings.resplit:
             seed = derive_seed(setup.seed, "split", loop.epoch)

@@ -24,7 +24,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,23 +42,23 @@ from raysearch.hypergrad import (
     reinforce,
     relax,
 )
-from raysearch.methods._base import Groups, SearchMethod, search_loop
 from raysearch.methods._rewards import (
+    RewardMethod,
     RewardScale,
-    RewardSettings,
     next_rewards,
     one_step_cost,
     warm_up,
     warmup_epochs,
 )
+from raysearch.methods._single_pass import SearchTraining, search_loop
 from raysearch.policy import SubPolicies, random_draws
 from raysearch.settings import Between, Count, NotNegative, Positive, Probability, WholeNumber
 from raysearch.training import Setup, seeded
 
 
 @dataclass(frozen=True)
-class DadaSettings(RewardSettings):
-    """The `method` group of the configuration; `lr` is that of α, β and the control variate.
+class Dada(RewardMethod):
+    """The method; `lr` is that of α, β and the control variate.
 
     Attributes:
         estimator: `relax`, `gumbel_softmax` or `reinforce`.
@@ -72,6 +72,7 @@ class DadaSettings(RewardSettings):
         keep: sub-policies of largest α in the final policy; 0 keeps all.
     """
 
+    title: ClassVar[str] = "DADA"
     estimator: Literal["relax", "gumbel_softmax", "reinforce"]
     magnitude_lr: NotNegative
     magnitude_interval: Count
@@ -81,14 +82,24 @@ class DadaSettings(RewardSettings):
     magnitude: Probability
     keep: WholeNumber
 
+    def training(self, setup: Setup, search: Mapping[str, Any]) -> DadaTraining:
+        """See `SinglePass.training`."""
+        return DadaTraining(setup, search, self)
 
-class Dada(SearchMethod):
-    """The search; see the module's text and `SearchMethod`."""
+    def step_equivalents(self, setup: Setup, epochs: int) -> float:
+        """Rewards in every step after the warm-up, and those for pixels in some."""
+        rewards, passes = one_step_cost(self, setup)
+        if self.magnitude_lr > 0:
+            rewards += passes / 3 / self.magnitude_interval
+        warm = warmup_epochs(self, epochs) / epochs
+        return warm + (1 - warm) * rewards
 
-    settings_class = DadaSettings
 
-    def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
-        self.settings = settings = DadaSettings.of(method)
+class DadaTraining(SearchTraining):
+    """The search; see the module's text and `SearchTraining`."""
+
+    def __init__(self, setup: Setup, search: Mapping[str, Any], settings: Dada) -> None:
+        self.settings = settings
         self.setup = setup
         self.loop = search_loop(setup, search)
         self.network = Network(self.loop.model, setup.task)
@@ -110,18 +121,8 @@ class Dada(SearchMethod):
         ]
         self._adam = torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas)
 
-    @classmethod
-    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
-        """Rewards in every step after the warm-up, and those for pixels in some."""
-        settings, epochs = DadaSettings.of(groups.method), int(groups.search["epochs"])
-        rewards, passes = one_step_cost(settings, setup)
-        if settings.magnitude_lr > 0:
-            rewards += passes / 3 / settings.magnitude_interval
-        warm = warmup_epochs(settings, epochs) / epochs
-        return warm + (1 - warm) * rewards
-
     def step(self) -> dict[str, float]:
-        """One epoch; see `SearchMethod.step`."""
+        """One epoch; see `SearchTraining.step`."""
         loop, setup = self.loop, self.setup
         with loop.one_epoch() as batches:
             for images, targets, _ in batches:

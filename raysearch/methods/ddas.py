@@ -35,7 +35,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -44,16 +44,16 @@ from torch.nn import functional as F
 
 from raysearch import ops
 from raysearch.hypergrad import Network, OneStep
-from raysearch.methods._base import Groups, SearchMethod, search_loop
 from raysearch.methods._rewards import (
+    RewardMethod,
     RewardScale,
-    RewardSettings,
     next_rewards,
     one_step_cost,
     warm_up,
     warmup_epochs,
 )
 from raysearch.methods._settings import each_once
+from raysearch.methods._single_pass import SearchTraining, search_loop
 from raysearch.policy import Candidates, Schedule
 from raysearch.settings import Between, Count, NotNegative, Probability
 from raysearch.training import Setup
@@ -65,8 +65,8 @@ Level = Annotated[float, Field(ge=0, le=2)]
 
 
 @dataclass(frozen=True)
-class DdasSettings(RewardSettings):
-    """The `method` group of the configuration; `lr` is that of the candidates' logits a.
+class Ddas(RewardMethod):
+    """The method; `lr` is that of the candidates' logits a.
 
     Attributes:
         levels: magnitudes, in [0, 2] of AutoAugment's ranges, at which operations that have a
@@ -79,12 +79,35 @@ class DdasSettings(RewardSettings):
             `candidates`, or `operations`, whose levels share what each gets.
     """
 
+    title: ClassVar[str] = "DDAS"
     levels: Annotated[tuple[Level, ...], each_once(1)]
     candidates: Count
     exploration: Probability
     augment: Between
     augment_lr: NotNegative
     equal: Literal["operations", "candidates"]
+
+    @property
+    def uniform(self) -> Candidates:
+        """The policy with which a search of these settings starts."""
+        found = [
+            (name, level, 1 / len(levels) if self.equal == "operations" else 1.0)
+            for name in self.operations
+            for levels in [self.levels if name in ops.AUTOAUGMENT_RANGES else (0.0,)]
+            for level in levels
+        ]
+        names, levels, p = zip(*found, strict=True)
+        return Candidates(names, torch.tensor(levels), torch.tensor(p), self.augment, PAIR)
+
+    def training(self, setup: Setup, search: Mapping[str, Any]) -> DdasTraining:
+        """See `SinglePass.training`."""
+        return DdasTraining(setup, search, self)
+
+    def step_equivalents(self, setup: Setup, epochs: int) -> float:
+        """Rewards of all rows in every step after the warm-up."""
+        rows = 1 if self.sampling == "image" else 1 + self.candidates
+        warm = warmup_epochs(self, epochs) / epochs
+        return warm + (1 - warm) * one_step_cost(self, setup, rows)[0]
 
 
 @dataclass(frozen=True)
@@ -129,18 +152,16 @@ def divergence(tau: Tensor, a: Tensor, start: float, log_start: Tensor) -> Tenso
     return on + (1 - t) * (F.logsigmoid(-tau) - math.log1p(-start))
 
 
-class Ddas(SearchMethod):
-    """The search; see the module's text and `SearchMethod`."""
+class DdasTraining(SearchTraining):
+    """The search; see the module's text and `SearchTraining`."""
 
-    settings_class = DdasSettings
-
-    def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
-        self.settings = settings = DdasSettings.of(method)
+    def __init__(self, setup: Setup, search: Mapping[str, Any], settings: Ddas) -> None:
+        self.settings = settings
         self.setup = setup
         self.loop = search_loop(setup, search)
         self.network = Network(self.loop.model, setup.task)
         self._warmup = warmup_epochs(settings, self.epochs)
-        self.start = self.uniform(method)
+        self.start = settings.uniform
         self._log_start = self.start.probabilities.float().log()
         self.tau = torch.tensor(settings.augment).logit()
         self.a = self._log_start.clone()
@@ -152,29 +173,8 @@ class Ddas(SearchMethod):
         ]
         self._adam = torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas)
 
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> Candidates:
-        """The policy with which a search of these settings starts."""
-        settings = DdasSettings.of(method)
-        found = [
-            (name, level, 1 / len(levels) if settings.equal == "operations" else 1.0)
-            for name in settings.operations
-            for levels in [settings.levels if name in ops.AUTOAUGMENT_RANGES else (0.0,)]
-            for level in levels
-        ]
-        names, levels, p = zip(*found, strict=True)
-        return Candidates(names, torch.tensor(levels), torch.tensor(p), settings.augment, PAIR)
-
-    @classmethod
-    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
-        """Rewards of all rows in every step after the warm-up."""
-        settings, epochs = DdasSettings.of(groups.method), int(groups.search["epochs"])
-        rows = 1 if settings.sampling == "image" else 1 + settings.candidates
-        warm = warmup_epochs(settings, epochs) / epochs
-        return warm + (1 - warm) * one_step_cost(settings, setup, rows)[0]
-
     def step(self) -> dict[str, float]:
-        """One epoch; see `SearchMethod.step`."""
+        """One epoch; see `SearchTraining.step`."""
         loop, setup = self.loop, self.setup
         with loop.one_epoch() as batches:
             for images, targets, _ in batches:

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from raysearch.data import strata
-from raysearch.methods._base import Expected, Groups
+from raysearch.methods._base import Context, Expected, Method
 from raysearch.methods._matching import FoldTraining, Try, stratified_folds
 from raysearch.methods._rounds import SHOWN, RoundSearch, means, operation_figures, trial_id
-from raysearch.methods._settings import MethodSettings, Operations
-from raysearch.methods._study import Choice, GiveUp, Range, Space, Studies, Study, Tried, ranked
+from raysearch.methods._settings import Operations
+from raysearch.methods._study import Choice, Range, Space, Studies, Study, Tried, ranked
 from raysearch.methods._validated import Goal
 from raysearch.policy import SubPolicies
 from raysearch.protocol import Build, Metrics, Proposal, Values, Work
@@ -33,8 +33,8 @@ LENGTH = 2  # operations of a sub-policy
 
 
 @dataclass(frozen=True)
-class FastAutoAugmentSettings(MethodSettings):
-    """Settings.
+class FastAutoAugment(Method):
+    """The method; see the module's text.
 
     Attributes:
         operations: names of the operations.
@@ -51,6 +51,7 @@ class FastAutoAugmentSettings(MethodSettings):
             many.
     """
 
+    title: ClassVar[str] = "Fast AutoAugment"
     operations: Operations
     folds: Annotated[int, Field(ge=2)]
     trials: Count
@@ -98,23 +99,70 @@ class FastAutoAugmentSettings(MethodSettings):
             pairs, torch.ones(len(pairs)), probabilities.reshape(shape), magnitudes.reshape(shape)
         )
 
+    def search(self, seed: int, context: Context) -> FastAutoAugmentSearch:
+        """See `FastAutoAugmentSearch`."""
+        return FastAutoAugmentSearch(seed, self, context.studies)
 
-class FastAutoAugment(RoundSearch):
+    def build(self, setup: Setup, context: Context) -> Build:
+        """Makes the folds' trainings, and tries of policies; keeps the networks that these need."""
+        images = setup.dataset.train
+        stratum = strata(setup.task.stratum(images.targets))
+        seed = derive_seed(setup.seed, "folds")
+        folds = stratified_folds(stratum, self.folds, seed, images.groups)
+        networks: dict[str, nn.Module] = {}
+
+        def built(proposal: Proposal, files: Mapping[str, Values]) -> Work:
+            values, val = proposal.values, setup.dataset.val
+            fold = values["fold"]
+            held_out = images.subset(folds[fold]) if val is None else val
+            if "params" not in values:
+                others = [own for i, own in enumerate(folds) if i != fold]
+                split = images.subset(torch.cat(others).sort().values)
+                training = Training(setup, context.search, None, False, split=split)
+                return FoldTraining(training, held_out)
+            [id] = proposal.needs
+            if id not in networks:
+                networks[id] = setup.build_model()
+                networks[id].load_state_dict(files[id]["model"])
+            return Try(
+                setup,
+                networks[id],
+                held_out,
+                policy=self.policy([values["params"]]),
+                seed=values["seed"],
+                draws=self.draws,
+                by=self.objective,
+            )
+
+        return built
+
+    def forecast(self, setup: Setup, context: Context) -> Expected:
+        """The networks' trainings, and the policies' passes over what they are tried on."""
+        data, images = setup.dataset, len(setup.dataset.train)
+        tried_on = images / self.folds if data.val is None else len(data.val)
+        tries = self.folds * self.repeats * self.rounds * self.parallel
+        trained = self.folds * context.epochs * images * (1 - 1 / self.folds)
+        passes = self.folds + tries * self.draws
+        return Expected(
+            (trained + passes * tried_on / 3) / len(setup.search_splits()[0]),
+            self.folds + tries,
+            self.folds * self.parallel,
+            f"{self.folds} networks, then {tries} policies tried on them",
+        )
+
+
+class FastAutoAugmentSearch(RoundSearch):
     """A study for each fold and repeat; see the module's text.
 
     The first round trains the folds' networks. In each one after that every fold has its next
     `parallel` policies tried. A fold whose network failed is left out.
     """
 
-    settings_class = FastAutoAugmentSettings
-
-    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
-        super().__init__(seed, groups)
-        assert studies is not None
-        self.settings = s = FastAutoAugmentSettings.of(groups.method)
-        self.rounds = 1 + s.repeats * s.rounds  # the networks' and the policies'
+    def __init__(self, seed: int, settings: FastAutoAugment, studies: Studies) -> None:
+        self.settings = s = settings
+        super().__init__(seed, 1 + s.repeats * s.rounds)  # the networks' and the policies'
         self.studies = {
-            (repeat, fold): studies(
+            (repeat, fold): studies.study(
                 f"seed {seed} fold {fold + 1} search {repeat + 1}",
                 s.space,
                 derive_seed(seed, "fold", fold, repeat),
@@ -126,50 +174,6 @@ class FastAutoAugment(RoundSearch):
         }
         self._folds = list(range(s.folds))  # those that have a network
         self._trained: Metrics = {}  # train_loss and lr of the networks
-
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
-        """Makes the folds' trainings, and tries of policies; keeps the networks that these need."""
-        settings, images = FastAutoAugmentSettings.of(groups.method), setup.dataset.train
-        stratum = strata(setup.task.stratum(images.targets))
-        seed = derive_seed(setup.seed, "folds")
-        folds = stratified_folds(stratum, settings.folds, seed, images.groups)
-        networks: dict[str, nn.Module] = {}
-
-        def built(proposal: Proposal, files: Mapping[str, Values]) -> Work:
-            fold = proposal.values["fold"]
-            val = setup.dataset.val
-            held_out = images.subset(folds[fold]) if val is None else val
-            if "params" not in proposal.values:
-                others = [own for i, own in enumerate(folds) if i != fold]
-                split = images.subset(torch.cat(others).sort().values)
-                training = Training(setup, groups.search, None, False, split=split)
-                return FoldTraining(training, held_out)
-            [network] = proposal.needs
-            if network not in networks:
-                networks[network] = setup.build_model()
-                networks[network].load_state_dict(files[network]["model"])
-            return Try(setup, settings, networks[network], held_out, proposal.values)
-
-        return built
-
-    @classmethod
-    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
-        """The networks' trainings, and the policies' passes over what they are tried on."""
-        s, data = FastAutoAugmentSettings.of(groups.method), setup.dataset
-        epochs, images = int(groups.search["epochs"]), len(data.train)
-        tried_on = images / s.folds if data.val is None else len(data.val)
-        tries = s.folds * s.repeats * s.rounds * s.parallel
-        trained = s.folds * epochs * images * (1 - 1 / s.folds)
-        passes = s.folds + tries * s.draws
-        return Expected(
-            (trained + passes * tried_on / 3) / len(setup.search_splits()[0]),
-            s.folds + tries,
-            epochs,
-            s.folds,
-            s.folds * s.parallel,
-            f"{s.folds} networks, then {tries} policies tried on them",
-        )
 
     def propose(self) -> Sequence[Proposal]:
         """A network for each fold, or policies to try on each fold's network."""

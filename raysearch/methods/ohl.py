@@ -20,18 +20,17 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 
 from raysearch.data import Split
-from raysearch.methods._base import Expected, Groups
-from raysearch.methods._pair_search import PairSearch, PairSettings, PairTraining, TrialPairs
+from raysearch.methods._base import Context, Expected
+from raysearch.methods._pair_search import PairMethod, PairSearch, PairTraining, TrialPairs
 from raysearch.methods._ppo import PPOSettings
-from raysearch.methods._study import GiveUp, Studies
 from raysearch.methods._validated import reward, snapshot
-from raysearch.policy import Pairs, Schedule
+from raysearch.policy import Schedule
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
 from raysearch.settings import Count, wrong
 from raysearch.training import Setup, Training, derive_seed, validation_cost
@@ -41,8 +40,8 @@ PROBABILITIES = 400_000  # in all phases together: below 10 MB as a file
 
 
 @dataclass(frozen=True)
-class OhlSettings(PairSettings):
-    """Settings; `lr` and `betas` are Adam's for the policy's logits.
+class Ohl(PairMethod):
+    """The method; `lr` and `betas` are Adam's for the policy's logits.
 
     Attributes:
         updates: of the policy at most, one after each round; see `interval`.
@@ -51,6 +50,7 @@ class OhlSettings(PairSettings):
             without `draws`, as nothing else would tell replicas apart.
     """
 
+    title: ClassVar[str] = "OHL"
     updates: Count
     parallel: Annotated[int, Field(ge=2)]
     same_order: bool
@@ -64,67 +64,61 @@ class OhlSettings(PairSettings):
         """Epochs of a round, of which the last may have fewer, where a search has so many."""
         return math.ceil(epochs / self.updates)
 
+    def rounds(self, epochs: int) -> int:
+        """Of a search of so many epochs."""
+        return math.ceil(epochs / self.interval(epochs))
 
-class Ohl(PairSearch):
+    def search(self, seed: int, context: Context) -> OhlSearch:
+        """See `OhlSearch`."""
+        return OhlSearch(seed, self, context.epochs)
+
+    def build(self, setup: Setup, context: Context) -> Build:
+        """Makes replicas; one training, which all rounds make up together, is used for them."""
+        train, val = setup.search_splits()
+        sgd = {**context.search, "label_smoothing": self.label_smoothing}
+        training = Training(setup, sgd, None, True, split=train)
+        initial = snapshot(training.state_dict())
+
+        def built(proposal: Proposal, files: Mapping[str, Values]) -> Replica:
+            # with no draws of its own a replica is told apart by those of its images
+            seed = proposal.values["order" if self.draws else "seed"]
+            training.setup = replace(setup, seed=seed)
+            start = next((files[id] for id in proposal.needs), initial)
+            training.load_state_dict(snapshot(start))
+            policy = TrialPairs.of(self.uniform, proposal, self.draws)
+            return Replica(training, policy, val, self)
+
+        return built
+
+    def forecast(self, setup: Setup, context: Context) -> Expected:
+        """A training for each replica, in parts; validated at the end of every round."""
+        epochs, group = context.epochs, self.parallel
+        rounds = self.rounds(epochs)
+        validation = validation_cost(*map(len, setup.search_splits()))
+        return Expected(
+            group * (epochs + rounds * validation),
+            rounds * group,
+            group,
+            f"{rounds} updates from {group} trials each",
+        )
+
+
+class OhlSearch(PairSearch):
     """Asks for the replicas of each round.
 
     A round's metrics are means over its replicas; `reward_std` is the standard deviation of their
     rewards.
     """
 
-    settings_class = OhlSettings
-
-    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
-        s = OhlSettings.of(groups.method)
-        super().__init__(seed, groups, s, PPOSettings(s.lr, s.betas), s.parallel)
-        self._epochs = int(groups.search["epochs"])
-        self._interval = s.interval(self._epochs)
-        self.rounds = math.ceil(self._epochs / self._interval)
+    def __init__(self, seed: int, settings: Ohl, epochs: int) -> None:
+        s, ppo = settings, PPOSettings(settings.lr, settings.betas)
+        super().__init__(seed, s.rounds(epochs), s, ppo, s.parallel)
+        self._epochs, self._interval = epochs, s.interval(epochs)
         self._same_order = s.same_order
         self._best = ""  # the last round's replica from which this one's start
         n = len(self.start)
         phases = min(PHASES, self.rounds, max(1, PROBABILITIES // n**2))
         self._phases = torch.zeros(phases, n, n, dtype=torch.float64)  # sums over epochs
-
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> Pairs:
-        """All pairs of elements alike."""
-        return OhlSettings.of(method).uniform
-
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
-        """Makes replicas; one training, which all rounds make up together, is used for them."""
-        settings, (train, val) = OhlSettings.of(groups.method), setup.search_splits()
-        sgd = {**groups.search, "label_smoothing": settings.label_smoothing}
-        training = Training(setup, sgd, None, True, split=train)
-        initial = snapshot(training.state_dict())
-
-        def built(proposal: Proposal, files: Mapping[str, Values]) -> Replica:
-            # with no draws of its own a replica is told apart by those of its images
-            seed = proposal.values["order" if settings.draws else "seed"]
-            training.setup = replace(setup, seed=seed)
-            start = next((files[id] for id in proposal.needs), initial)
-            training.load_state_dict(snapshot(start))
-            policy = TrialPairs.of(settings.uniform, proposal, settings.draws)
-            return Replica(training, policy, val, settings)
-
-        return built
-
-    @classmethod
-    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
-        """A training for each replica, in parts; validated at the end of every round."""
-        settings, epochs = OhlSettings.of(groups.method), int(groups.search["epochs"])
-        interval, group = settings.interval(epochs), settings.parallel
-        rounds = math.ceil(epochs / interval)
-        validation = validation_cost(*map(len, setup.search_splits()))
-        return Expected(
-            group * (epochs + rounds * validation),
-            rounds * group,
-            interval,
-            group + 1,  # of a round, and the one that they start from
-            group,
-            f"{rounds} updates from {group} trials each",
-        )
 
     def propose(self) -> Sequence[Proposal]:
         """The replicas of a round."""
@@ -177,12 +171,10 @@ class Replica(PairTraining):
 
     Args:
         training, policy, val: see `PairTraining`.
-        settings: the method's.
+        settings: the method.
     """
 
-    def __init__(
-        self, training: Training, policy: TrialPairs, val: Split, settings: OhlSettings
-    ) -> None:
+    def __init__(self, training: Training, policy: TrialPairs, val: Split, settings: Ohl) -> None:
         super().__init__(training, policy, val, settings.interval(training.epochs))
         self._by = settings.reward
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import AfterValidator, Field
@@ -28,11 +28,10 @@ from torch import Tensor
 
 from raysearch.data import Split
 from raysearch.errors import RaysearchError
-from raysearch.methods._base import Expected, Groups
+from raysearch.methods._base import Context, Expected, Method
 from raysearch.methods._population import Levels, exploit
 from raysearch.methods._rounds import RoundSearch, operation_figures, trial_id
-from raysearch.methods._settings import MethodSettings, SomeOperations
-from raysearch.methods._study import GiveUp, Studies
+from raysearch.methods._settings import SomeOperations
 from raysearch.methods._validated import Goal, ValidatedTraining, reward, snapshot
 from raysearch.policy import RandomOrder, Schedule
 from raysearch.protocol import Answer, Build, Metrics, Proposal, Values
@@ -52,8 +51,8 @@ def _sum_to_one(counts: tuple[float, ...]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class PbaSettings(MethodSettings):
-    """Settings.
+class Pba(Method):
+    """The method; see the module's text.
 
     Attributes:
         operations: names of the operations that policies are made of.
@@ -70,6 +69,7 @@ class PbaSettings(MethodSettings):
             classification, in the paper: accuracy) or minus the `loss`.
     """
 
+    title: ClassVar[str] = "PBA"
     operations: SomeOperations
     copies: Count
     counts: Annotated[tuple[NotNegative, ...], AfterValidator(_sum_to_one)]
@@ -114,8 +114,46 @@ class PbaSettings(MethodSettings):
         spread = torch.arange(1, self.copies + 1) / (self.copies + 1)
         return RandomOrder(self.entries, half, spread.repeat(len(self.operations)), self.counts)
 
+    def search(self, seed: int, context: Context) -> PbaSearch:
+        """See `PbaSearch`."""
+        return PbaSearch(seed, self, context.epochs)
 
-def explore(levels: Tensor, settings: PbaSettings, generator: torch.Generator) -> Tensor:
+    def build(self, setup: Setup, context: Context) -> Build:
+        """Makes intervals; one training is used for all that go on from another."""
+        train, val = setup.search_splits()
+        # the images are divided by the search's seed, all else follows from the member's own
+        divided = replace(setup, dataset=replace(setup.dataset, train=train, val=val))
+        training: Training | None = None
+
+        def built(proposal: Proposal, files: Mapping[str, Values]) -> Interval:
+            nonlocal training
+            seed = derive_seed(setup.seed, "member", proposal.values["member"])
+            own = replace(divided, seed=seed)
+            if training is None or not proposal.needs:
+                training = Training(own, context.search, None, True, split=train)
+            training.setup = own
+            for id in proposal.needs:
+                training.load_state_dict(snapshot(files[id]))
+            training.policy = self.policy(proposal.values["levels"])
+            return Interval(training, val, self)
+
+        return built
+
+    def forecast(self, setup: Setup, context: Context) -> Expected:
+        """A training for each member, in parts; validated at the end of every interval."""
+        epochs, size = context.epochs, self.population
+        rounds = math.ceil(epochs / self.interval)
+        validation = validation_cost(*map(len, setup.search_splits()))
+        times = "once" if rounds == 2 else f"{rounds - 1} times"
+        return Expected(
+            size * (epochs + rounds * validation),
+            size * rounds,
+            size,
+            f"{size} members that copy and explore {times}",
+        )
+
+
+def explore(levels: Tensor, settings: Pba, generator: torch.Generator) -> Tensor:
     """A policy near another: each number drawn anew, or moved up or down (algorithm 2).
 
     Args:
@@ -139,27 +177,23 @@ def explore(levels: Tensor, settings: PbaSettings, generator: torch.Generator) -
     return torch.where(anew, drawn, moved)
 
 
-class Pba(RoundSearch):
+class PbaSearch(RoundSearch):
     """Asks for an interval of every member, then lets the worst copy the best and explore.
 
     A member that failed copies too. The history has a row for every epoch: that of the member
     that was best at the end of its interval, with the cost of all.
     """
 
-    settings_class = PbaSettings
-
-    def __init__(self, seed: int, groups: Groups, studies: Studies | None = None) -> None:
-        super().__init__(seed, groups)
-        self.settings = PbaSettings.of(groups.method)
-        self._epochs, interval = int(groups.search["epochs"]), self.settings.interval
-        if self._epochs <= interval:
+    def __init__(self, seed: int, settings: Pba, epochs: int) -> None:
+        interval, size = settings.interval, settings.population
+        if epochs <= interval:
             raise RaysearchError(
                 f"method.interval={interval}: members copy none in "
-                f"search.epochs={self._epochs}; expected fewer"
+                f"search.epochs={epochs}; expected fewer"
             )
-        self.rounds = math.ceil(self._epochs / interval)
-        size = self.settings.population
-        self._levels = [self.settings.start] * size
+        super().__init__(seed, math.ceil(epochs / interval))
+        self.settings, self._epochs = settings, epochs
+        self._levels = [settings.start] * size
         self._starts = [""] * size  # the proposals that members go on from
         self._lineages: list[list[Levels]] = [[] for _ in range(size)]  # of the rounds gone by
         self._best = 0
@@ -168,49 +202,6 @@ class Pba(RoundSearch):
     def rows(self) -> int:
         """One for every epoch of the best members."""
         return self._epochs
-
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> RandomOrder:
-        """Every operation alike."""
-        return PbaSettings.of(method).uniform
-
-    @classmethod
-    def build(cls, setup: Setup, groups: Groups, give_up: GiveUp | None = None) -> Build:
-        """Makes intervals; one training is used for all that go on from another."""
-        settings, (train, val) = PbaSettings.of(groups.method), setup.search_splits()
-        # the images are divided by the search's seed, all else follows from the member's own
-        divided = replace(setup, dataset=replace(setup.dataset, train=train, val=val))
-        training: Training | None = None
-
-        def built(proposal: Proposal, files: Mapping[str, Values]) -> Interval:
-            nonlocal training
-            seed = derive_seed(setup.seed, "member", proposal.values["member"])
-            own = replace(divided, seed=seed)
-            if training is None or not proposal.needs:
-                training = Training(own, groups.search, None, True, split=train)
-            training.setup = own
-            for id in proposal.needs:
-                training.load_state_dict(snapshot(files[id]))
-            training.policy = settings.policy(proposal.values["levels"])
-            return Interval(training, val, settings)
-
-        return built
-
-    @classmethod
-    def forecast(cls, setup: Setup, groups: Groups) -> Expected:
-        """A training for each member, in parts; validated at the end of every interval."""
-        settings, epochs = PbaSettings.of(groups.method), int(groups.search["epochs"])
-        size, rounds = settings.population, math.ceil(epochs / settings.interval)
-        validation = validation_cost(*map(len, setup.search_splits()))
-        times = "once" if rounds == 2 else f"{rounds - 1} times"
-        return Expected(
-            size * (epochs + rounds * validation),
-            size * rounds,
-            settings.interval,
-            2 * size,  # from which members go on, and of those that have ended the interval
-            size,
-            f"{size} members that copy and explore {times}",
-        )
 
     def propose(self) -> Sequence[Proposal]:
         """An interval of every member."""
@@ -304,10 +295,10 @@ class Interval(ValidatedTraining):
 
     Args:
         training, val: see `ValidatedTraining`.
-        settings: the method's.
+        settings: the method.
     """
 
-    def __init__(self, training: Training, val: Split, settings: PbaSettings) -> None:
+    def __init__(self, training: Training, val: Split, settings: Pba) -> None:
         super().__init__(training, val, settings.interval)
         self._by = settings.score
 

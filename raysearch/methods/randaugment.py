@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from raysearch.methods._settings import SomeOperations
 from raysearch.methods._study import Range, Space, Whole
-from raysearch.methods._tuned import Tuned, TunedSettings
+from raysearch.methods._tuned import Tuned
 from raysearch.policy import RandomOperations, rand_augment
-from raysearch.protocol import Values
 
 LARGEST_N, LARGEST_M = 16, 30
 
@@ -21,8 +20,8 @@ N = Annotated[int, Field(ge=1, le=LARGEST_N)]
 
 
 @dataclass(frozen=True)
-class RandAugmentSettings(TunedSettings):
-    """Settings.
+class RandAugment(Tuned):
+    """Optuna chooses N and M, or the one of them that is not given.
 
     Attributes:
         operations: names of the operations to draw from.
@@ -31,6 +30,7 @@ class RandAugmentSettings(TunedSettings):
         largest_n: up to which N is searched, where it is.
     """
 
+    title: ClassVar[str] = "RandAugment"
     operations: SomeOperations
     n: N | None
     m: Annotated[float, Field(ge=0, le=LARGEST_M)] | None
@@ -50,17 +50,10 @@ class RandAugmentSettings(TunedSettings):
         chosen = {"n": self.n, "m": self.m, **params}
         return rand_augment(chosen["n"], chosen["m"], self.operations)
 
-
-class RandAugment(Tuned):
-    """Optuna chooses N and M, or the one of them that is not given."""
-
-    settings_class = RandAugmentSettings
-
-    @classmethod
-    def known(cls, method: Values) -> RandomOperations | None:
+    @property
+    def known(self) -> RandomOperations | None:
         """The policy where both N and M are given."""
-        settings = RandAugmentSettings.of(method)
-        return None if settings.space else settings.policy({})
+        return None if self.space else self.policy({})
 
 
 METHOD = RandAugment

@@ -8,36 +8,39 @@ images easy to classify rather than what makes the classifier generalise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from raysearch.methods._base import Groups
-from raysearch.methods._joint import JointMethod, JointSettings
+from raysearch.methods._joint import JointMethod, JointTraining
 from raysearch.training import Gradient, Loop, Setup, SGDSettings, evaluate
 
 
+@dataclass(frozen=True)
 class Stn(JointMethod):
-    """The training; see the module's text and `SearchMethod`."""
+    """The method; see the module's text."""
 
-    settings_class = JointSettings
+    title: ClassVar[str] = "STN"
 
-    def __init__(self, setup: Setup, search: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+    def training(self, setup: Setup, search: Mapping[str, Any]) -> StnTraining:
+        """See `SinglePass.training`."""
         setup, sgd, unit = self.mirrored(setup), SGDSettings.of(search), setup.search_images()
         everything = setup.dataset.full_train()  # nothing is validated
-        loop = Loop(setup, sgd, everything, where="search", unit=unit)
-        super().__init__(loop, JointSettings.of(method))
+        return StnTraining(Loop(setup, sgd, everything, where="search", unit=unit), self)
 
-    @classmethod
-    def step_equivalents(cls, setup: Setup, groups: Groups) -> float:
+    def step_equivalents(self, setup: Setup, epochs: int) -> float:
         """All images, and not only those that a search with validation trains on."""
-        JointSettings.of(groups.method)  # a mistake in them is said before the search begins
         counts = setup.dataset.counts
         return (counts["train"] + counts["val"]) / setup.search_images()
 
+
+class StnTraining(JointTraining):
+    """The training; see the module's text and `SearchTraining`."""
+
     def step(self) -> dict[str, float]:
-        """One epoch; see `SearchMethod.step`."""
+        """One epoch; see `SearchTraining.step`."""
         loop, setup = self.loop, self.setup
         self.augmenter.train()
         with loop.one_epoch() as batches:

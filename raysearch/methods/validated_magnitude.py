@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 
 from raysearch.methods._augmenter import TRANSFORMATIONS
 from raysearch.methods._study import Range, Space
-from raysearch.methods._tuned import Tuned, TunedSettings
+from raysearch.methods._tuned import Tuned
 from raysearch.policy import Transformations
 
 DRAWS = 1024  # that stand for the distribution in the policy
@@ -24,8 +24,8 @@ RANGES = {"tx": 1.0, "ty": 1.0, "hue": 0.5}  # at magnitude 1; of all others 1 t
 
 
 @dataclass(frozen=True)
-class ValidatedMagnitudeSettings(TunedSettings):
-    """Settings.
+class ValidatedMagnitude(Tuned):
+    """Optuna chooses one magnitude for all transformations; see the module's text.
 
     Attributes:
         transformations: whose parameters are drawn.
@@ -34,6 +34,7 @@ class ValidatedMagnitudeSettings(TunedSettings):
             saturation change by up to all of it, and hue by a quarter turn.
     """
 
+    title: ClassVar[str] = "validated magnitude"
     transformations: Literal["translation", "affine", "colour", "affine+colour"]
     largest: Annotated[float, Field(gt=0, le=1)]
 
@@ -50,14 +51,8 @@ class ValidatedMagnitudeSettings(TunedSettings):
         largest = torch.tensor([RANGES.get(name, 1.0) for name in names])
         return Transformations(names, params["magnitude"] * largest * (2 * unit - 1))
 
-
-class ValidatedMagnitude(Tuned):
-    """Optuna chooses one magnitude for all transformations; see the module's text."""
-
-    settings_class = ValidatedMagnitudeSettings
-
-    @classmethod
-    def uniform(cls, method: Mapping[str, Any]) -> None:
+    @property
+    def uniform(self) -> None:
         """None: parameters of continuous transformations are learnt, and no operations."""
 
 

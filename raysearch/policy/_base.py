@@ -148,6 +148,9 @@ class Policy(ABC):
     def describe(self, most: int = 10) -> str:
         """The policy in words for a terminal: its `most` strongest parts, one a line."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.describe(3)}>"
+
     def body(self) -> Json:
         """The policy's own part of its JSON form; see `fields`."""
         return {name: _plain(getattr(self, name)) for name in self.fields}

@@ -7,6 +7,7 @@ from raysearch.results._display import Display
 from raysearch.results._export import html_table
 from raysearch.results._frame import Measured, MethodMeasured, frame, history
 from raysearch.results._join import check_alike, join, without_others
+from raysearch.results._statements import references
 from raysearch.results._statistics import mean_and_std, paired_difference
 from raysearch.results._summary import summarise
 from raysearch.results._table import show
@@ -33,6 +34,7 @@ __all__ = [
     "plural",
     "read",
     "read_experiment",
+    "references",
     "show",
     "summarise",
     "without_others",

@@ -122,7 +122,6 @@ def _lines(
         upper.plot([], [], color="0.8", label=f"{others} others")
     upper.axhline(100 / len(order), color="0.5", linewidth=1, linestyle="--", label="all alike")
     upper.set_ylabel("share of applications (%)")
-    upper.set_ylim(bottom=0)
     upper.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     _steps(lower, starts, operations_per_image, color=BLUE, linewidth=2)
     lower.set_ylabel("operations\nper image")

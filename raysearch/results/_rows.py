@@ -18,9 +18,10 @@ from typing import Any
 
 import pandas as pd
 
+from raysearch.methods import BASELINES
 from raysearch.results._frame import Measured
 from raysearch.results._statistics import mean_and_std, paired_difference
-from raysearch.results._words import BASELINES, JOINT, label, network_name
+from raysearch.results._words import JOINT, label, network_name
 from raysearch.tasks import Metric
 from raysearch.trials import COSTS
 
@@ -182,7 +183,8 @@ def _mean_cost(trials: pd.DataFrame) -> Cost:
 def _place(name: str, rows: Rows, methods: Sequence[str]) -> tuple[int, int, int]:
     row = rows[name]
     if row["kind"] == "baseline":
-        return 0, BASELINES.index(name) if name in BASELINES else len(BASELINES), 0
+        known = list(BASELINES)
+        return 0, known.index(name) if name in known else len(known), 0
     own = row["method"]
     place = methods.index(own) if own in methods else len(methods)
     return 1, place, KINDS.index(row["kind"])

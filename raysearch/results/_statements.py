@@ -23,6 +23,7 @@ from raysearch.tasks import Metric
 
 GUESSING = 3.0  # standard errors from guessing, from which something has been learned
 REFERENCES = ("none", "predefined", "trivial_augment")
+UNMOVED = 0.001  # nats from all alike, below which a search has chosen nothing
 NOTHING = 0.005  # operations an image, below which a policy applies nothing
 
 
@@ -212,12 +213,19 @@ def applies_nothing(policy: Mapping[str, Any]) -> bool:
 
 
 def idle(summary: Mapping[str, Any]) -> Iterator[str]:
-    """That a search ended with a policy which applies nothing."""
+    """That a search ended with a policy which applies nothing, or where it began."""
     for name, method in summary["methods"].items():
+        subject = f"The policy of {method_label(name)}"
+        subject = subject if several(summary) else "The learned policy"
+        kl_uniform = method["kl_uniform"]
+        if kl_uniform is not None and kl_uniform < UNMOVED:
+            yield (
+                f"{subject} has hardly moved from where its search began, with all choices alike "
+                f"(KL divergence {kl_uniform:.1g} nats): the search has learned next to nothing, "
+                "and a longer one may."
+            )
         if method["searches"] and applies_nothing(method["policy"]):
             count = method["policy"]["operations_per_image"]
-            subject = f"The policy of {method_label(name)}"
-            subject = subject if several(summary) else "The learned policy"
             yield (
                 f"{subject} applies nothing ({count:.3f} operations an image): the search found "
                 "nothing that helps beyond the predefined augmentation."

@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+import pandas as pd
 from pydantic_core import from_json, to_json
 
 from raysearch import __version__
 from raysearch.policy import Policy
 from raysearch.results._frame import Measured, MethodMeasured
+from raysearch.results._frame import searches as searches_of
 from raysearch.results._rows import table_of
 from raysearch.results._statistics import entropy_and_kl
 from raysearch.trials import COSTS
@@ -47,7 +49,8 @@ def summarise(measured: Measured) -> dict[str, Any]:
         rows, errors, differences, plain_training, front, steps: see `table_of`; differences in the
             metric's unit, own row minus the other.
         methods: of each its `row`, `policy` in figures, `predefined`, `configuration`, `searches`
-            (their seeds), and `search`, their cost in `COSTS` as measured.
+            (their seeds), `search`, their cost in `COSTS` as measured, and `kl_uniform`, how far
+            from all alike their choices ended, see `_kl_uniform`.
         search: the same cost over all methods.
         evaluations: for each row that was trained the cost of its trainings, summed and by seed.
         seeds: `search` and `evaluation`.
@@ -66,7 +69,9 @@ def summarise(measured: Measured) -> dict[str, Any]:
         "metric": asdict(measured.metric),
         **table_of(measured),
         "methods": {
-            name: _method(method, searches[searches["method"] == name])
+            name: _method(
+                method, searches[searches["method"] == name], _kl_uniform(measured.history, name)
+            )
             for name, method in measured.methods.items()
         },
         "search": {**total, "wall_seconds": wall},
@@ -97,9 +102,21 @@ def _cost(trials: Any) -> dict[str, float]:
     return {cost: math.fsum(trials[cost]) for cost in COSTS}
 
 
-def _method(method: MethodMeasured, searches: Any) -> dict[str, Any]:
+def _kl_uniform(history: pd.DataFrame, method: str) -> float | None:
+    """The largest KL divergence, in nats, with which a search of the method has ended.
+
+    That of its choices from where all are alike; None where it tells of none.
+    """
+    if "kl_uniform" not in history:
+        return None
+    last = searches_of(history, method).groupby("trial")["kl_uniform"].last()
+    return None if last.isna().all() else float(last.max())
+
+
+def _method(method: MethodMeasured, searches: Any, kl_uniform: float | None) -> dict[str, Any]:
     cost = _cost(searches)
     return {
+        "kl_uniform": kl_uniform,
         "searches": sorted({int(seed) for seed in searches["seed"]}),
         "search": {**cost, "wall_seconds": method.wall_seconds or cost["wall_seconds"]},
         "policy": policy_figures(method.policy, method.uniform_shares()),

@@ -6,50 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from raysearch import methods
 from raysearch.tasks import Metric
 
-BASELINES = (
-    "none",
-    "predefined",
-    "cutout",
-    "trivial_augment",
-    "randaugment",
-    "autoaugment_cifar10",
-    "autoaugment_imagenet",
-    "autoaugment_svhn",
-    "uniform",
-)
-"""Policies that need no search, in the order in which they are shown."""
 LEARNED = "learned"
 """The usual row of the policy that the only method of an experiment found."""
 JOINT = "joint"
 """The row of the networks that the only method's searches trained themselves."""
 
-NAMES = {
-    "none": "no augmentation",
-    "predefined": "predefined",
-    "trivial_augment": "TrivialAugment",
-    "cutout": "Cutout",
-    "randaugment": "RandAugment (2, 9)",
-    "autoaugment_cifar10": "AutoAugment (CIFAR-10)",
-    "autoaugment_imagenet": "AutoAugment (ImageNet)",
-    "autoaugment_svhn": "AutoAugment (SVHN)",
-    "uniform": "uniform policy",
-    LEARNED: "learned policy",
-    JOINT: "joint network",
-}
-METHODS = {
-    "dada": "DADA",
-    "ddas": "DDAS",
-    "bilevel": "online bilevel",
-    "stn": "STN",
-    "aws": "AWS",
-    "ohl": "OHL",
-    "pba": "PBA",
-    "fast_autoaugment": "Fast AutoAugment",
-    "validated_magnitude": "validated magnitude",
-    "randaugment": "RandAugment",
-}
+OWN = {LEARNED: "learned policy", JOINT: "joint network"}
 PHRASES = {
     "predefined": "predefined augmentation",
     "uniform": "the uniform policy",
@@ -77,13 +42,18 @@ def label(name: str, kind: str = "baseline") -> str:
     ('no augmentation', 'RandAugment (2, 9)', 'RandAugment', 'DADA (network)')
     """
     base, bracket, rest = name.partition(" (")
-    known = METHODS.get(base) if kind != "baseline" or base not in NAMES else None
-    return (known or NAMES.get(base, base)) + bracket + rest
+    if base in methods.BASELINES and (kind == "baseline" or base in methods.FIXED):
+        base = methods.BASELINES[base].title
+    elif base in methods.names():
+        base = methods.find(base).title or base
+    else:
+        base = OWN.get(base, base)
+    return base + bracket + rest
 
 
 def method_label(method: str) -> str:
     """A method's name for people."""
-    return METHODS.get(method) or label(method)
+    return label(method, "policy")
 
 
 def network_name(method: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raysearch import models, tasks
-from raysearch.errors import RaysearchError
+from raysearch.errors import RaysearchError, one_line
 from raysearch.states import load
 from raysearch.training._setup import Setup
 
@@ -102,8 +102,7 @@ def load_network(
         _check(document)
         return TrainedNetwork(document, builder).eval()
     except Exception as error:  # whatever a file may hold
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise RaysearchError(f"{path}: not a network of raysearch ({reason})") from None
+        raise RaysearchError(f"{path}: not a network of raysearch ({one_line(error)})") from None
 
 
 def _check(document: Mapping[str, Any]) -> None:

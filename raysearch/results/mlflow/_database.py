@@ -79,7 +79,7 @@ def _check_version(path: Path, version: str) -> None:
 
 
 def make_database(path: Path) -> None:
-    """Make the data base where there is none.
+    """Make the data base where there is none, or an empty file.
 
     It is made under another name and then given its own, so that a run which is killed leaves none
     that is half made, and of several that make it at once all go on with the same.
@@ -87,11 +87,15 @@ def make_database(path: Path) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    if path.exists():
+    if _has_content(path):
         return
     with _in_turn(path.parent):
-        if not path.exists():
+        if not _has_content(path):
             _make(path)
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def _make(path: Path) -> None:
@@ -118,7 +122,10 @@ def _fill(uri: str, artifacts: Path) -> None:
 
 
 def _give_name(name: str, path: Path) -> None:
-    """Move a file to where none may be; raises FileExistsError where one is."""
+    """Move a file to where none is, or an empty one; raises FileExistsError where one is."""
+    if path.exists() and not _has_content(path):
+        os.replace(name, path)
+        return
     try:
         os.link(name, path)
     except FileExistsError:

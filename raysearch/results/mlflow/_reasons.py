@@ -15,6 +15,8 @@ _NO_ADDRESS = {
     "InvalidSchema",
     "UnsupportedModelRegistryStoreURIException",
 }
+_PROXIES = {"ProxyError", "InvalidProxyURL"}
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+/?")
 _STATUS = re.compile(r"failed with error code (\d+)|too many (\d+) error responses")
 _BODY = re.compile(r"Response body: '(.*)'\s*$", re.DOTALL)
 _ANSWERS = {
@@ -45,14 +47,15 @@ def refusal(error: BaseException, uri: str) -> str:
     if "not in a valid JSON format" in str(error):
         return f"{who} answers, but is no MLflow server (not with JSON): {START}"
     kinds = {type(each).__name__ for each in _chain(error)}
-    if "ProxyError" in kinds:
+    if kinds & _PROXIES or "SOCKS support" in str(error):
         return f"{who} is not reached through the proxy: add its host to no_proxy, or {START}"
     if "SSLError" in kinds:
         return (
             f"{who} has a certificate that cannot be verified: set "
             "MLFLOW_TRACKING_SERVER_CERT_PATH to that of its authority"
         )
-    if kinds & _NO_ADDRESS or re.search("Invalid SQLite|Unity Catalog", str(error)):
+    wrong = re.search("Invalid SQLite|Unity Catalog|Could not parse SQLAlchemy", str(error))
+    if wrong or kinds & _NO_ADDRESS or _HOST_AND_PORT.fullmatch(uri):
         return f"tracking.uri={uri} is no address: expected http://HOST:PORT or sqlite:///FILE"
     if "filesystem tracking backend" in str(error):
         return (

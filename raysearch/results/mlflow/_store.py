@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
@@ -29,7 +30,8 @@ TRAINING = "workflowType=machine_learning"  # in an address: MLflow's pages for 
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"  # not language models
 BY_ID = "id:"  # before an experiment's id, where its name could be
 TRIES, PAUSE = 5, 1.0  # of opening a data base that others make or use at the same time; seconds
-_RACES = ("already exists", "locked", "UNIQUE constraint", "duplicate column")
+_RACES = ("already exists", "UNIQUE constraint", "duplicate key")  # two make one experiment
+_MISTAKES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # which no other try mends
 
 
 class Store:
@@ -67,14 +69,23 @@ class Store:
         return str(self.database or self.uri)
 
     def view(self, run_id: str) -> str:
-        """What shows a run: a page of the server, or the command that starts the UI."""
-        if self.is_server:
-            return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}?{TRAINING}"
-        return self._command()
+        """What shows a run: its page on the server, or the command that starts the UI.
+
+        With the command goes the page of all runs, whose address is no longer than a line.
+        """
+        return self._page(f"runs/{run_id}?{TRAINING}" if self.is_server else "runs")
 
     def view_of_experiment(self, key: str) -> str:
         """What shows the experiment in a view that is kept with it."""
-        page = f"/#/experiments/{self.experiment_id}/runs?viewStateShareKey={key}&{TRAINING}"
+        return self._page(f"runs?viewStateShareKey={key}&{TRAINING}")
+
+    def _page(self, path: str) -> str:
+        """Where a page of the experiment is.
+
+        From its own first page MLflow goes to views for language models, whatever the experiment's
+        kind, until a browser has chosen otherwise.
+        """
+        page = f"/#/experiments/{self.experiment_id}/{path}"
         return self.uri + page if self.is_server else f"{self._command()}, then {UI}{page}"
 
     def _command(self) -> str:
@@ -132,8 +143,12 @@ class Store:
                 self.experiment_id = self._find_experiment()
                 return
             except Exception as error:
-                race = any(words in str(error) for words in _RACES)
-                if not race or attempt == TRIES - 1:
+                mistake = isinstance(error, RaysearchError) or (
+                    getattr(error, "error_code", None) in _MISTAKES
+                )
+                # A data base that MLflow itself makes just now fails in many ways.
+                race = self.database is not None or any(word in str(error) for word in _RACES)
+                if mistake or not race or attempt == TRIES - 1:
                     raise
                 time.sleep(PAUSE)
 
@@ -185,9 +200,9 @@ def _absolute(uri: str) -> tuple[str, Path | None]:
     """The URI, independent of the working directory, and the SQLite file where it is one."""
     if not uri.startswith("sqlite:///"):
         return uri.rstrip("/"), None
-    path = Path(uri.removeprefix("sqlite:///")).expanduser()
-    path = Path(os.path.abspath(path))
-    return sqlite_address(path), path
+    name, *options = uri.removeprefix("sqlite:///").split("?", maxsplit=1)
+    path = Path(os.path.abspath(Path(unquote(name)).expanduser()))
+    return "?".join([sqlite_address(path), *options]), path
 
 
 def _quieten_mlflow() -> None:
