@@ -341,7 +341,7 @@ def test_a_mistake_in_a_job_is_one_line_and_an_exit_code(cluster: Cluster) -> No
 def test_a_job_that_is_stopped_leaves_what_it_has_and_goes_on(cluster: Cluster) -> None:
     results, runs = cluster.folder / "stopped", cluster.folder / "shared-runs"
     settings = [*SMALL, "name=long", f"runs_dir={runs}", f"storage={results}", "tracking=none"]
-    settings[settings.index("search.epochs=2")] = "search.epochs=40"
+    settings[settings.index("search.epochs=2")] = "search.epochs=300"
     patient = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
     assert cluster.submit("long", settings, "--no-wait", **patient).returncode == 0
     wait_until(lambda: list(runs.glob("long/trials/search-*/search/checkpoint_*/progress.json")))

@@ -68,7 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
         (["--address", "nowhere"], "expected HOST:PORT"),
         (["--resume", "nothing"], "there is no run nothing"),
-        (["--resume", "nothing", "seeds=2"], "leave out seeds=2"),
+        (["--resume", "nothing", "seeds=2"], "there is no run nothing (looked in runs/ too)"),
         (["runs_dir=/proc/here"], "runs_dir=/proc/here cannot be written"),
         (["tracking.uri=http://127.0.0.1:1"], "MLflow at http://127.0.0.1:1 does not answer"),
     ],

@@ -60,8 +60,8 @@ def search(
         >>> result = raysearch.search(data="folder", root="photos")  # doctest: +SKIP
         >>> result.policy.save("policy.json")                        # doctest: +SKIP
     """
-    given = _overrides(data, root, model, settings)
-    experiment = compose_run([Override("method", method), *given])
+    given = _overrides(data, root, model, {"method": method, **settings})
+    experiment = compose_run(given)
     wish = Wish(experiment.settings.device, num_cpus, num_gpus, address)
     return _carry_out(experiment, data, model, wish, quiet)
 
