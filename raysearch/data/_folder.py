@@ -37,7 +37,7 @@ def list_folder(settings: DataSettings, notices: Notices) -> Listing:
     """
     root = settings.folder()
     tree = Tree(root, notices, settings.links, settings.groups_file)
-    files = _label_files(root, tree)
+    files = _label_files(settings, tree, notices)
     if files:
         return list_labelled(files, settings, notices)
     found = find_layout(root, tree, notices)
@@ -54,10 +54,10 @@ def list_folder(settings: DataSettings, notices: Notices) -> Listing:
     return Listing(classes, parts)
 
 
-def _label_files(root: Path, tree: Tree) -> dict[str, Path]:
+def _label_files(settings: DataSettings, tree: Tree, notices: Notices) -> dict[str, Path]:
     """The label files in the root, or in the folder that is all there is in it."""
-    folder = str(root)
-    while not (files := find_label_files(Path(folder))):
+    folder = str(settings.folder())
+    while not (files := find_label_files(Path(folder), settings, notices)):
         only = tree.look(folder).only
         if only is None:
             break
