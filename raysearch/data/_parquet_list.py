@@ -215,13 +215,13 @@ def _columns(path: Path, schema: pa.Schema, settings: DataSettings) -> tuple[str
 
 def _image_column(schema: pa.Schema, given: str | None) -> str | None:
     """The column that is asked for, or has a usual name, or is the only one that holds images."""
-    names = {nfc(name): name for name in schema.names}
+    names: dict[str, str] = {nfc(name): name for name in schema.names}
     candidates = [given] if given is not None else ["image", "img", "file_name"]
-    named = [names[nfc(name)] for name in candidates if nfc(name) in names]
-    holding = [field.name for field in schema if _holds_images(field.type)]
-    if named or given is not None or len(holding) != 1:
-        return named[0] if named else None
-    return holding[0]
+    for name in candidates:
+        if nfc(name) in names:
+            return names[nfc(name)]
+    holding = [name for name in names.values() if _holds_images(schema.field(name).type)]
+    return holding[0] if given is None and len(holding) == 1 else None
 
 
 def _holds_images(kind: pa.DataType) -> bool:
