@@ -218,11 +218,33 @@ def test_columns_in_any_order(tmp_path: Path) -> None:
     assert labels_by_shade(load(tmp_path)) == LABELS
 
 
+@pytest.mark.parametrize(("yes", "no"), [("1.0", "0.0"), ("True", "False"), ("TRUE", "FALSE")])
+@pytest.mark.parametrize("name", ["labels.csv", "train/_classes.csv"])
+def test_columns_of_classes(tmp_path: Path, name: str, yes: str, no: str) -> None:
+    paths = fill((tmp_path / name).parent, 10)
+    table = [["file", "cat", "dog"]]
+    table += [[path, *((no, yes) if n % 2 else (yes, no))] for n, path in enumerate(paths)]
+    (tmp_path / name).write_text(text(table))
+    expected = {number: [1 - number % 2, number % 2] for number in range(10)}
+    assert labels_by_shade(load(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "metadata.csv", "annotations.jsonl"])
+def test_what_may_be_a_label_file_is_named(tmp_path: Path, name: str) -> None:
+    records = [{"file_name": path, "kind": "a"} for path in fill(tmp_path, 10)]
+    metadata(tmp_path / name, records)
+    assert f"if {name} holds the labels, name it labels{Path(name).suffix}" in refusal(tmp_path)
+
+
 def test_a_part_without_labels_is_said(tmp_path: Path) -> None:
     paths = fill(tmp_path, 10)
     (tmp_path / "train.csv").write_text(text(rows(paths)))
-    (tmp_path / "test.csv").write_text("id\n1\n2\n")
-    assert "test is not read, as test.csv has no column of labels" in said(load(tmp_path))
+    for name in ("test.csv", "sample_submission.csv"):
+        (tmp_path / name).write_text("id\n1\n2\n")
+    notes = said(load(tmp_path))
+    assert "test is not read, as test.csv has no column of labels" in notes
+    assert "the labels are those of train.csv;" in f"{notes};"
+    assert "not read: sample_submission.csv, test.csv" in notes
 
 
 @pytest.mark.parametrize("line", ["[1]", "{", '"a"'])

@@ -129,7 +129,7 @@ def test_label_files_that_are_wrong(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     header = ["image", "a", "b"]
     for rows, message in [
-        ([], "labels.csv has another layout: expected a first line `image,labels`"),
+        ([], "labels.csv has another layout: expected, with commas, semicolons or tabs, a first"),
         ([[paths[0], "a"], [paths[1], "b"]], "has no header, its first line names an image"),
         ([header], "names no images"),
         ([header, [paths[0], "1"]], "line 2: it has 2 columns, the header 3"),

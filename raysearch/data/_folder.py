@@ -12,6 +12,7 @@ from raysearch.data._names import check_class_names, like
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._settings import DataSettings
 from raysearch.data._source import FileSource, Listing, Part
+from raysearch.data._table import SUFFIXES
 from raysearch.data._tree import Tree
 from raysearch.errors import RaysearchError
 
@@ -44,7 +45,9 @@ def list_folder(settings: DataSettings, notices: Notices) -> Listing:
     classes = tuple(found["train"])
     if len(classes) < 2:
         names = f"only the folder {classes[0]!r}" if classes else "no folders"
-        raise RaysearchError(f"{root} has {names}; at least two classes are needed ({EXPECTED})")
+        raise RaysearchError(
+            f"{root} has {names}; at least two classes are needed ({EXPECTED}){_hint(root)}"
+        )
     check_class_names(classes, root)
     parts: dict[str, Part] = {}
     for part, folders in found.items():
@@ -63,6 +66,17 @@ def _label_files(settings: DataSettings, tree: Tree, notices: Notices) -> dict[s
             break
         folder = only
     return files
+
+
+def _hint(root: Path) -> str:
+    """What an error adds where a file may be meant to hold the labels."""
+    tables = sorted(p.name for p in root.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not tables:
+        return ""
+    return (
+        f"; if {tables[0]} holds the labels, name it labels{Path(tables[0]).suffix}, and give "
+        "data.label_column where there are several"
+    )
 
 
 def _list_part(

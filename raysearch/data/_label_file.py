@@ -21,7 +21,8 @@ from raysearch.data._table import SUFFIXES, read_table, readable
 from raysearch.data._tree import extensions, is_debris
 from raysearch.errors import RaysearchError
 
-_WHOLE = ("labels", "label", "metadata")  # of files of all images, without the ending
+# Files of all images, without the ending; `_classes` is Roboflow's.
+_WHOLE = ("labels", "label", "metadata", "_classes")
 _WORDS = frozenset((*_WHOLE, "annotations", "csv", "tsv", "jsonl"))  # beside those of a part
 
 
@@ -131,11 +132,12 @@ def list_labelled(files: dict[str, Path], settings: DataSettings, notices: Notic
     for part, table in tables.items():
         has = _targets(table, labels[part], classes)
         parts[part] = _part(table, has, home, settings.skip, notices)
-    _say_not_named(root, parts.values(), notices)
+    read_files = [*dict.fromkeys(table.path for table in tables.values())]
+    _say_not_named(settings, read_files, parts.values(), notices)
     if train.named and all(len(own) <= 1 for rows in labels.values() for own in rows):
         parts = _single_label(parts, notices)
-    shown = ", ".join(os.path.relpath(path, root) for path in files.values())
-    told = f", which tells {', '.join(tables)}" if len(tables) > len(files) else ""
+    shown = ", ".join(os.path.relpath(path, root) for path in read_files)
+    told = f", which tells {', '.join(tables)}" if len(tables) > len(read_files) else ""
     notices.say(f"the labels are those of {shown}{told}")
     return Listing(classes, parts)
 
@@ -187,14 +189,19 @@ def _single_label(parts: dict[str, Part], notices: Notices) -> dict[str, Part]:
     return found
 
 
-def _say_not_named(root: Path, parts: Iterable[Part], notices: Notices) -> None:
-    """Say which images below the root no label file names."""
-    named = {path for part in parts for path in part.source.fetch(np.arange(len(part)))}
+def _say_not_named(
+    settings: DataSettings, read: Iterable[Path], parts: Iterable[Part], notices: Notices
+) -> None:
+    """Say which images below the root no label file names, and which such files are not read."""
+    root = settings.folder()
+    known = {path for part in parts for path in part.source.fetch(np.arange(len(part)))}
+    known |= {*map(str, read), str(settings.groups_file)}
+    endings = {*extensions(), *SUFFIXES}
     for folder, below, files in os.walk(root):
         below[:] = sorted(name for name in below if not is_debris(name))
         paths = [os.path.join(folder, name) for name in sorted(files) if not is_debris(name)]
-        images = [path for path in paths if os.path.splitext(path)[1].lower() in extensions()]
-        beside = [path for path in images if path not in named]
+        data = [path for path in paths if os.path.splitext(path)[1].lower() in endings]
+        beside = [path for path in data if path not in known]
         notices.add(NOT_READ, [os.path.relpath(path, root) for path in beside])
 
 

@@ -14,8 +14,12 @@ from raysearch.data._table import Rows, read_table
 from raysearch.data._tree import extensions, is_debris
 from raysearch.errors import RaysearchError
 
-_FORMS = "expected a first line `image,labels` or `image,<class>,<class>,...`"
+_FORMS = (
+    "expected, with commas, semicolons or tabs, a first line `image,labels` or "
+    "`image,<class>,<class>,...`"
+)
 _UNREAD = "column{{s}} of {} {{are}} not read"
+_YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false")  # in any case, as pandas writes them
 _TRIED = 20  # rows that tell where the images are
 _FEW = 50  # different values at most, of a column that tells the parts
 
@@ -85,8 +89,10 @@ class LabelTable:
                 if "" in own:
                     raise self.wrong(line, f"a name in {cells[0][:100]!r} is empty")
             else:
-                by_class = dict(zip(self.header[1:], cells, strict=True))
-                odd = next((name for name, cell in by_class.items() if cell not in ("0", "1")), "")
+                plain = (cell.casefold() for cell in cells)
+                by_class = dict(zip(self.header[1:], plain, strict=True))
+                known = (*_YES, *_NO)
+                odd = next((name for name, cell in by_class.items() if cell not in known), "")
                 if odd:
                     cell = by_class[odd][:100]
                     raise self.wrong(
@@ -94,7 +100,7 @@ class LabelTable:
                         f"{cell!r} in column {odd!r} is not 0 or 1; if one column holds the "
                         "classes' names, data.label_column= says which",
                     )
-                own = {name for name, cell in by_class.items() if cell == "1"}
+                own = {name for name, cell in by_class.items() if cell in _YES}
             found.append(own)
         return found
 
@@ -206,18 +212,19 @@ def _find_labels(
         raise RaysearchError(f"{path}: there is no column {wanted!r} (data.label_column)")
     parts: dict[int, str] = {}
     for place in rest if len(rest) > 1 else ():
-        parts = {} if place in labels else _told({line: row[place] for line, row in rows.items()})
+        values = {line: row[place] for line, row in rows.items()}
+        parts = {} if place in labels else _told(values, path)
         if parts:
             return labels or [one for one in rest if one != place], parts, place
     return labels or rest, parts, None
 
 
-def _told(values: dict[int, str]) -> dict[int, str]:
+def _told(values: dict[int, str], path: Path) -> dict[int, str]:
     """Of each line the part that its value means, where all mean train or another; else empty."""
     different = set(values.values())
     if len(different) > _FEW:
         return {}
-    named = name_parts(sorted(different), "")
+    named = name_parts(sorted(different), path)
     if named.others or not {"train"} < named.parts.keys():
         return {}
     part_of = {name: part for part, names in named.parts.items() for name in names}
@@ -227,9 +234,7 @@ def _told(values: dict[int, str]) -> dict[int, str]:
 def _parts_of_folders(table: LabelTable) -> dict[int, str]:
     """Of each line its part, where the images lie in folders of parts; else empty."""
     folders = {line: os.path.dirname(table.file(row[0])) for line, row in table.rows.items()}
-    above = os.path.commonpath(set(folders.values()))
-    return _told({line: _first(os.path.relpath(one, above)) for line, one in folders.items()})
-
-
-def _first(path: str) -> str:
-    return path.partition(os.sep)[0]
+    different = set(folders.values())
+    above = os.path.commonpath(different)
+    first = {one: os.path.relpath(one, above).split(os.sep)[0] for one in different}
+    return _told({line: first[one] for line, one in folders.items()}, table.path)
