@@ -41,6 +41,11 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def sqlite_address(path: Path) -> str:
+    """A SQLite file as SQLAlchemy's address, in which % and ? of a name mean something else."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
 def lock(descriptor: int) -> bool:
     """Have a file or folder alone until its descriptor is closed, or the process ends.
 

@@ -32,6 +32,7 @@ from raysearch.training import Predefined, Setup
 TOKEN = "RAY_AUTH_TOKEN"
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
+    "method=dada",  # of several, the last counts
     "tracking=none",
     "data.limit=200",
     "search.epochs=6",

@@ -57,7 +57,7 @@ def small(classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
 def test_a_search_by_names(drawn: Recorded) -> None:
     result = search(num_cpus=2, quiet=True, **QUICK, **BASELINES)
     assert isinstance(result.policy, Policy)
-    assert list(result.policies) == ["dada"]
+    assert list(result.policies) == ["auto"]
     assert result.table.index.tolist() == ["none", "learned"]
     assert list(result.table)[:3] == ["label", "test_error", "test_error_std"]
     assert list(result.table)[-2:] == ["on_front", "minus_none"]

@@ -84,7 +84,7 @@ def test_long_names_keep_the_table_narrow(tmp_path: Path, sign: str) -> None:
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr(_forecast, "plain_cost", lambda *_: Plain(seconds=1e-4, parameters=1000))
     root = fill(tmp_path / "photos", {"a": 20, "b": 30}, bits=10)
-    asked = ["data=folder", f"data.root={root}", "model=small_cnn", "device=cpu"]
+    asked = ["method=dada", "data=folder", f"data.root={root}", "model=small_cnn", "device=cpu"]
     return make_plan(compose_run(asked), local_capacity(Wish("cpu", 2)))
 
 

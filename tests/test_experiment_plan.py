@@ -22,6 +22,7 @@ from raysearch.experiment._session import earlier, prepare
 from raysearch.policy import SubPolicies, read_policy
 
 QUICK = ["tracking=none", "data.limit=100", "search.epochs=3", "evaluation.epochs=2", "name=mine"]
+DADA = "method=dada"  # in a run; a comparison names its own
 CPUS = Capacity(2, 0, "cpu")
 
 
@@ -43,7 +44,7 @@ def rows(fake: Recorded) -> Counter[str]:
 
 def test_a_run_evaluates_the_policies_that_are_named(recorded: Recorded) -> None:
     policies = "evaluation.policies=[none,learned]"
-    done = carried_out(compose_run([*QUICK, policies, "seeds=2", "evaluation.seeds=3"]))
+    done = carried_out(compose_run([*QUICK, DADA, policies, "seeds=2", "evaluation.seeds=3"]))
     assert [e.id for e in recorded.entries[:2]] == ["search-dada-seed-0", "search-dada-seed-1"]
     assert rows(recorded) == {"none": 3, "learned": 3}
     evaluations = {e.id: e for e in recorded.entries if e.trial.policy == "learned"}
@@ -116,7 +117,7 @@ def test_a_method_of_which_every_search_fails_is_left_out(recorded: Recorded) ->
 def test_in_a_run_it_is_the_error(recorded: Recorded) -> None:
     recorded.broken = {"dada"}
     with pytest.raises(RaysearchError, match="it cannot go on"):
-        carried_out(compose_run([*QUICK, "seeds=1", "evaluation.seeds=1"]))
+        carried_out(compose_run([*QUICK, DADA, "seeds=1", "evaluation.seeds=1"]))
 
 
 def test_a_comparison_takes_in_a_method_later(recorded: Recorded) -> None:
@@ -134,7 +135,7 @@ def test_a_comparison_takes_in_a_method_later(recorded: Recorded) -> None:
 def test_what_was_stopped_says_how_to_go_on(recorded: Recorded) -> None:
     recorded.stop_after = 2
     with pytest.raises(KeyboardInterrupt, match="--resume runs/mine continues it"):
-        carried_out(compose_run([*QUICK, "seeds=2", "evaluation.seeds=1"]))
+        carried_out(compose_run([*QUICK, DADA, "seeds=2", "evaluation.seeds=1"]))
     assert json.loads(Path("runs/mine/run.json").read_text())["status"] == "interrupted"
 
 

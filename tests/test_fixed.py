@@ -17,7 +17,7 @@ from raysearch.experiment._experiment import compose_run
 from raysearch.experiment._forecast import forecast
 from raysearch.experiment._plan import make_plan
 from raysearch.methods import FIXED, UNCHANGED, Fixed
-from raysearch.methods._augmenter import TRANSFORMATIONS
+from raysearch.methods._augmenter import parameter_names
 from raysearch.methods._portfolio import random_transformations
 from raysearch.policy import (
     PUBLISHED,
@@ -41,13 +41,13 @@ POLICIES: dict[str, Policy] = {
     "trivial_augment": trivial_augment(),
     "entaugment": entaugment(),
     "sra": sra(),
-    **{name: autoaugment(name) for name in PUBLISHED},
     **{
         f"affine_colour_{strength}": random_transformations(
-            TRANSFORMATIONS["affine+colour"], strength
+            parameter_names("affine+colour", 3), strength
         )
         for strength in (0.1, 0.2, 0.3)
     },
+    **{name: autoaugment(name) for name in PUBLISHED},
 }
 
 

@@ -37,19 +37,23 @@ def test_what_is_proposed_is_the_same_on_every_machine(method: str) -> None:
     assert all(each == found[0] for each in found)
 
 
+SIZES = {
+    "aws": 8,
+    "ohl": 8,
+    "fast_autoaugment": 5,  # one of each fold
+    "randaugment": 2,
+    "validated_magnitude": 2,
+    "dada": 1,
+    "auto": 8,  # all that its budget can give a third of a training
+}
+
+
 def test_rounds_of_a_default_size() -> None:
     found = {
         name: next(iter(forecast(make_plan(compose_run([f"method={name}"])), None).groups)).parallel
-        for name in ("aws", "ohl", "fast_autoaugment", "randaugment", "validated_magnitude", "dada")
+        for name in SIZES
     }
-    assert found == {
-        "aws": 8,
-        "ohl": 8,
-        "fast_autoaugment": 5,  # one of each fold
-        "randaugment": 2,
-        "validated_magnitude": 2,
-        "dada": 1,
-    }
+    assert found == SIZES
 
 
 def test_what_is_auto_is_settled_once(

@@ -167,6 +167,15 @@ def test_a_colour_image_goes_before_a_grey_one() -> None:
     assert torch.equal(augmented[2], inverted(crops))
 
 
+@pytest.mark.parametrize(
+    "mode", ["1", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16", "I;16B"]
+)
+def test_pictures_of_other_modes_are_refused(mode: str) -> None:
+    advice = "scale them to 8 bits" if mode[0] in "IF" else "convert"
+    with pytest.raises(TypeError, match=f"mode L or RGB, not {mode}; .*{advice}"):
+        INVERT(PIL.Image.new(mode, (8, 8)))
+
+
 def test_what_has_no_tensors_passes_through() -> None:
     assert INVERT(7) == 7
     assert INVERT({"image": None, "name": "a"}) == {"image": None, "name": "a"}
@@ -236,6 +245,8 @@ MISTAKES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "MNIST": (v2.Normalize([0.1307] * 3, [0.3081] * 3), NORMALISED),
     "centred": (lambda images: images - 0.5, NORMALISED),
     "noise": (torch.randn_like, NORMALISED),
+    "bright and normalised": (lambda images: IMAGENET(images * 0.3 + 0.7), NORMALISED),
+    "less the mean of 255": (lambda images: images * 255 - 117, NORMALISED),
     "255": (lambda images: images * 255, SCALED),
     "dark": (lambda images: images * 9, SCALED),
     "65535": (lambda images: images * 65535, SCALED),

@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import BaseTorchFunctionMode
 
 from raysearch import ops
 from raysearch.policy import (
@@ -57,6 +58,15 @@ def default_device(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@contextlib.contextmanager
 def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     try:
@@ -89,6 +99,10 @@ MODES: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "3 threads": lambda: threads(3),
     "anomalies": lambda: torch.autograd.set_detect_anomaly(True),
     "NumPy's errors": lambda: np.errstate(all="raise"),
+    "matrix products of 8 bits": lambda: matmul_precision("medium"),
+    "forward derivatives": torch.autograd.forward_ad.dual_level,
+    "saved on the CPU": torch.autograd.graph.save_on_cpu,
+    "functions overridden": BaseTorchFunctionMode,
 }
 
 
@@ -238,3 +252,22 @@ def test_a_policy_made_in_inference_mode_serves_a_training() -> None:
     weight = torch.ones(3, 1, 1, requires_grad=True)
     loss = (policy(INPUTS["float32"], seeded()) * weight).sum()
     assert torch.autograd.grad(loss, weight)[0].shape == weight.shape
+
+
+def weighted(policy: Policy) -> Callable[[Tensor], Tensor]:
+    """What a program may do with a policy inside a function that `torch.func` differentiates."""
+    return lambda weight: policy(INPUTS["float32"], seeded()) * weight
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_of_functions_that_are_differentiated(name: str) -> None:
+    policy = from_json(json.loads(DOCUMENTS[name]))
+    expected, weight = EXPECTED[name, "float32"], torch.ones(3, 1, 1)
+    gradient = torch.func.grad(lambda weight: weighted(policy)(weight).sum())(weight)
+    torch.testing.assert_close(gradient, expected.sum((0, 2, 3))[:, None, None])
+    result, backward = torch.func.vjp(weighted(policy), weight)
+    assert torch.equal(result, expected)
+    torch.testing.assert_close(backward(torch.ones_like(result))[0], gradient)
+    assert torch.equal(torch.func.jvp(weighted(policy), (weight,), (weight,))[1], expected)
+    within = torch.func.grad_and_value(lambda images: policy(images, seeded()).sum())
+    assert torch.equal(within(INPUTS["float32"])[1], expected.sum())

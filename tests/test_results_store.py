@@ -347,6 +347,20 @@ def test_a_data_base_that_another_run_has_made_meanwhile_is_used(
     assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
 
 
+def test_a_data_base_is_in_its_folder_whatever_that_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("Fotos für (1) #1 [x]{a}", "50%41 off?"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        store = Store(None, "mine")
+        assert [file.name for file in Path().iterdir()] == ["mlflow.db"]
+        assert store.place == str(tmp_path / name / "mlflow.db")
+        monkeypatch.chdir(tmp_path)
+        again = Store(store.uri, "mine", create=False)
+        assert again.experiment_id == store.experiment_id
+
+
 def test_an_empty_file_becomes_a_data_base_whole_or_not_at_all(
     quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

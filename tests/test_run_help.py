@@ -49,10 +49,10 @@ def test_dry_run_says_what_would_happen_and_starts_nothing(
     import ray
 
     arguments = ["seeds=3", "data.limit=200", "search.epochs=5", "evaluation.seeds=[7,8]"]
-    assert main([*arguments, "--dry-run", "--num-cpus", "2", "device=cpu"]) == 0
+    assert main(["method=dada", *arguments, "--dry-run", "--num-cpus", "2", "device=cpu"]) == 0
     out = capfd.readouterr().out
     assert "search: 3 trials of 5 epochs, 2 at once, each with 1 CPU, on cpu" in out
-    assert "evaluation: 8 trials" in out
+    assert "evaluation: 10 trials" in out
     assert "epoch-equivalents" in out
     assert "epochs: 5" in out
     assert not ray.is_initialized()
@@ -92,7 +92,7 @@ def test_a_dry_run_of_a_folder_of_photos_takes_ten_seconds(
 def test_logical_gpus_are_packed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     packed = ["search.gpus_per_trial=0.25", "evaluation.gpus_per_trial=0.25", "seeds=32"]
     flags = ["--dry-run", "--num-gpus", "8", "--num-cpus", "2"]
-    assert main([*packed, *flags, "device=cpu", "data.limit=200"]) == 0
+    assert main(["method=dada", *packed, *flags, "device=cpu", "data.limit=200"]) == 0
     out = capfd.readouterr().out
     assert "search: 32 trials of 200 epochs, 32 at once, each with 0.0625 CPU and 0.25 GPU" in out
 

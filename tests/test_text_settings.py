@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import unicodedata
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from raysearch.cli._compare import own_settings
 from raysearch.cli._main import main
@@ -120,12 +124,17 @@ def test_text_is_taken_as_it_was_typed_in_a_comparison(tmp_path: Path) -> None:
     "name", ["695e0514", "1_000", "true", "null", "007", "2024", "1e5", "inf", "no", "0x1f"]
 )
 def test_a_name_that_looks_like_something_else(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = create(compose_run([f"name={name}"]))
     made.release()
     assert made.path == Path("runs") / name
+    assert main(["--resume", name, "seeds=2", "x"]) == 2
+    assert "from the run's folder: leave out seeds=2 x" in capfd.readouterr().err
     again = resume(name, "runs")
     assert again.experiment.settings.name == name
     again.release()
@@ -201,7 +210,7 @@ def test_a_home_directory_where_a_path_is_meant(monkeypatch: pytest.MonkeyPatch)
         ("name=", "name='': use letters"),
         ("runs_dir=\udcff", "expected text in Unicode"),
         ("runs_dir=", "runs_dir='': expected a word that is not empty"),
-        ("method.estimator=#1", None),
+        ("method.objective=#1", None),
         ("device=#1", "unknown choice for device '#1'"),
         ("evaluation.policies=none", "evaluation.policies='none': expected a list"),
         ("evaluation.policies=[none,]", "expected a word that is not empty"),
@@ -209,7 +218,7 @@ def test_a_home_directory_where_a_path_is_meant(monkeypatch: pytest.MonkeyPatch)
 )
 def test_what_is_wrong_is_said_in_a_line(line: str, said: str | None) -> None:
     if said is None:  # a choice of the method's, which checks it itself
-        assert compose([line]).values["method"]["estimator"] == "#1"
+        assert compose([line]).values["method"]["objective"] == "#1"
         return
     with pytest.raises(RaysearchError, match=said.replace("$", r"\$").replace("{s", r"\{s")) as got:
         compose([line])
@@ -232,6 +241,31 @@ def test_numbers_and_lists_are_read_as_they_were() -> None:
     assert compose(["metric=null", "task=null"]).settings.metric is None
     assert compose(["method=bilevel", "evaluation.epochs=7"]).settings.search.epochs == 7
     assert compose_run([*overrides_of({"method": "aws", "search.lr": 0.5})]).settings.finetune
+
+
+class Spelt(str, enum.Enum):  # noqa: UP042  # as many programs have them
+    DDAS = "ddas"
+
+
+def test_numbers_and_words_of_libraries_are_plain_ones(tmp_path: Path) -> None:
+    given = {
+        "method": Spelt.DDAS,
+        "name": np.str_("x"),
+        "runs_dir": PurePosixPath("a/b"),
+        "seeds": np.arange(2),
+        "search": {"lr": np.float64(0.5), "epochs": np.int64(3), "nesterov": np.bool_(False)},
+        "evaluation": {"lr": torch.tensor(0.25), "seeds": (np.int32(1), 2)},
+        "data.size": [np.int64(9), 8],
+    }
+    plain = {"name": "x", "runs_dir": "a/b", "seeds": [0, 1], "data.size": [9, 8]}
+    plain |= {"search.lr": 0.5, "search.epochs": 3, "search.nesterov": False}
+    plain |= {"method": "ddas", "evaluation.lr": 0.25, "evaluation.seeds": [1, 2]}
+    asked = compose_run([*overrides_of(given)])
+    assert asked == compose_run([*overrides_of(plain)])
+    assert came_back(asked, tmp_path) == asked
+    for wrong in (b"x", {1, 2}, object(), Decimal("0.5")):
+        with pytest.raises(RaysearchError, match=r"seeds=.*expected a number, a word"):
+            list(overrides_of({"seeds": wrong}))
 
 
 def test_every_setting_of_every_file_has_a_declared_type() -> None:

@@ -143,6 +143,13 @@ class TestStudy:
         assert found.trials[-1].intermediate_values == {2: 7.0}
         assert set(optuna.importance.get_param_importances(found)) == {"x", "kind"}
 
+    def test_the_record_is_in_its_folder_whatever_that_is_called(self, tmp_path: Path) -> None:
+        folder = tmp_path / "50%41 off? #1 {a} [x] für"
+        folder.mkdir()
+        self.told(self.study(folder=folder), 1)
+        assert list(folder.iterdir()) == [folder / "optuna.db"]
+        assert list(tmp_path.iterdir()) == [folder]
+
     def test_a_continued_run_mends_the_record(self, tmp_path: Path) -> None:
         whole = self.study(folder=tmp_path)
         self.told(whole, 1)

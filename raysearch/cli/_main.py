@@ -68,15 +68,17 @@ def _run(arguments: Arguments) -> None:
 
 
 def _resume(run: str, arguments: Arguments) -> None:
-    others = [o for o in arguments.overrides if not o.startswith("runs_dir=")]
-    if others or arguments.dry_run:
-        raise RaysearchError(
-            f"--resume takes its settings from the run's folder: leave out "
-            f"{' '.join(others) or '--dry-run'}"
-        )
-    folder = resume(run, compose(arguments.overrides).settings.runs_dir)
-    folder.go_where_it_began()
+    given = arguments.overrides
+    where = [one for one in given if one.startswith("runs_dir=")]
+    folder = resume(run, compose(where).settings.runs_dir)
     try:
+        others = [one for one in given if one not in where]
+        if others or arguments.dry_run:
+            raise RaysearchError(
+                f"--resume takes its settings from the run's folder: leave out "
+                f"{' '.join(others) or '--dry-run'}"
+            )
+        folder.go_where_it_began()
         if folder.is_complete:
             place = copy_results(folder) or folder.path  # which may not have worked
             print(f"run {folder.path} is complete: see {place}/report.html")

@@ -25,6 +25,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from raysearch.files import sqlite_address
 from raysearch.methods import Choice, Pruning, Range, Space, Studies, Tried, Whole, unpacked
 from raysearch.training import derive_seed
 
@@ -84,7 +85,10 @@ class OptunaStudy:
         self.tried: list[Tried] = []
         self._made: list[FrozenTrial] = []
         self._record: optuna.Study | None = None
-        self._storage = f"sqlite:///{(folder / RECORD).resolve()}" if folder is not None else ""
+        self._storage = ""
+        if folder is not None:  # Optuna takes an address for a template of `str.format`
+            address = sqlite_address((folder / RECORD).resolve())
+            self._storage = address.replace("{", "{{").replace("}", "}}")
 
     def propose(self, count: int) -> list[dict[str, Any]]:
         """Parameters of the next trials, which may run at the same time."""

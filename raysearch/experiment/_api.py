@@ -24,7 +24,7 @@ OWN_IMAGES = "folder"  # the data file whose settings suit a user's own images
 
 def search(
     data: Any = None,
-    method: str = "dada",
+    method: str = "auto",
     *,
     root: str | None = None,
     model: str | Callable[..., nn.Module] | None = None,
@@ -57,11 +57,11 @@ def search(
         RaysearchError: what is wrong, in one line.
 
     Example:
-        >>> result = raysearch.search(data="folder", root="photos", method="dada")  # doctest: +SKIP
-        >>> result.policy.save("policy.json")                                       # doctest: +SKIP
+        >>> result = raysearch.search(data="folder", root="photos")  # doctest: +SKIP
+        >>> result.policy.save("policy.json")                        # doctest: +SKIP
     """
-    given = _overrides(data, root, model, settings)
-    experiment = compose_run([Override("method", method), *given])
+    given = _overrides(data, root, model, {"method": method, **settings})
+    experiment = compose_run(given)
     wish = Wish(experiment.settings.device, num_cpus, num_gpus, address)
     return _carry_out(experiment, data, model, wish, quiet)
 

@@ -14,6 +14,7 @@ from raysearch.results import duration
 
 if TYPE_CHECKING:
     from raysearch.engine import Capacity
+    from raysearch.experiment._experiment import Experiment
     from raysearch.experiment._plan import Part, Plan
 
 
@@ -26,6 +27,23 @@ def in_trainings(plan: Plan, capacity: Capacity | None) -> Plan:
     parts = {name: _converted(plan, part, capacity) for name, part in plan.parts.items()}
     methods = {name: part.configuration for name, part in parts.items()}
     return replace(plan, parts=parts, experiment=replace(plan.experiment, methods=methods))
+
+
+def with_known(asked: Experiment, before: Experiment) -> Experiment:
+    """What is asked for, with the trainings that its times were converted to when it began.
+
+    Args:
+        asked: an experiment that goes on.
+        before: its settings so far.
+    """
+    methods = dict(asked.methods)
+    for name in methods.keys() & before.methods.keys():
+        group = methods[name].values["method"]
+        known = before.methods[name].values["method"].get("budget")
+        if known is not None and seconds(group.get("budget", known)) is not None:
+            group = {**group, "budget": known}
+            methods[name] = checked({**methods[name].values, "method": group})
+    return replace(asked, methods=methods)
 
 
 def _converted(plan: Plan, part: Part, capacity: Capacity | None) -> Part:

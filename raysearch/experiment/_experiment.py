@@ -186,8 +186,7 @@ def check_same(path: Path, before: Experiment, now: Experiment, anew: Collection
         for key, first, second in _differences(began.values, asked.values):
             if key.partition(".")[0] in free or (key == "evaluation.policies" and now.compared):
                 continue
-            chosen = key in CHOSEN and second == "auto"
-            if not (chosen or (key == "method.budget" and methods.seconds(second) is not None)):
+            if not (key in CHOSEN and second == "auto"):
                 raise RaysearchError(
                     f"{path} began with {key}={first}, not {second}: keep {key}={first}, choose "
                     "another name=, or remove that folder"

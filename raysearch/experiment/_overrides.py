@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,7 +28,7 @@ class Override:
 
     Attributes:
         key: its full name, such as `search.epochs`.
-        value: what was typed, or an object.
+        value: what was typed, or a plain value: a number, text, truth value, None or a list.
         typed: which of these.
     """
 
@@ -64,7 +63,7 @@ class Override:
         Raises:
             RaysearchError: it cannot be read.
         """
-        value = self._typed(declared) if self.typed else _plain(self.key, self.value)
+        value = self._typed(declared) if self.typed else self.value
         return _expanded(value) if is_path(declared) else value
 
     def _typed(self, declared: Any) -> Any:
@@ -89,7 +88,10 @@ def as_override(given: str | Override) -> Override:
 
 
 def overrides_of(settings: Mapping[str, Any], path: str = "") -> Iterator[Override]:
-    """Settings as nested dictionaries, or by dotted names.
+    """Settings as nested dictionaries, or by dotted names; NumPy's and PyTorch's numbers, too.
+
+    Raises:
+        RaysearchError: a value is none that a setting may have.
 
     >>> [str(one) for one in overrides_of({"search": {"epochs": 5}, "evaluation.seeds": [0, 1]})]
     ['search.epochs=5', 'evaluation.seeds=[0, 1]']
@@ -98,7 +100,7 @@ def overrides_of(settings: Mapping[str, Any], path: str = "") -> Iterator[Overri
         if isinstance(value, Mapping):
             yield from overrides_of(value, f"{path}{key}.")
         else:
-            yield Override(f"{path}{key}", value)
+            yield Override(f"{path}{key}", _plain(f"{path}{key}", value))
 
 
 def _texts(text: str) -> list[str]:
@@ -115,10 +117,16 @@ def _texts(text: str) -> list[str]:
 
 def _plain(key: str, value: Any) -> Any:
     """A Python value as it stands in a configuration."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if hasattr(value, "tolist"):  # NumPy's and PyTorch's
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, str):
+        return "".join(value)  # of an enumeration's member, too
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, list | tuple | range):
         return [_plain(key, each) for each in value]
     raise RaysearchError(f"{key}={value!r}: expected a number, a word, or a list of them")

@@ -12,7 +12,7 @@ from raysearch import machine, results
 from raysearch.engine import Wish, local_capacity
 from raysearch.errors import RaysearchError
 from raysearch.experiment._address import check_address
-from raysearch.experiment._budget import in_trainings
+from raysearch.experiment._budget import in_trainings, with_known
 from raysearch.experiment._experiment import Experiment, check_same, is_changed
 from raysearch.experiment._folder import CONFIG, Folder, check_free, is_only_locked, resume
 from raysearch.experiment._forecast import Forecast, forecast
@@ -128,6 +128,7 @@ def earlier(experiment: Experiment) -> Folder | None:
         )
     folder = resume(str(path), experiment.settings.runs_dir)
     try:
+        experiment = with_known(experiment, folder.experiment)
         if folder.experiment.compared != experiment.compared:
             other = "run" if experiment.compared else "comparison"
             raise RaysearchError(f"{path} is a {other}, not a {kind}: choose another name=")

@@ -38,7 +38,8 @@ def _name(name: str) -> str:
         raise ValueError("Windows has no folder of this name; choose another")
     if not NAME.fullmatch(name):
         raise ValueError(
-            "use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or a digit"
+            "use letters (A to Z, a to z), digits, '.', '_' and '-', at most 100, beginning with a "
+            "letter or a digit"
         )
     return name
 

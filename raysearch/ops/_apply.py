@@ -142,9 +142,17 @@ def _check(
 
 
 def _apply(images: Tensor, operation: Tensor, value: Tensor, center: Tensor | None) -> Tensor:
+    value, center = value.detach(), None if center is None else center.detach()
+    levels = images
     if images.is_floating_point():
         levels = images.detach().mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
-        return _apply(levels, operation, value, center).to(images.dtype).div_(255.0)
+    result: Tensor = _on_levels(levels, operation, value, center)
+    return result.to(images.dtype).div_(255.0) if images.is_floating_point() else result
+
+
+@torch.library.custom_op("raysearch::apply", mutates_args=())
+def _on_levels(images: Tensor, operation: Tensor, value: Tensor, center: Tensor | None) -> Tensor:
+    """What `apply_sequence` does to uint8 images, with tensors as they are inside `torch.func`."""
     batch, slots = operation.shape
     if batch == 0 or slots == 0:
         return images.clone(memory_format=torch.contiguous_format)
@@ -153,11 +161,8 @@ def _apply(images: Tensor, operation: Tensor, value: Tensor, center: Tensor | No
         raise ValueError(
             f"operation ids must be 0 to {len(OPERATIONS) - 1}, got {ids.min()} to {ids.max()}"
         )
-    values = value.detach().to("cpu", torch.float64).numpy()
-    if center is None:
-        centers = np.full((1, 1, 2), 0.5)
-    else:
-        centers = center.detach().to("cpu", torch.float64).numpy()
+    values = value.to("cpu", torch.float64).numpy()
+    centers = np.full((1, 1, 2), 0.5) if center is None else center.double().cpu().numpy()
     if not (np.isfinite(values).all() and np.isfinite(centers).all()):
         raise ValueError("value and center must be finite")
     centers = np.broadcast_to(centers, (batch, slots, 2)).transpose(2, 1, 0)

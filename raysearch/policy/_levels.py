@@ -20,6 +20,9 @@ ones, which begin at −0.5.
 NORMALISED = 20.0
 """What normalised images do not reach: white under a standard deviation of 1/20."""
 
+OVERSHOOT = 0.25
+"""How far below black, in parts of the largest value, resizing takes no image of 0 to 255."""
+
 
 def check_levels(low: float, high: float) -> None:
     """See that images are in [0, 1], by their least and largest value.
@@ -31,7 +34,8 @@ def check_levels(low: float, high: float) -> None:
         return
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("images have values that are NaN or infinite: see what comes before")
-    if low < 0 and high < NORMALISED:
+    whole = low.is_integer() and high.is_integer()  # as dark images of 0 to 255 are
+    if low < -OVERSHOOT * high or (high < NORMALISED and not whole):
         advice = "as normalised images do: put the policy before v2.Normalize"
     else:
         advice = "as images of 0 to 255 do: divide them by 255 (v2.ToDtype with scale=True)"

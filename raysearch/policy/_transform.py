@@ -131,7 +131,9 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         generator = next(params["generators"])
         if isinstance(inpt, PIL.Image.Image):
             if inpt.mode not in ("L", "RGB"):
-                raise TypeError(f"images of mode L or RGB, not {inpt.mode}; use .convert('RGB')")
+                deep = inpt.mode[0] in "IF"  # which .convert() would cut off at 255
+                advice = "scale them to 8 bits first" if deep else "use .convert('RGB')"
+                raise TypeError(f"images of mode L or RGB, not {inpt.mode}; {advice}")
             levels = torch.from_numpy(np.array(inpt).reshape(inpt.height, inpt.width, -1))
             augmented = self._augment(levels.permute(2, 0, 1), generator)
             return F.to_pil_image(augmented, mode=inpt.mode)

@@ -15,8 +15,7 @@ import pandas as pd
 
 from raysearch.policy import Policy, SubPolicies
 from raysearch.results import _words
-from raysearch.results._frame import Measured, searches
-from raysearch.results._race import races
+from raysearch.results._frame import Measured
 from raysearch.results._statements import (
     NOTHING,
     best,
@@ -68,10 +67,7 @@ def page(
         side_by_side=_side_by_side(summary) if several(summary) else None,
         units=UNITS,
         methods={
-            name: {
-                **_method(measured.methods[name].policy, method, pictures.get(name, {})),
-                "races": races(searches(measured.history, name), metric),
-            }
+            name: _method(measured.methods[name].policy, method, pictures.get(name, {}))
             for name, method in summary["methods"].items()
         },
         use=use,

@@ -27,11 +27,6 @@ class Race:
     heats: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
 
-    @property
-    def winner(self) -> str:
-        """The candidate that was chosen."""
-        return self.rows[0][0]
-
 
 def races(search: pd.DataFrame, metric: Metric) -> list[Race]:
     """The races in the history of a method's searches; none where it holds no race.

@@ -80,7 +80,20 @@ def statements(summary: Mapping[str, Any], brief: bool = False) -> list[str]:
     else:
         lines += _verdicts(summary, brief)
         lines += _unpaired(summary)
-    return [*lines, *about(summary), *idle(summary), *remarks(summary)]
+    return [*lines, *chosen(summary), *about(summary), *idle(summary), *remarks(summary)]
+
+
+def chosen(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What races chose."""
+    for name, method in summary["methods"].items():
+        for race in method["races"]:
+            (winner, _), *others = race["rows"]
+            which = f" of search seed {race['seed']}" if len(method["races"]) > 1 else ""
+            yield (
+                f"The race of {method_label(name)}{which} chose {winner.replace('+', ' + ')} from "
+                f"{len(others) + 1} candidates; who fell when is in the report. All others were "
+                "worse on the images held out, or could not be told from it and do more."
+            )
 
 
 def about(summary: Mapping[str, Any]) -> Iterator[str]:

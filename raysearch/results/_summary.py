@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,6 +18,7 @@ from raysearch import __version__
 from raysearch.policy import Policy
 from raysearch.results._frame import Measured, MethodMeasured
 from raysearch.results._frame import searches as searches_of
+from raysearch.results._race import Race, races
 from raysearch.results._rows import table_of
 from raysearch.results._statistics import entropy_and_kl
 from raysearch.trials import COSTS
@@ -70,7 +71,10 @@ def summarise(measured: Measured) -> dict[str, Any]:
         **table_of(measured),
         "methods": {
             name: _method(
-                method, searches[searches["method"] == name], _kl_uniform(measured.history, name)
+                method,
+                searches[searches["method"] == name],
+                _kl_uniform(measured.history, name),
+                races(searches_of(measured.history, name), measured.metric),
             )
             for name, method in measured.methods.items()
         },
@@ -113,10 +117,13 @@ def _kl_uniform(history: pd.DataFrame, method: str) -> float | None:
     return None if last.isna().all() else float(last.max())
 
 
-def _method(method: MethodMeasured, searches: Any, kl_uniform: float | None) -> dict[str, Any]:
+def _method(
+    method: MethodMeasured, searches: Any, kl_uniform: float | None, raced: Sequence[Race]
+) -> dict[str, Any]:
     cost = _cost(searches)
     return {
         "kl_uniform": kl_uniform,
+        "races": [asdict(race) for race in raced],
         "searches": sorted({int(seed) for seed in searches["seed"]}),
         "search": {**cost, "wall_seconds": method.wall_seconds or cost["wall_seconds"]},
         "policy": policy_figures(method.policy, method.uniform_shares()),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raysearch.errors import RaysearchError
-from raysearch.files import lock
+from raysearch.files import lock, sqlite_address
 
 LOCK_SECONDS = 5.0  # that another program may lock a data base
 TURN_SECONDS = 50.0  # that runs wait for each other, as one makes the data base
@@ -68,7 +68,7 @@ def _check_version(path: Path, version: str) -> None:
         return
     where, now = f"the MLflow data base {path}", f"MLflow {mlflow.__version__}"
     if any(script.revision == version for script in scripts.walk_revisions()):
-        command = f"mlflow db upgrade {shlex.quote(f'sqlite:///{path}')}"
+        command = f"mlflow db upgrade {shlex.quote(sqlite_address(path))}"
         raise RaysearchError(
             f"{where} is of an older version than {now}: copy it, then upgrade it with `{command}`,"
             " or choose another tracking.uri"
@@ -103,7 +103,7 @@ def _make(path: Path) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        _fill(f"sqlite:///{name}", path.parent / "mlruns")
+        _fill(sqlite_address(Path(name)), path.parent / "mlruns")
         with contextlib.suppress(OSError):  # a file system without modes
             os.chmod(name, 0o644)  # mkstemp makes it private
         with contextlib.suppress(FileExistsError):

@@ -9,9 +9,11 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from raysearch.credentials import NO_CREDENTIALS, redacted
 from raysearch.errors import RaysearchError
+from raysearch.files import sqlite_address
 from raysearch.machine import bypass_proxies
 from raysearch.results.mlflow._database import check_database, make_database
 from raysearch.results.mlflow._reasons import refusal
@@ -64,7 +66,7 @@ class Store:
     @property
     def place(self) -> str:
         """Where it is, for people: a path or an address."""
-        return self.uri.removeprefix("sqlite:///")
+        return str(self.database or self.uri)
 
     def view(self, run_id: str) -> str:
         """What shows a run: its page on the server, or the command that starts the UI.
@@ -199,8 +201,8 @@ def _absolute(uri: str) -> tuple[str, Path | None]:
     if not uri.startswith("sqlite:///"):
         return uri.rstrip("/"), None
     name, *options = uri.removeprefix("sqlite:///").split("?", maxsplit=1)
-    path = Path(os.path.abspath(Path(name).expanduser()))
-    return "?".join([f"sqlite:///{path}", *options]), path
+    path = Path(os.path.abspath(Path(unquote(name)).expanduser()))
+    return "?".join([sqlite_address(path), *options]), path
 
 
 def _quieten_mlflow() -> None:
