@@ -214,8 +214,10 @@ def test_columns_in_any_order(tmp_path: Path) -> None:
     assert "2 columns of labels.csv are not read: 'name', 'breed'" in said(data)
     assert "no column 'sort' (data.label_column)" in refusal(tmp_path, label_column="sort")
     assert "no column 'photo' (data.image_column)" in refusal(tmp_path, image_column="photo")
-    (tmp_path / "labels.csv").write_text(text([[b, a] for a, b in rows(paths)]))
-    assert labels_by_shade(load(tmp_path)) == LABELS
+    swapped = [[b, a] for a, b in rows(paths)]
+    swapped[1:1] = [["cat", f"gone-{number}.png"] for number in range(30)]
+    (tmp_path / "labels.csv").write_text(text(swapped))
+    assert labels_by_shade(load(tmp_path, on_error="skip")) == LABELS
 
 
 @pytest.mark.parametrize(("yes", "no"), [("1.0", "0.0"), ("True", "False"), ("TRUE", "FALSE")])
@@ -234,6 +236,8 @@ def test_what_may_be_a_label_file_is_named(tmp_path: Path, name: str) -> None:
     records = [{"file_name": path, "kind": "a"} for path in fill(tmp_path, 10)]
     metadata(tmp_path / name, records)
     assert f"if {name} holds the labels, name it labels{Path(name).suffix}" in refusal(tmp_path)
+    (tmp_path / name).rename(tmp_path / "train.parquet")
+    assert "if train.parquet holds the images, give data=parquet" in refusal(tmp_path)
 
 
 def test_a_part_without_labels_is_said(tmp_path: Path) -> None:

@@ -69,13 +69,16 @@ def _label_files(settings: DataSettings, tree: Tree, notices: Notices) -> dict[s
 
 
 def _hint(root: Path) -> str:
-    """What an error adds where a file may be meant to hold the labels."""
-    tables = sorted(p.name for p in root.iterdir() if p.suffix.lower() in SUFFIXES)
+    """What an error adds where a file may be meant to hold the labels, or all there is."""
+    tables = [path for path in sorted(root.iterdir()) if path.suffix.lower() in SUFFIXES]
     if not tables:
         return ""
+    name, suffix = tables[0].name, tables[0].suffix
+    if suffix == ".parquet":
+        return f"; if {name} holds the images, give data=parquet"
     return (
-        f"; if {tables[0]} holds the labels, name it labels{Path(tables[0]).suffix}, and give "
-        "data.label_column where there are several"
+        f"; if {name} holds the labels, name it labels{suffix}, and give data.label_column where "
+        "it has several columns"
     )
 
 

@@ -20,7 +20,7 @@ _FORMS = (
 )
 _UNREAD = "column{{s}} of {} {{are}} not read"
 _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false")  # in any case, as pandas writes them
-_TRIED = 20  # rows that tell where the images are
+_TRIED = 20  # about as many rows, evenly spread, tell where the images are
 _FEW = 50  # different values at most, of a column that tells the parts
 
 
@@ -158,7 +158,7 @@ def _find_images(
     if given is not None and not columns:
         raise RaysearchError(f"{path}: there is no column {given!r} (data.image_column)")
     columns = columns or [*range(len(header))]
-    some = [*rows.values()][:_TRIED]
+    some = [*rows.values()][:: max(1, len(rows) // _TRIED)]
     here = str(path.parent)
     inside = [one for one in sorted(path.parent.iterdir()) if one.is_dir()]
     folders = [here, *(str(one) for one in inside if not is_debris(one.name))]
