@@ -162,6 +162,16 @@ def test_of_what_cannot_be_told_apart_the_simplest_wins() -> None:
     assert simplest(["crop+affine", "failed"], {"crop+affine": images}, richness) == "crop+affine"
 
 
+def test_with_room_the_leaders_neighbours_in_strength_race_too() -> None:
+    losses = {"predefined+affine_colour@0.3": 0.1, "predefined+affine_colour@0.45": 0.05}
+    search = race(budget="16x")
+    heats = play(search, losses)
+    assert len(heats[1].split()) == search.heats[1].entrants
+    assert "predefined+affine_colour@0.45" in heats[1]  # 0.2 has run
+    assert search.policy() == complete_policy("predefined+affine_colour@0.45", IMAGES)
+    assert all("@0.45" not in heat for heat in play(race(budget="8x"), losses))
+
+
 def test_who_diverges_is_out() -> None:
     search = race()
     play(search, {"predefined": math.inf, "crop": 0.5})

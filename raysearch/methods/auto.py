@@ -22,7 +22,14 @@ from torch import Tensor
 from raysearch.data import Split, strata
 from raysearch.methods._base import Context, Expected, Method
 from raysearch.methods._matching import stratified_folds
-from raysearch.methods._portfolio import Images, complete_policy, distinct, richness, steps
+from raysearch.methods._portfolio import (
+    Images,
+    complete_policy,
+    distinct,
+    neighbours,
+    richness,
+    steps,
+)
 from raysearch.methods._race import (
     FAILED,
     Heat,
@@ -47,6 +54,9 @@ from raysearch.training import (
     image_losses,
     validation_cost,
 )
+
+ROOM = 5  # entrants of a heat in which neighbours of the leader run too
+FACTOR = 1.5  # between their strengths
 
 
 def _candidates(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -172,8 +182,22 @@ class Race(RoundSearch):
                 self.round,
                 {"candidate": name, "heat": self.round, "length": heat.length},
             )
-            for index, name in enumerate(self.left()[: heat.entrants])
+            for index, name in enumerate(self.entrants(heat))
         ]
+
+    def entrants(self, heat: Heat) -> list[str]:
+        """Who runs in the heat that comes.
+
+        In the first at the full length, where it has room, a little weaker and a little stronger
+        forms of the leader run instead of the last.
+        """
+        left = self.left()
+        names = left[: heat.entrants]
+        first = self.round and heat.length == 1 and self.heats[self.round - 1].length < 1
+        if not first or heat.entrants < ROOM:
+            return names
+        new = [name for name in neighbours(left[0], FACTOR) if name not in left]
+        return [*names[: heat.entrants - len(new)], *new]
 
     def left(self) -> list[str]:
         """Who is still in the race, the best first."""
