@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from raysearch.data import Dataset, StreamSplit, TensorSplit, load_dataset
 from raysearch.errors import RaysearchError
@@ -76,7 +76,9 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def tiff(values: np.ndarray, extra: Sequence[int] = (), photometric: int = 2) -> bytes:
+def tiff(
+    values: np.ndarray, extra: Sequence[int] = (), photometric: int = 2, signed: bool = False
+) -> bytes:
     """An uncompressed TIFF of interleaved values [H, W, C], uint8 or uint16."""
     height, width, channels = values.shape
     order = values.astype(values.dtype.newbyteorder("<")).tobytes()
@@ -99,6 +101,8 @@ def tiff(values: np.ndarray, extra: Sequence[int] = (), photometric: int = 2) ->
     ]
     if extra:
         entries.append((338, 3, len(extra), places[338]))
+    if signed:
+        entries.append((339, 3, 1, 2))
     table = struct.pack("<H", len(entries))
     table += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
     return b"II*\0" + struct.pack("<I", 8 + len(order) + len(body)) + order + body + table
@@ -154,6 +158,40 @@ def test_32_bits_without_a_sign(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         pixels(load(folder(tmp_path, images, "tif"))), expected(values, 0, top)
     )
+
+
+@pytest.mark.parametrize("top", [255, 1000, 65_535])
+def test_16_bits_whose_zero_is_white(tmp_path: Path, top: int) -> None:
+    values = [np.rint(noise(top, seed)).astype(np.uint16) for seed in range(10)]
+    images = [tiff(65_535 - each[..., None], photometric=0) for each in values]
+    high = (1 << top.bit_length()) - 1
+    np.testing.assert_array_equal(
+        pixels(load(folder(tmp_path, images, "tif"))), expected(values, 0, high)
+    )
+
+
+def test_fractions_whose_zero_is_white(tmp_path: Path) -> None:
+    values = [noise(1, seed).astype(np.float32) for seed in range(10)]
+    made = tmp_path / "made.tif"
+    images = []
+    for each in values:
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 0
+        Image.fromarray(-each).save(made, tiffinfo=tags)
+        images.append(made.read_bytes())
+        with Image.open(made) as image:
+            assert image.tag_v2[262] == 0
+    made.unlink()
+    np.testing.assert_array_equal(
+        pixels(load(folder(tmp_path, images, "tif"))), expected(values, 0, 1)
+    )
+
+
+def test_8_bits_with_a_sign_are_refused(tmp_path: Path) -> None:
+    values = np.arange(144, dtype=np.uint8).reshape(SIDE, SIDE, 1)
+    images = [tiff(values, photometric=1, signed=True)] * 10
+    with pytest.raises(RaysearchError, match=r"000\.tif: a TIFF of 8 bits with a sign, which"):
+        load(folder(tmp_path, images, "tif"))
 
 
 def test_whole_numbers_as_fractions_are_whole(tmp_path: Path) -> None:

@@ -82,6 +82,26 @@ def test_an_image_in_all_parts_stays_in_test(tmp_path: Path, limit_mb: int) -> N
 
 
 @BOTH
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_that_is_all_in_others(tmp_path: Path, part: str, limit_mb: int) -> None:
+    fill(tmp_path)
+    shutil.copytree(tmp_path / part / "ant", tmp_path / "test" / "ant", dirs_exist_ok=True)
+    said = " in train that is in no other part (data.duplicates=drop)"
+    message = (
+        refusal(tmp_path, memory_limit_mb=limit_mb, duplicates="drop") if part != "val" else ""
+    )
+    assert message.endswith(said) == (part == "train")
+    for image in (tmp_path / part / "bee").iterdir():
+        shutil.copy(image, tmp_path / "test" / "bee" / f"again {image.name}")
+    message = refusal(tmp_path, memory_limit_mb=limit_mb, duplicates="drop")
+    count = 12 if part == "train" else 6
+    assert f"all {count} images of {part} are in another part, too, as {part}" in (
+        message.replace(f"{tmp_path}/", "")
+    )
+    assert f"data.duplicates=drop leaves none of {part}" in message
+
+
+@BOTH
 def test_images_twice_in_one_part(tmp_path: Path, limit_mb: int) -> None:
     fill(tmp_path)
     copy(tmp_path, "train/ant/0.png", "train/ant/8.png")

@@ -311,7 +311,7 @@ def test_label_files_of_other_names(tmp_path: Path) -> None:
     assert sizes(data) == (6, 2, 4)
     assert "1 file or folder beside what is read is not read: photos/unnamed.png" in said(data)
     (tmp_path / "valid.csv").write_text("image,labels\n")
-    assert "'dev' and 'valid' may each be the val part" in refusal(tmp_path)
+    assert "'dev.csv' and 'valid.csv' may each be the val part" in refusal(tmp_path)
 
 
 def test_label_files_and_images_in_two_forms_of_unicode(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_label_files_that_are_wrong(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     header = ["image", "a", "b"]
     for rows, message in [
-        ([], "labels.csv has another layout: expected, with commas, a first line `image,labels`"),
+        ([], "labels.csv has another layout: expected, with commas, semicolons or tabs, a first"),
         ([[paths[0], "a"], [paths[1], "b"]], "has no header, its first line names an image"),
         ([header], "names no images"),
         ([header, [paths[0], "1"]], "line 2: it has 2 columns, the header 3"),
@@ -147,8 +147,9 @@ def test_label_files_that_are_wrong(tmp_path: Path) -> None:
         message_found = refusal(tmp_path)
         assert message in message_found
         assert str(tmp_path) in message_found
-    file.write_bytes(b"image,labels\n\xff\xfe,a\n")
-    assert "labels.csv is no CSV file in UTF-8" in refusal(tmp_path)
+    for wrong in (b"image,labels\n\xff\x81,a\n", "image,labels\na,b".encode("utf-16-le")):
+        file.write_bytes(wrong)
+        assert "labels.csv is no table in UTF-8, UTF-16 or Windows-1252" in refusal(tmp_path)
 
 
 def test_missing_files_are_skipped_on_request(tmp_path: Path) -> None:

@@ -147,10 +147,56 @@ def test_other_column_names(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", columns=("img", "label"))
     assert len(load(tmp_path).train) == 16
     write(tmp_path / "train.parquet", columns=("photo", "fine_label"))
+    assert "data.image_column" in refusal(tmp_path, image_column="picture")
+    assert "data.label_column" in refusal(tmp_path)
+    for column in ("photo", None):
+        data = load(tmp_path, image_column=column, label_column="fine_label")
+        assert data.classes == ("ant", "bee")
+    images = pa.array([{"bytes": png(i), "path": None} for i in range(2)], IMAGE)
+    two = pa.table({"photo": images, "mask": images, "label": [0, 1]})
+    pq.write_table(two, tmp_path / "train.parquet")
     assert "data.image_column" in refusal(tmp_path)
-    assert "data.label_column" in refusal(tmp_path, image_column="photo")
-    data = load(tmp_path, image_column="photo", label_column="fine_label")
-    assert data.classes == ("ant", "bee")
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+@pytest.mark.parametrize("name", ["image", "photo"])
+@pytest.mark.parametrize("limit_mb", [4096, 0], ids=["resident", "stream"])
+def test_images_that_are_plain_bytes(
+    tmp_path: Path, name: str, kind: pa.DataType, limit_mb: int
+) -> None:
+    images: list[bytes | None] = [png(i) for i in range(20)]
+    for part in ("train", "test"):
+        images[3] = None if part == "test" else images[3]
+        table = pa.table({name: pa.array(images, kind), "label": [0, 1] * 10})
+        pq.write_table(table, tmp_path / f"{part}.parquet", row_group_size=7)
+    data = load(tmp_path, on_error="skip", memory_limit_mb=limit_mb)
+    assert shades(data.train) == list(range(20))
+    assert data.skipped == 1
+    (tmp_path / "test.parquet").unlink()
+    assert len(load(tmp_path).train) == 16
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view(), pa.dictionary(pa.int32(), "str")])
+@pytest.mark.parametrize("form", ["{}.png", "images/{}.png", "images\\{}.png", "set/images/{}.png"])
+@pytest.mark.parametrize("struct", [False, True], ids=["text", "struct"])
+def test_paths_beside_the_file(tmp_path: Path, form: str, kind: pa.DataType, struct: bool) -> None:
+    folder = tmp_path / "set" / ("images" if "images" in form else "")
+    folder.mkdir(parents=True)
+    for number in range(20):
+        (folder / f"{number}.png").write_bytes(png(number))
+    paths = pa.array([form.format(number) for number in range(20)], kind)
+    column: Any = paths
+    if struct:
+        column = [{"bytes": None, "path": path} for path in paths.to_pylist()]
+        column = pa.array(column, IMAGE)
+    table = pa.table({"image": column, "label": [0, 1] * 10})
+    pq.write_table(table, tmp_path / "set" / "train.parquet")
+    data = load(tmp_path, groups=r"\d+\.", duplicates="error")
+    assert sorted(shades(data.train) + shades(data.test)) == list(range(20))
+    outside = pa.table({"file_name": ["../../secret.png"] * 8, "label": [0, 1] * 4})
+    (tmp_path.parent / "secret.png").write_bytes(png(1))
+    pq.write_table(outside, tmp_path / "set" / "train.parquet")
+    assert "leads out of this folder" in refusal(tmp_path)
 
 
 def test_images_by_path(tmp_path: Path) -> None:
@@ -365,7 +411,7 @@ def test_damage_within_a_file(tmp_path: Path) -> None:
     ("table", "found"),
     [
         ({"pixels": [1, 2], "label": [0, 1]}, "pixels: int64"),
-        ({"image": [b"x", b"y"], "label": [0, 1]}, "its column 'image' is binary"),
+        ({"image": [[1], [2]], "label": [0, 1]}, "its column 'image' is list"),
         ({"image": [{"data": b"x"}] * 2, "label": [0, 1]}, "its column 'image' is struct"),
         ({"image": [{"bytes": b"x", "path": ""}] * 2, "label": [0.5, 1.0]}, "'label' is double"),
         ({"image": [{"bytes": b"x", "path": ""}] * 2}, "data.label_column"),
@@ -376,7 +422,7 @@ def test_other_layouts(tmp_path: Path, table: dict[str, Any], found: str) -> Non
     message = refusal(tmp_path)
     assert "train.parquet has another layout" in message
     assert found in message
-    assert "expected a column `image: struct<bytes: binary, path: string>`" in message
+    assert "expected a column `image`: struct<bytes: binary, path: string>, binary or" in message
 
 
 def cifar10() -> Path:

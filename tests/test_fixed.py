@@ -24,7 +24,9 @@ from raysearch.policy import (
     Policy,
     SubPolicies,
     autoaugment,
+    entaugment,
     read_policy,
+    sra,
     trivial_augment,
 )
 from raysearch.training import Predefined
@@ -37,6 +39,8 @@ POLICIES: dict[str, Policy] = {
     "cutout": UNCHANGED,
     "uniform": SubPolicies.pairs(ops.DADA_OPERATIONS),
     "trivial_augment": trivial_augment(),
+    "entaugment": entaugment(),
+    "sra": sra(),
     **{
         f"affine_colour_{strength}": random_transformations(
             parameter_names("affine+colour", 3), strength

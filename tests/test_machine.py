@@ -434,3 +434,17 @@ def test_the_log_has_no_warnings_that_are_for_developers(
     log = (tmp_path / "log").read_text()
     assert "worth a look" in log
     assert not {"DeprecationWarning", "FutureWarning"} & set(log.replace(":", " ").split())
+
+
+def test_what_workers_have_written_has_begun_though_nobody_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = create(compose_run(["name=early"]))
+    assert not folder.begun
+    answer = folder.trials / "search-auto-seed-0" / "0001-01" / "answer"
+    answer.mkdir(parents=True)
+    assert not folder.begun
+    (answer / "progress.json").write_text("{}")
+    assert folder.begun
+    folder.release()

@@ -21,6 +21,7 @@ from raysearch.policy import (
     Transformations,
     from_json,
     read_policy,
+    sra,
 )
 
 torch.set_num_threads(1)
@@ -60,6 +61,7 @@ def random_order() -> RandomOrder:
 
 
 KINDS: dict[str, Policy] = {
+    "adaptive": sra(),
     "candidates": candidates(augment=0.9),
     "pairs": pairs(),
     "random_order": random_order(),

@@ -50,7 +50,8 @@ settings that are often changed (KEY=VALUE, as many as you like; --dry-run print
                                         trainings between two proposals (2)
   method.n=2 method.m=9                 of method=randaugment: nothing is searched
   evaluation.enlarge_batch=2            each image twice in its batch, augmented anew
-  evaluation.policies=[none,learned]    of none, predefined, cutout, trivial_augment, randaugment,
+  evaluation.policies=[none,learned]    of none, predefined, cutout, trivial_augment, entaugment,
+                                        sra, randaugment, affine_colour_0.1 (_0.2, _0.3),
                                         autoaugment_cifar10 (_imagenet, _svhn), uniform, learned,
                                         or a policy file
   name=NAME runs_dir=DIR                where the run goes

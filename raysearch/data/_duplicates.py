@@ -62,7 +62,8 @@ def settle_duplicates(
         The parts, without the images that are left out.
 
     Raises:
-        RaysearchError: an image is in two parts, and `choice` is "error".
+        RaysearchError: an image is in two parts, and `choice` is "error"; or all of a part are,
+            and it is "drop".
     """
     kept: dict[str, ReadSplit] = {}
     for name, part in parts.items():
@@ -82,6 +83,11 @@ def settle_duplicates(
             notices.add(f"image{{s}} of {name} {{are}} in {other}, too ({end})", shown, len(pairs))
             if choice == "drop":
                 keep[[i for i, _ in pairs]] = False
+            if pairs and not keep.any():
+                raise RaysearchError(
+                    f"all {len(keep):,} images of {name} are in another part, too, as {shown[0]}, "
+                    f"so that data.duplicates=drop leaves none of {name}: give parts that differ"
+                )
         kept[name] = part if keep.all() else part.subset(np.flatnonzero(keep))
     for name, part in kept.items():
         _say_repeated(name, part, notices)

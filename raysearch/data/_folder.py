@@ -12,6 +12,7 @@ from raysearch.data._names import check_class_names, like
 from raysearch.data._notices import SKIPPED, Notices
 from raysearch.data._settings import DataSettings
 from raysearch.data._source import FileSource, Listing, Part
+from raysearch.data._table import SUFFIXES
 from raysearch.data._tree import Tree
 from raysearch.errors import RaysearchError
 
@@ -37,14 +38,16 @@ def list_folder(settings: DataSettings, notices: Notices) -> Listing:
     """
     root = settings.folder()
     tree = Tree(root, notices, settings.links, settings.groups_file)
-    files = _label_files(root, tree)
+    files = _label_files(settings, tree, notices)
     if files:
         return list_labelled(files, settings, notices)
     found = find_layout(root, tree, notices)
     classes = tuple(found["train"])
     if len(classes) < 2:
         names = f"only the folder {classes[0]!r}" if classes else "no folders"
-        raise RaysearchError(f"{root} has {names}; at least two classes are needed ({EXPECTED})")
+        raise RaysearchError(
+            f"{root} has {names}; at least two classes are needed ({EXPECTED}){_hint(root)}"
+        )
     check_class_names(classes, root)
     parts: dict[str, Part] = {}
     for part, folders in found.items():
@@ -54,15 +57,29 @@ def list_folder(settings: DataSettings, notices: Notices) -> Listing:
     return Listing(classes, parts)
 
 
-def _label_files(root: Path, tree: Tree) -> dict[str, Path]:
+def _label_files(settings: DataSettings, tree: Tree, notices: Notices) -> dict[str, Path]:
     """The label files in the root, or in the folder that is all there is in it."""
-    folder = str(root)
-    while not (files := find_label_files(Path(folder))):
+    folder = str(settings.folder())
+    while not (files := find_label_files(Path(folder), settings, notices)):
         only = tree.look(folder).only
         if only is None:
             break
         folder = only
     return files
+
+
+def _hint(root: Path) -> str:
+    """What an error adds where a file may be meant to hold the labels, or all there is."""
+    tables = [path for path in sorted(root.iterdir()) if path.suffix.lower() in SUFFIXES]
+    if not tables:
+        return ""
+    name, suffix = tables[0].name, tables[0].suffix
+    if suffix == ".parquet":
+        return f"; if {name} holds the images, give data=parquet"
+    return (
+        f"; if {name} holds the labels, name it labels{suffix}, and give data.label_column where "
+        "it has several columns"
+    )
 
 
 def _list_part(

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from raysearch.data._label_file import read_csv
 from raysearch.data._names import nfc
 from raysearch.data._notices import Notices
 from raysearch.data._parquet import ParquetSource
 from raysearch.data._settings import DataSettings
 from raysearch.data._source import ArraySource, Listing, Source
+from raysearch.data._table import read_csv
 from raysearch.errors import RaysearchError
 
 _SINGLE = "image{s} {are} in no group of data.groups, each is taken for one of its own"
@@ -54,7 +54,7 @@ def with_groups(listing: Listing, settings: DataSettings, notices: Notices) -> L
         RaysearchError: it is none of these, or no image has a group.
     """
     sources = [part.source for part in listing.parts.values()]
-    keys = _keys(sources, settings)
+    keys = _keys(sources, settings, notices)
     names = sorted({key for key in keys if key is not None})
     if not names:
         raise RaysearchError(f"data.groups={settings.groups}: it gives no image a group")
@@ -87,7 +87,7 @@ def with_groups(listing: Listing, settings: DataSettings, notices: Notices) -> L
     return replace(listing, parts=parts)
 
 
-def _keys(sources: Sequence[Source], settings: DataSettings) -> Keys:
+def _keys(sources: Sequence[Source], settings: DataSettings, notices: Notices) -> Keys:
     """The group of each image of all sources, one after another."""
     setting = settings.groups or ""
     if any(isinstance(source, ArraySource) for source in sources):
@@ -103,7 +103,7 @@ def _keys(sources: Sequence[Source], settings: DataSettings) -> Keys:
     root = settings.folder()
     paths = [nfc(path) for source in sources for path in source.relative_paths(root)]
     if settings.groups_file is not None:
-        return _of_file(paths, root, settings.groups_file)
+        return _of_file(paths, root, settings.groups_file, notices)
     try:
         pattern = re.compile(setting)
     except re.error as error:
@@ -125,21 +125,29 @@ def _matched(pattern: re.Pattern[str], name: str) -> str | None:
     return "|".join(part or "" for part in match.groups()) if match.groups() else match[0]
 
 
-def _of_file(paths: Sequence[str], root: Path, file: Path) -> Keys:
+def _of_file(paths: Sequence[str], root: Path, file: Path, notices: Notices) -> Keys:
     """The groups that a CSV file has: the path below the root, below the file, or the name."""
-    rows = [[nfc(cell) for cell in row] for row in read_csv(file, f"data.groups={file}").values()]
+    lines = read_csv(file, f"data.groups={file}", notices).values()
+    rows = [[nfc(cell) for cell in row] for row in lines]
     wrong = next((row for row in rows if len(row) != 2), None)
     if wrong is not None:
         raise RaysearchError(
             f"data.groups={file}: a row is {wrong[:3]}, expected an image, a group"
         )
-    given = {os.path.normpath(path).replace(os.sep, "/"): group or None for path, group in rows}
+    given = {_with_slashes(os.path.normpath(path)): group or None for path, group in rows}
     inside = os.path.relpath(file.parent, root).replace(os.sep, "/") + "/"
     found: Keys = []
     for path in paths:
         names = (path, path.removeprefix(inside), path.rsplit("/", 1)[-1])
-        found.append(next((given[name] for name in names if name in given), None))
+        found.append(
+            next((given[name] for name in map(_with_slashes, names) if name in given), None)
+        )
     return found
+
+
+def _with_slashes(path: str) -> str:
+    """A path that Windows, too, may have written."""
+    return path.replace("\\", "/")
 
 
 def say_likely_groups(listing: Listing, root: Path, notices: Notices) -> None:

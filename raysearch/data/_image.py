@@ -8,11 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageFile,
+    ImageOps,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
 from raysearch.files import check_regular
 
@@ -99,7 +106,7 @@ def open_image(payload: Payload | None) -> Image.Image:
         check_regular(payload)
     try:
         file = payload if isinstance(payload, str) else io.BytesIO(payload)
-        return Image.open(file, formats=formats())
+        image = Image.open(file, formats=formats())
     except UnidentifiedImageError as error:
         if _head(payload) in _TIFF:
             raise DecodeError(
@@ -107,6 +114,15 @@ def open_image(payload: Payload | None) -> Image.Image:
                 "up to 32 bits or 3 of up to 16"
             ) from error
         raise DecodeError("not an image, or of a format that Pillow does not read") from error
+    if image.mode == "L" and tiff_tag(image, TiffImagePlugin.SAMPLEFORMAT) == (2,):
+        image.close()
+        raise DecodeError("a TIFF of 8 bits with a sign, which Pillow misreads: save it with 16")
+    return image
+
+
+def tiff_tag(image: Image.Image, tag: int) -> Any:
+    """What a TIFF says of itself; None where it does not, and of other formats."""
+    return image.tag_v2.get(tag) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
 
 
 def _head(payload: bytes | str) -> bytes:

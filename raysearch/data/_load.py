@@ -95,7 +95,7 @@ def make_dataset(
         decoder = Decoder(1 if shapes.grey else 3, size, conversion)
         read = read_splits(parts, decoder, settings, progress, notices)
     with _prefixed(where):
-        _check_classes(read, classes)
+        _check_classes(read, classes, settings.duplicates == "drop")
     train = read["train"].split
     pixels, positions = some_pixels(train)
     _say_what_is_odd(listing, read, settings, (pixels, positions), notices)
@@ -258,15 +258,22 @@ def _lacking(targets: Targets, classes: tuple[str, ...]) -> list[str]:
     return [name for name, there in zip(classes, present, strict=True) if not there]
 
 
-def _check_classes(read: dict[str, ReadSplit], classes: tuple[str, ...]) -> None:
-    """Whether train still has every class, after images were skipped, and the others an image."""
+def _check_classes(read: dict[str, ReadSplit], classes: tuple[str, ...], dropped: bool) -> None:
+    """Whether train still has every class, after images were skipped, and the others an image.
+
+    Args:
+        read: the parts.
+        classes: their names.
+        dropped: whether images that are in another part, too, were left out.
+    """
     for name, part in read.items():
         if len(part.split) == 0:
             raise RaysearchError(f"{name} has no readable image")
     targets = read["train"].split.targets.numpy()
     absent = _lacking(targets, classes)
     if absent:
-        raise RaysearchError(f"class {absent[0]!r} has no readable image in train")
+        own = " that is in no other part (data.duplicates=drop)" if dropped else ""
+        raise RaysearchError(f"class {absent[0]!r} has no readable image in train{own}")
     check_counts(targets, 1 if "val" in read else 2, classes)
 
 

@@ -38,9 +38,10 @@ class ParquetSource(Source):
     row group that holds more is taken in pieces of neighbouring rows, as if each were a row group.
 
     Args:
-        root: the data set's folder; images given by path lie below it.
+        root: the data set's folder; images given by path lie below it, their paths relative to it
+            or to the Parquet file.
         files: paths of the Parquet files.
-        column: name of the image column.
+        column: name of the image column, of structs of bytes and path, of bytes or of paths.
         groups: int64 [G, 5]: for each row group its file's index, its number there, the rows
             before it in the file, its uncompressed bytes, its rows.
         group: for each image its row group, as an index into `groups`.
@@ -110,32 +111,36 @@ class ParquetSource(Source):
             rows = self.row[indices[places]]
             with open_parquet(path) as reader, reading(path):
                 for place, value in _values(reader, number, self.column, rows, at_once):
-                    payloads[places[place]] = self._payload(value)
+                    payloads[places[place]] = self._payload(value, path.parent)
         return payloads
 
-    def _payload(self, value: dict[str, Any] | None) -> Payload | None:
-        if value is None:
-            return None
-        if value["bytes"] is not None:
-            return bytes(value["bytes"])
-        if value.get("path") is None:
-            return None
+    def _payload(self, value: dict[str, Any] | bytes | str | None, beside: Path) -> Payload | None:
+        """An image's bytes or its path, which is relative to its Parquet file or to the root."""
+        if isinstance(value, dict):
+            value = value.get("path") if value["bytes"] is None else value["bytes"]
+        if not isinstance(value, str):
+            return value
         root = Path(self.root).resolve()
         try:
-            path = (root / value["path"]).resolve()
+            given = value if os.path.lexists(beside / value) else value.replace("\\", os.sep)
+            near = (beside / given).resolve()
+            path = near if near.exists() else (root / given).resolve()
         except (OSError, RuntimeError, ValueError) as error:  # e.g. a circle of links
             raise RaysearchError(
-                f"{self.root}: the image path {value['path'][:200]!r} cannot be followed: {error}"
+                f"{self.root}: the image path {value[:200]!r} cannot be followed: {error}"
             ) from error
         if not path.is_relative_to(root):
             raise RaysearchError(
-                f"{self.root}: the image path {value['path'][:200]!r} leads out of this folder"
+                f"{self.root}: the image path {value[:200]!r} leads out of this folder"
             )
         return str(path)
 
     def relative_paths(self, root: Path) -> list[str]:
-        values = self.column_values(self.column, "path")
-        return [str(value or "").replace(os.sep, "/") for value in values or [""] * len(self)]
+        with open_parquet(Path(self.files[0])) as reader:
+            kind = reader.schema_arrow.field(self.column).type
+        field = "path" if pa.types.is_struct(kind) else None
+        values = None if is_binary(kind) else self.column_values(self.column, field)
+        return [str(value or "").replace("\\", "/") for value in values or [""] * len(self)]
 
     @property
     def columns(self) -> list[str]:
@@ -201,6 +206,12 @@ class ParquetSource(Source):
         return near[:: max(1, -(-len(near) // size))]
 
 
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a column holds bytes."""
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(test(kind) for test in tests)
+
+
 def _shuffled(indices: Index, generator: torch.Generator | None) -> Index:
     if generator is None:
         return indices
@@ -210,7 +221,7 @@ def _shuffled(indices: Index, generator: torch.Generator | None) -> Index:
 
 def _values(
     reader: pq.ParquetFile, number: int, column: str, rows: Index, at_once: int
-) -> Iterator[tuple[int, dict[str, Any] | None]]:
+) -> Iterator[tuple[int, Any]]:
     """Values of some rows of a row group, each with its place among `rows`.
 
     They come in the group's order, of which `at_once` rows are in memory at a time.
@@ -225,8 +236,9 @@ def _values(
     ):
         end = start + len(batch)
         here = order[slice(*np.searchsorted(ascending, (start, end)))]
-        values = batch.column(0).take(pa.array(rows[here] - start))
-        yield from zip(here.tolist(), values.to_pylist(), strict=True)
+        values = batch.column(0)
+        for place, row in zip(here.tolist(), (rows[here] - start).tolist(), strict=True):
+            yield place, values[row].as_py()
         if end > ascending[-1]:
             return
         start = end

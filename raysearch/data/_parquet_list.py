@@ -1,5 +1,5 @@
-"""Data sets in Parquet files of the common layout (`image: struct<bytes, path>`, `label: int`, or
-for multi-label data `label: list<int>`)."""
+"""Data sets in Parquet files of the common layout: `image: struct<bytes, path>`, or either alone,
+and `label: int` or its class's name, for multi-label data a list of these."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from raysearch.data._names import check_class_names, like, nfc
 from raysearch.data._notices import Notices
-from raysearch.data._parquet import ParquetSource, open_parquet, reading
+from raysearch.data._parquet import ParquetSource, is_binary, open_parquet, reading
 from raysearch.data._parquet_files import find_parts
 from raysearch.data._settings import DataSettings
 from raysearch.data._source import Listing, Part, check_labels
@@ -23,10 +23,9 @@ from raysearch.errors import RaysearchError
 
 _UNLABELLED = "row{{s}} of {} {{are}} set aside, unlabelled: the label is -1 or null"
 _EXPECTED = (
-    "expected a column `image: struct<bytes: binary, path: string>` and `label`: int64, string or "
-    "a list of these"
+    "expected a column `image`: struct<bytes: binary, path: string>, binary or string (a path), "
+    "and `label`: int64, string or a list of these"
 )
-_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_boolean)
 
 
 class _Kind(NamedTuple):
@@ -195,27 +194,45 @@ def _check_footer(path: Path, footer: pq.FileMetaData) -> None:
 def _columns(path: Path, schema: pa.Schema, settings: DataSettings) -> tuple[str, str, _Kind]:
     """The image column, the label column, both of the expected types; the kind of the labels."""
     names = {nfc(name): name for name in schema.names}
-    given = settings.image_column
-    candidates = [given] if given is not None else ["image", "img"]
-    column = next((names[nfc(name)] for name in candidates if nfc(name) in names), None)
+    column = _image_column(schema, settings.image_column)
     label = names.get(nfc(settings.label_column))
     if column is None or label is None:
         wanted = "data.image_column" if column is None else "data.label_column"
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "no columns"
         raise _layout(path, f"it has {found}; if a column has another name give {wanted}")
     kind = schema.field(column).type
-    fields = {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {}
-    data = fields.get("bytes")
-    if data is None or not (pa.types.is_binary(data) or pa.types.is_large_binary(data)):
+    if not (_holds_images(kind) or _is_text(kind)):
         raise _layout(path, f"its column {column!r} is {kind}")
     kind = schema.field(label).type
     many = bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
     own = kind.value_type if many else kind
     own = own.value_type if pa.types.is_dictionary(own) else own
-    text = any(test(own) for test in _TEXT)
+    text = _is_text(own) or pa.types.is_boolean(own)
     if not (text or pa.types.is_integer(own)):
         raise _layout(path, f"its column {label!r} is {kind}")
     return column, label, _Kind(many, text)
+
+
+def _image_column(schema: pa.Schema, given: str | None) -> str | None:
+    """The column that is asked for, or has a usual name, or is the only one that holds images."""
+    names: dict[str, str] = {nfc(name): name for name in schema.names}
+    candidates = [given] if given is not None else ["image", "img", "file_name"]
+    for name in candidates:
+        if nfc(name) in names:
+            return names[nfc(name)]
+    holding = [name for name in names.values() if _holds_images(schema.field(name).type)]
+    return holding[0] if given is None and len(holding) == 1 else None
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    fields = {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {}
+    return is_binary(fields.get("bytes", kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    own = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(test(own) for test in tests)
 
 
 def _layout(path: Path, found: str) -> RaysearchError:

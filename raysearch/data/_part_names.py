@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from raysearch.errors import RaysearchError
@@ -64,7 +64,7 @@ class NamedParts:
         return {part: names[0] for part, names in self.parts.items()}
 
 
-def part_words(name: str) -> tuple[str, tuple[str, ...]] | None:
+def part_words(name: str, silent: Collection[str] = ()) -> tuple[str, tuple[str, ...]] | None:
     """The part that a name may mean, and the words that it has besides.
 
     In any case and with any signs between the words: `Train`, `VALIDATION`, `test-set`,
@@ -72,6 +72,7 @@ def part_words(name: str) -> tuple[str, tuple[str, ...]] | None:
 
     Args:
         name: of a folder, or of a file without its extension.
+        silent: further words that do not count.
 
     Returns:
         "train", "val" or "test", and the other words, lower case, in their order; None where no
@@ -85,7 +86,7 @@ def part_words(name: str) -> tuple[str, tuple[str, ...]] | None:
         glued = _GLUED.fullmatch(token)
         found = _PART_OF.get(glued[1] if glued else token)
         if found is None:
-            if not token.isdigit() and token not in _EMPTY:
+            if not token.isdigit() and token not in _EMPTY and token not in silent:
                 besides.append(token)
         elif part is None or (part, found) == ("train", "val"):  # train_val is trainval
             part = part or found
@@ -94,7 +95,7 @@ def part_words(name: str) -> tuple[str, tuple[str, ...]] | None:
     return None if part is None else (part, tuple(besides))
 
 
-def name_parts(names: Iterable[str], where: object) -> NamedParts:
+def name_parts(names: Iterable[str], where: object, silent: Collection[str] = ()) -> NamedParts:
     """Which of the names in a folder mean which part.
 
     A name with words besides, as `flowers_train`, counts only beside others of the same words that
@@ -103,12 +104,13 @@ def name_parts(names: Iterable[str], where: object) -> NamedParts:
     Args:
         names: what lies in the folder, files without their extensions.
         where: the folder, for messages.
+        silent: further words that do not count.
 
     Raises:
         RaysearchError: there are several such sets.
     """
     ordered = list(names)
-    found = {name: part_words(name) for name in ordered}
+    found = {name: part_words(name, silent) for name in ordered}
     accepted: tuple[str, ...] = ()
     if not any(words == ("train", ()) for words in found.values()):
         sets: dict[tuple[str, ...], set[str]] = {}

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
-from raysearch.data._image import DEEP_GREY, Pixels, raw_mode
+from raysearch.data._image import DEEP_GREY, Pixels, raw_mode, tiff_tag
 
 Values = npt.NDArray[Any]
 Opens = Callable[[], Image.Image]
@@ -110,11 +110,15 @@ def deep_values(image: Image.Image, again: Opens) -> tuple[Values, Pixels | None
     """
     raw = raw_mode(image)
     if image.mode in DEEP_GREY:
+        white_is_zero = tiff_tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
         ImageOps.exif_transpose(image, in_place=True)
         values = np.asarray(image)
         if raw == "I;32N":  # no sign, but Pillow reads the upper half as negative
             values = values.view(np.uint32).astype(np.int64)
-        return (values.astype(np.uint16) if values.dtype.kind == "u" else values), None
+        values = values.astype(np.uint16) if values.dtype.kind == "u" else values
+        if white_is_zero:  # Pillow turns 8 bits round, and no more
+            values = WORD - values if values.dtype == np.uint16 else -values
+        return values, None
     if raw.startswith("LA;16"):  # Pillow has no lower halves of it, but can read single bytes
         _read_as(image, "RGBA")
         ImageOps.exif_transpose(image, in_place=True)

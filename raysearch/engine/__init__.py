@@ -12,6 +12,7 @@ from raysearch.engine._entries import (
     Share,
     TrialError,
 )
+from raysearch.engine._files import has_work
 from raysearch.engine._optuna import OptunaStudies
 from raysearch.engine._run import run
 
@@ -28,6 +29,7 @@ __all__ = [
     "TrialError",
     "Wish",
     "cluster",
+    "has_work",
     "local_capacity",
     "run",
     "trial_share",

@@ -48,6 +48,15 @@ DONE = "answer"  # folder
 KEPT = 2  # checkpoints of work that goes on: the newest, and one in case that is damaged
 
 
+def has_work(trials: Path) -> bool:
+    """Whether anything of any proposal is on disk.
+
+    Args:
+        trials: the experiment's folder of trials.
+    """
+    return next(trials.glob(f"*/*/*/{PROGRESS}"), None) is not None
+
+
 @dataclass(config={"extra": "forbid"})
 class Progress:
     """How far work is; checked for its types, whoever wrote the file.

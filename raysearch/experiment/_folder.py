@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysearch import __version__
+from raysearch.engine import has_work
 from raysearch.errors import RaysearchError, near
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._experiment import Experiment, read_experiment
@@ -61,8 +62,8 @@ class Folder:
 
     @property
     def begun(self) -> bool:
-        """Whether anything has been computed."""
-        return bool(self.state["seconds"])
+        """Whether anything has been computed, and be it that nobody has been told yet."""
+        return bool(self.state["seconds"]) or has_work(self.trials)
 
     @property
     def complete(self) -> list[str]:

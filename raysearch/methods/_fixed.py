@@ -15,7 +15,9 @@ from raysearch.policy import (
     RandomOperations,
     SubPolicies,
     autoaugment,
+    entaugment,
     rand_augment,
+    sra,
     trivial_augment,
 )
 from raysearch.training import Predefined
@@ -60,6 +62,9 @@ BASELINES = {
     "cutout": Baseline("Cutout", predefined=_cutout),
     # Müller & Hutter, ICCV 2021
     "trivial_augment": Baseline("TrivialAugment", trivial_augment),
+    # what the network finds easy is changed strongly; ECCV 2024 and IJCV 2025
+    "entaugment": Baseline("EntAugment", entaugment),
+    "sra": Baseline("SRA", sra),
     "randaugment": Baseline("RandAugment (2, 9)", rand_augment),
     # what online bilevel optimisation and validated magnitude choose within
     **{

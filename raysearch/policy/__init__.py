@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raysearch.policy._adaptive import Adaptive, Magnitudes, entaugment, sra
 from raysearch.policy._base import Policy
 from raysearch.policy._basic import Basic
 from raysearch.policy._candidates import Candidates
@@ -20,16 +21,19 @@ from raysearch.policy._random_order import RandomOrder
 from raysearch.policy._schedule import Schedule
 from raysearch.policy._sequence import Sequence
 from raysearch.policy._sub_policies import SubPolicies
-from raysearch.policy._transform import PolicyTransform, load_policy
+from raysearch.policy._transform import AdaptiveTransform, PolicyTransform, load_policy
 from raysearch.policy._transformations import Transformations
 
 __all__ = [
     "MAX_ELEMENTS",
     "PUBLISHED",
     "TRIVIAL_AUGMENT_OPERATIONS",
+    "Adaptive",
+    "AdaptiveTransform",
     "Basic",
     "Candidates",
     "Draws",
+    "Magnitudes",
     "Mixture",
     "OperationPolicy",
     "Pairs",
@@ -42,10 +46,12 @@ __all__ = [
     "SubPolicies",
     "Transformations",
     "autoaugment",
+    "entaugment",
     "from_json",
     "load_policy",
     "rand_augment",
     "random_draws",
     "read_policy",
+    "sra",
     "trivial_augment",
 ]

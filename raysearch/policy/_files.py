@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from raysearch.errors import RaysearchError, unknown
 from raysearch.files import check_regular
+from raysearch.policy._adaptive import Adaptive
 from raysearch.policy._base import FORMAT, VERSION, Json, Policy
 from raysearch.policy._basic import Basic
 from raysearch.policy._candidates import Candidates
@@ -33,6 +34,7 @@ KINDS: dict[str, type[Policy]] = {
     for cls in (
         SubPolicies,
         RandomOperations,
+        Adaptive,
         Candidates,
         Pairs,
         RandomOrder,

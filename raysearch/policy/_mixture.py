@@ -17,16 +17,16 @@ class Mixture(Compound):
     """Every image is augmented by one of several policies, each of which is equally likely.
 
     Args:
-        parts: the members, of any kind but mixture; one may occur more than once.
+        parts: the members, of any kind but mixture and adaptive; one may occur more than once.
 
     Raises:
-        ValueError: no members, or one that is a mixture.
+        ValueError: no members, or one of another kind.
     """
 
     kind: ClassVar[str] = "mixture"
     fields: ClassVar[Mapping[str, Check]] = {"members": list_of(any_object, least=1, most=1_000)}
     key: ClassVar[str] = "members"
-    excluded: ClassVar[tuple[str, ...]] = ("mixture",)
+    excluded: ClassVar[tuple[str, ...]] = ("mixture", "adaptive")
 
     @property
     def members(self) -> tuple[Policy, ...]:

@@ -21,7 +21,8 @@ class Schedule(Compound):
     a training of any length.
 
     Args:
-        parts: the phases in order, of any kind but schedule, sequence and mixture.
+        parts: the phases in order, of any kind but schedule, sequence, mixture and
+            adaptive.
 
     Raises:
         ValueError: no phases, or one of another kind.
@@ -30,7 +31,7 @@ class Schedule(Compound):
     kind: ClassVar[str] = "schedule"
     fields: ClassVar[Mapping[str, Check]] = {"phases": list_of(any_object, least=1, most=10_000)}
     key: ClassVar[str] = "phases"
-    excluded: ClassVar[tuple[str, ...]] = ("schedule", "sequence", "mixture")
+    excluded: ClassVar[tuple[str, ...]] = ("schedule", "sequence", "mixture", "adaptive")
 
     @property
     def phases(self) -> tuple[Policy, ...]:

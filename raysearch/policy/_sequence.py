@@ -17,7 +17,7 @@ class Sequence(Compound):
     """Every image is augmented by all of several policies, in their order.
 
     Args:
-        parts: the steps, of any kind but sequence and mixture.
+        parts: the steps, of any kind but sequence, mixture and adaptive.
 
     Raises:
         ValueError: no steps, or one that is a sequence or a mixture.
@@ -26,7 +26,7 @@ class Sequence(Compound):
     kind: ClassVar[str] = "sequence"
     fields: ClassVar[Mapping[str, Check]] = {"steps": list_of(any_object, least=1, most=16)}
     key: ClassVar[str] = "steps"
-    excluded: ClassVar[tuple[str, ...]] = ("sequence", "mixture")
+    excluded: ClassVar[tuple[str, ...]] = ("sequence", "mixture", "adaptive")
 
     @property
     def steps(self) -> tuple[Policy, ...]:

@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from raysearch.policy._adaptive import Adaptive, Indices, Magnitudes
 from raysearch.policy._base import Policy, outside_graphs, refuse_scripting
 from raysearch.policy._files import read_policy
 from raysearch.policy._levels import LevelsOnGPU
@@ -162,6 +163,56 @@ class PolicyTransform(v2.Transform):  # type: ignore[misc]
         )
 
 
+class AdaptiveTransform(PolicyTransform):
+    """Applies an adaptive policy to the batches of a training, and is told how the network does.
+
+    What it was told is in its `state_dict`. Called without indices, as in a DataLoader's worker,
+    it draws magnitudes at random, as for images that it was not told about.
+
+    Args:
+        policy: the policy to apply.
+
+    Example:
+        >>> for indices, images, labels in loader:  # doctest: +SKIP
+        ...     outputs = network(normalise(augment(images, indices=indices)))
+        ...     augment.observe(indices, outputs, labels)
+        ...     update(criterion(outputs, labels))
+    """
+
+    def __init__(self, policy: Adaptive) -> None:
+        super().__init__(policy)
+        self._magnitudes = Magnitudes(policy)
+
+    @outside_graphs
+    def forward(self, *inputs: Any, indices: Indices | None = None) -> Any:
+        """Augment the images of a sample.
+
+        Args:
+            inputs: see `PolicyTransform`.
+            indices: which training image each image of a batch is, whole numbers from 0, [B].
+
+        Raises:
+            ValueError: other indices, or not as many as images.
+        """
+        if indices is None:
+            return super().forward(*inputs)
+        batch = PolicyTransform(self._magnitudes.policy_for(indices))
+        batch._on_gpu = self._on_gpu
+        return batch(*inputs)
+
+    def observe(self, indices: Indices, outputs: Tensor, targets: Tensor) -> None:
+        """Tell it what the network said about training images; see `Magnitudes.observe`."""
+        self._magnitudes.observe(indices, outputs, targets)
+
+    def get_extra_state(self) -> Tensor:
+        """What `state_dict` has: the magnitude of each training image, NaN where not seen yet."""
+        return self._magnitudes.state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """What `load_state_dict` goes on from."""
+        self._magnitudes.load(state)
+
+
 def _kind(value: Any) -> tuple[int, torch.dtype] | None:
     """What views have in common, channels and type; None for what is no plain image."""
     if not v2._utils.is_pure_tensor(value):
@@ -196,6 +247,8 @@ def load_policy(path: str | os.PathLike[str]) -> PolicyTransform:
     ...     for images, labels in loader:  # whose data set uses `augment`
     ...         train_on(images, labels)
 
+    An adaptive one (`entaugment`, `sra`) is an `AdaptiveTransform`, to be told of the network.
+
     Args:
         path: a `policy.json` that a search wrote.
 
@@ -206,4 +259,5 @@ def load_policy(path: str | os.PathLike[str]) -> PolicyTransform:
     Raises:
         RaysearchError: the file is missing, is not a policy, or is of another version.
     """
-    return PolicyTransform(read_policy(path))
+    policy = read_policy(path)
+    return AdaptiveTransform(policy) if isinstance(policy, Adaptive) else PolicyTransform(policy)

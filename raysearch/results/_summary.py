@@ -136,6 +136,7 @@ def policy_figures(policy: Policy, uniform: Mapping[str, float]) -> dict[str, An
     shares = policy.marginals()
     entropy, kl_uniform = entropy_and_kl(shares, uniform) if shares else (None, None)
     return {
+        "kind": policy.kind,
         "operations": shares,
         "uniform": uniform,
         "operations_per_image": policy.operations_per_image(),

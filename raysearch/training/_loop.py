@@ -160,15 +160,23 @@ class Loop:
             yield from itertools.islice(self._pass(self.val, order), batches, None)
             batches = 0
 
-    def plain_step(self, images: Tensor, targets: Tensor) -> tuple[Gradient, Tensor]:
+    def plain_step(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        observe: Callable[[Tensor], None] | None = None,
+    ) -> tuple[Gradient, Tensor]:
         """Gradient of a batch's mean loss at the network's weights, and that loss.
 
         Args:
             images: normalised, [B, C, H, W].
             targets: theirs.
+            observe: told the network's outputs.
         """
         with autocast(images.device):
             outputs = self.model(images)
+        if observe is not None:
+            observe(outputs.detach())
         smoothing = self.settings.label_smoothing
         loss = self.setup.task.losses(outputs, targets, smoothing).mean()
         found = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)

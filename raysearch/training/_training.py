@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from raysearch.data import Split
-from raysearch.policy import Policy
+from raysearch.policy import Adaptive, Magnitudes, Policy
 from raysearch.protocol import Answer
 from raysearch.training._evaluate import evaluate_on_test
 from raysearch.training._loop import Loop
@@ -22,7 +23,8 @@ class Training:
     Args:
         setup: data, network, device, seed.
         settings: the fields of `SGDSettings`; others are ignored.
-        policy: augments every training image, or None.
+        policy: augments every training image, or None. One that adapts to each image is told about
+            the outputs of every step, which are those of the image as it was augmented.
         predefined: whether the predefined augmentation is used.
         split: what to train on, instead of train + validation.
 
@@ -40,6 +42,7 @@ class Training:
         split: Split | None = None,
     ) -> None:
         self.policy = policy
+        self._magnitudes = Magnitudes(policy) if isinstance(policy, Adaptive) else None
         self.predefined = predefined
         self.settings = SGDSettings.of(settings)
         self.loop = Loop(
@@ -88,12 +91,16 @@ class Training:
         """
         loop, setup, copies = self.loop, self.setup, self.settings.enlarge_batch
         with loop.one_epoch() as batches:
-            for images, targets, _ in batches:
-                images, targets = _copies(images, copies), _copies(targets, copies)
+            for batch in batches:
+                images, targets, indices = (_copies(rows, copies) for rows in batch)
+                policy, observe = self.policy, None
+                if self._magnitudes is not None:
+                    policy = self._magnitudes.policy_for(indices)
+                    observe = partial(self._magnitudes.observe, indices, targets=targets)
                 images = setup.augment(
-                    images, self.policy, self.predefined, loop.generators, loop.progress
+                    images, policy, self.predefined, loop.generators, loop.progress
                 )
-                loop.update(*loop.plain_step(setup.normalise(images), targets))
+                loop.update(*loop.plain_step(setup.normalise(images), targets, observe))
         return {**loop.finish_epoch(), "epoch_equivalents": self.equivalents(self.epoch)}
 
     def test(self) -> dict[str, float]:
@@ -106,11 +113,16 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on; see `Loop.state_dict`."""
-        return self.loop.state_dict()
+        state = self.loop.state_dict()
+        if self._magnitudes is not None:
+            state["magnitudes"] = self._magnitudes.state()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the `state_dict` of a training with the same arguments."""
         self.loop.load_state_dict(state)
+        if self._magnitudes is not None:
+            self._magnitudes.load(state["magnitudes"])
 
 
 def _copies(rows: Tensor, count: int) -> Tensor:
