@@ -267,4 +267,5 @@ def test_in_a_notebook(tmp_path: Path) -> None:
         assert "<table" in each.outputs[0]["data"]["text/html"]
     assert words(figures).split() == ["augmented", "cost_error", "policy"]
     assert words(compared).splitlines()[-1] == "none dada"
-    assert raysearch.load_policy(tmp_path / "runs/mine/policy.json").policy
+    loaded = raysearch.load_policy(tmp_path / "runs/mine/policy.json")
+    assert isinstance(loaded.policy, Policy)

@@ -177,11 +177,12 @@ def test_the_page_shows_the_race_the_winner_first(tmp_path: Path, undrawn: None)
     search = replace(searches("auto", 1)[0], history=history)
     policy = Basic(padding=1)
     method = MethodMeasured("learned", policy, {0: policy})
-    results.write(
-        tmp_path,
-        one_method(methods={"auto": method}, trials=[search, *baselines(ERRORS, "auto")]),
-    )
+    trials = [search, *baselines(ERRORS, "auto")]
+    summary = results.write(tmp_path, one_method(methods={"auto": method}, trials=trials))
+    [race] = summary["methods"]["auto"]["races"]
+    assert [name for name, _ in race["rows"]] == ["predefined+affine@0.1", "crop", "none", "flip"]
     html = (tmp_path / "report.html").read_text()
+    assert "chose predefined + affine@0.1 from 4 candidates" in html
     assert "Of 4 candidates it chose <b>predefined+affine@0.1</b>" in html
     table = Rows()
     table.feed(html.partition("<h3>The race</h3>")[2].partition("</table>")[0])

@@ -134,7 +134,7 @@ class ProposalFolder:
         policy = None
         if isinstance(answer, Answer):
             values = {key: _storable(value) for key, value in answer.values.items()}
-            policy = json.dumps(answer.policy.to_json()) if answer.policy else None
+            policy = json.dumps(answer.policy.to_json()) if answer.policy is not None else None
             named = {FILE: answer.file, NETWORK: answer.network}
             files = {name: each for name, each in named.items() if each is not None}
         files[ANSWER] = {"failed": failed, "values": values, "policy": policy}
