@@ -70,7 +70,7 @@ class Basic(Policy):
             images = ops.random_crop(images, self.padding, generator)
         if self.cutout:
             images = ops.cutout(images, self.cutout, generator, self._levels(images))
-        return images if self else images.clone()
+        return images.clone() if self.changes_nothing else images
 
     def _levels(self, images: Tensor) -> tuple[float, ...]:
         """The fill for the images' number and type of channels."""
@@ -79,8 +79,10 @@ class Basic(Policy):
         top = 1 if images.is_floating_point() else 255
         return tuple(top * level for level in (fill if len(fill) == channels else fill * channels))
 
-    def __bool__(self) -> bool:
-        return bool(self.flip or self.vertical_flip or self.padding or self.cutout)
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether images stay as they are."""
+        return not (self.flip or self.vertical_flip or self.padding or self.cutout)
 
     def operation_rates(self) -> dict[str, float]:
         """1/2 for mirroring, 1 for cropping and Cutout, of what there is."""
