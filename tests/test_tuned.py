@@ -20,12 +20,12 @@ from raysearch.engine._optuna import OptunaStudies, OptunaStudy, pruner_of
 from raysearch.errors import RaysearchError, SearchFailedError
 from raysearch.methods import Choice, Pruning, Range, Tried
 from raysearch.methods._matching import Try, stratified_folds
+from raysearch.methods._portfolio import RANGES
 from raysearch.methods._study import packed, ranked
 from raysearch.methods._tuned import TunedSearch
 from raysearch.methods.fast_autoaugment import FastAutoAugmentSearch
 from raysearch.methods.randaugment import RandAugment
 from raysearch.methods.validated_magnitude import (
-    RANGES,
     ValidatedMagnitude,
 )
 from raysearch.policy import RandomOperations, SubPolicies, Transformations, rand_augment

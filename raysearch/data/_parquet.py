@@ -127,7 +127,8 @@ class ParquetSource(Source):
             path = near if near.exists() else (root / given).resolve()
         except (OSError, RuntimeError, ValueError) as error:  # e.g. a circle of links
             raise RaysearchError(
-                f"{self.root}: the image path {value[:200]!r} cannot be followed: {error}"
+                f"{self.root}: the image path {value[:200]!r} cannot be followed: "
+                f"{getattr(error, 'strerror', None) or error}"
             ) from error
         if not path.is_relative_to(root):
             raise RaysearchError(

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysearch import __version__
-from raysearch.engine import has_work
 from raysearch.errors import RaysearchError, near
 from raysearch.experiment._compose import to_yaml
 from raysearch.experiment._experiment import Experiment, read_experiment
@@ -63,6 +62,8 @@ class Folder:
     @property
     def begun(self) -> bool:
         """Whether anything has been computed, and be it that nobody has been told yet."""
+        from raysearch.engine import has_work  # which imports PyTorch
+
         return bool(self.state["seconds"]) or has_work(self.trials)
 
     @property
