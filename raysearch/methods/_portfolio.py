@@ -189,8 +189,8 @@ def complete_policy(name: str, images: Images) -> Policy:
             inner.append(STRONG[step.name][1](images, step.strength))
     first = Basic(flip, vertical, padding)
     last = Basic(cutout=cutout, fill=images.mean)
-    whole = [first, *inner, last]
-    parts = [one for one in whole if not (isinstance(one, Basic) and one.changes_nothing)]
+    every = [first, *inner, last]
+    parts = [one for one in every if not (isinstance(one, Basic) and one.changes_nothing)]
     if not parts:
         return first
     return parts[0] if len(parts) == 1 else InTurn(parts)
