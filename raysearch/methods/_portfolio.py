@@ -171,29 +171,28 @@ def complete_policy(name: str, images: Images) -> Policy:
     Raises:
         RaysearchError: there is no such candidate.
     """
-    given = images.predefined
-    flip = vertical = False
-    padding = cutout = 0
-    inner: list[Policy] = []
-    for step in steps(name):
-        whole = step.name == "predefined"
-        flip |= step.name == "flip" or (whole and given.flip)
-        vertical |= step.name == "vertical_flip" or (whole and given.vertical_flip)
-        if step.name == "crop" or (whole and given.padding):
-            padding = images.padding
-        if step.name == "cutout" or (whole and given.cutout):
-            cutout = images.square
-        if step.name == "randaugment":
-            inner.append(rand_augment(step.count, 30 * step.strength))
-        elif step.name in STRONG:
-            inner.append(STRONG[step.name][1](images, step.strength))
-    first = Basic(flip, vertical, padding)
-    last = Basic(cutout=cutout, fill=images.mean)
+    found = steps(name)
+    names = {step.name for step in found}
+    given = images.predefined if "predefined" in names else Predefined()
+    basic = Predefined(
+        flip=given.flip or "flip" in names,
+        vertical_flip=given.vertical_flip or "vertical_flip" in names,
+        padding=images.padding if given.padding or "crop" in names else 0,
+        cutout=images.square if given.cutout or "cutout" in names else 0,
+    )
+    first, last = basic.before(), basic.after(images.mean)
+    inner = [_strong(step, images) for step in found if step.name not in BASIC]
     every = [first, *inner, last]
     parts = [one for one in every if not (isinstance(one, Basic) and one.changes_nothing)]
     if not parts:
         return first
     return parts[0] if len(parts) == 1 else InTurn(parts)
+
+
+def _strong(step: Step, images: Images) -> Policy:
+    if step.name == "randaugment":
+        return rand_augment(step.count, 30 * step.strength)
+    return STRONG[step.name][1](images, step.strength)
 
 
 def distinct(names: Sequence[str], images: Images) -> list[str]:

@@ -87,19 +87,19 @@ class Basic(Policy):
     def operation_rates(self) -> dict[str, float]:
         """1/2 for mirroring, 1 for cropping and Cutout, of what there is."""
         rates = {
-            "FlipLeftRight": 0.5 * self.flip,
-            "FlipTopBottom": 0.5 * self.vertical_flip,
-            "Crop": 1.0 * (self.padding > 0),
-            "Cutout": 1.0 * (self.cutout > 0),
+            "FlipLeftRight": (0.5, self.flip),
+            "FlipTopBottom": (0.5, self.vertical_flip),
+            "Crop": (1.0, self.padding),
+            "Cutout": (1.0, self.cutout),
         }
-        return {name: rate for name, rate in rates.items() if rate}
+        return {name: rate for name, (rate, there) in rates.items() if there}
 
     def describe(self, most: int = 10) -> str:
         """One line."""
-        words = [
-            "mirrored left to right (every second image)" * self.flip,
-            "mirrored top to bottom (every second image)" * self.vertical_flip,
-            f"padded by {self.padding} pixels and cropped" * (self.padding > 0),
-            f"a square of {self.cutout} pixels cut out" * (self.cutout > 0),
-        ]
-        return ", ".join(word for word in words if word) or "images as they are"
+        words = {
+            "mirrored left to right (every second image)": self.flip,
+            "mirrored top to bottom (every second image)": self.vertical_flip,
+            f"padded by {self.padding} pixels and cropped": self.padding,
+            f"a square of {self.cutout} pixels cut out": self.cutout,
+        }
+        return ", ".join(word for word, there in words.items() if there) or "images as they are"

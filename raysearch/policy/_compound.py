@@ -12,6 +12,8 @@ from raysearch.policy._base import Policy
 class Compound(Policy):
     """Policies with equal shares in a whole: of the images, or of the training.
 
+    One whose parts are all applied has rates and parameters of its own.
+
     Args:
         parts: at least one policy.
 

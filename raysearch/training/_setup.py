@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raysearch import ops
 from raysearch.data import Dataset, Split
-from raysearch.policy import Policy
+from raysearch.policy import Basic, Policy
 from raysearch.settings import WholeNumber, checked
 from raysearch.tasks import Classification, Task
 
@@ -43,6 +42,18 @@ class Predefined:
             RaysearchError: a key that does not belong, or a wrong value.
         """
         return checked(cls, "data.predefined", settings)
+
+    def before(self) -> Basic:
+        """What comes before a policy: flips and crop."""
+        return Basic(self.flip, self.vertical_flip, self.padding)
+
+    def after(self, mean: Sequence[float]) -> Basic:
+        """What comes after a policy: Cutout.
+
+        Args:
+            mean: the square's levels, of each channel, in [0, 1].
+        """
+        return Basic(cutout=self.cutout, fill=mean)
 
 
 @dataclass(frozen=True)
@@ -149,20 +160,15 @@ class Setup:
 
     def before(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The predefined augmentation that comes before a policy: flips and crop."""
-        if self.predefined.flip:
-            images = ops.random_flip(images, generator)
-        if self.predefined.vertical_flip:
-            images = ops.random_flip(images, generator, vertical=True)
-        if self.predefined.padding:
-            images = ops.random_crop(images, self.predefined.padding, generator)
-        return images
+        return _augmented(images, self.predefined.before(), generator)
 
     def after(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The predefined augmentation that comes after a policy: Cutout."""
-        if self.predefined.cutout:
-            mean = tuple(255 * value for value in self.dataset.mean)
-            images = ops.cutout(images, self.predefined.cutout, generator, fill=mean)
-        return images
+        return _augmented(images, self.predefined.after(self.dataset.mean), generator)
+
+
+def _augmented(images: Tensor, policy: Basic, generator: torch.Generator) -> Tensor:
+    return images if policy.changes_nothing else policy(images, generator)
 
 
 @lru_cache(maxsize=8)
