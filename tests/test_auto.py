@@ -15,7 +15,7 @@ from conftest import dark_and_light
 from raysearch.errors import RaysearchError
 from raysearch.methods._portfolio import Images, complete_policy, distinct, neighbours, richness
 from raysearch.methods._race import FAILED, lay_out, scores, simplest, standing, trainings
-from raysearch.methods.auto import Auto, Folds, Race
+from raysearch.methods.auto import Auto, HeatData, Race
 from raysearch.policy import Basic, Sequence, Transformations, rand_augment, trivial_augment
 from raysearch.protocol import Answer, Failed
 from raysearch.training import Predefined, SGDSettings
@@ -180,19 +180,19 @@ def test_who_diverges_is_out() -> None:
 
 def test_a_fold_takes_as_many_steps_as_all_images_would() -> None:
     setup = dark_and_light()
-    folds = Folds(setup, 5)
-    train, val = folds.splits(7)
+    data = HeatData(setup, 5)
+    train, val = data.splits(7)
     total = len(setup.dataset.full_train())
     assert len(train) + len(val) == total
     assert not set(train.indices.tolist()) & set(val.indices.tolist())
     schedule = SGDSettings(epochs=12, batch_size=40, lr=0.1)
-    epochs = folds.epochs(schedule, len(train), 1.0)
+    epochs = data.epochs(schedule, len(train), 1.0)
     assert epochs * schedule.steps(len(train)) == pytest.approx(12 * schedule.steps(total), abs=2)
-    assert folds.epochs(schedule, len(train), 0.001) == 1
+    assert data.epochs(schedule, len(train), 0.001) == 1
 
 
 def test_every_image_is_held_out_once() -> None:
     setup = dark_and_light()
-    folds = Folds(setup, 3)
-    held = torch.cat([folds.splits(heat)[1].indices for heat in range(3)])
+    data = HeatData(setup, 3)
+    held = torch.cat([data.splits(heat)[1].indices for heat in range(3)])
     assert sorted(held.tolist()) == sorted(setup.dataset.train.indices.tolist())

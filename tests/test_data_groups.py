@@ -19,7 +19,7 @@ from test_data_parquet import load as load_parquet
 from raysearch.data import Dataset
 from raysearch.data._grouped import grouped_folds, grouped_part
 from raysearch.errors import RaysearchError
-from raysearch.methods._matching import stratified_folds
+from raysearch.methods._folds import stratified_folds
 
 PATIENTS, SLICES = 20, 5
 

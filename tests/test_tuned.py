@@ -19,7 +19,8 @@ from benchmarks._local import Configured, answer_to
 from raysearch.engine._optuna import OptunaStudies, OptunaStudy, pruner_of
 from raysearch.errors import RaysearchError, SearchFailedError
 from raysearch.methods import Choice, Pruning, Range, Tried
-from raysearch.methods._matching import Try, stratified_folds
+from raysearch.methods._folds import stratified_folds
+from raysearch.methods._matching import Try
 from raysearch.methods._portfolio import RANGES
 from raysearch.methods._study import packed, ranked
 from raysearch.methods._tuned import TunedSearch

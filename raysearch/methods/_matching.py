@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from raysearch.data import Split, grouped_folds
-from raysearch.errors import NonFiniteLossError, RaysearchError
+from raysearch.data import Split
+from raysearch.errors import NonFiniteLossError
 from raysearch.methods._validated import Goal, ValidatedTraining, cost, snapshot
 from raysearch.policy import Policy
 from raysearch.protocol import Answer, Metrics, Values
@@ -88,33 +86,3 @@ class Try:
     def load_state_dict(self, state: Values) -> None:
         """Continue from `state_dict`."""
         self._metrics = dict(state["metrics"])
-
-
-def stratified_folds(
-    labels: Tensor, count: int, seed: int, groups: npt.NDArray[np.int64] | None = None
-) -> list[Tensor]:
-    """Divide images into folds, each class spread evenly over them.
-
-    Args:
-        labels: int64 [N].
-        count: of folds.
-        seed: decides which images go where.
-        groups: which images belong together, int64 [N]; a group is in one fold.
-
-    Returns:
-        Indices of each fold, int64, ascending.
-
-    Raises:
-        RaysearchError: there are fewer images, or groups, than folds.
-    """
-    if groups is not None:
-        folds = torch.from_numpy(grouped_folds(labels.cpu().numpy(), groups, count, seed))
-        return [(folds == i).nonzero()[:, 0] for i in range(count)]
-    if len(labels) < count:
-        raise RaysearchError(f"method.folds={count}: there are only {len(labels)} images")
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    order = order[labels.cpu()[order].sort(stable=True).indices]  # by class, at random within it
-    fold = torch.empty_like(order)
-    fold[order] = torch.arange(len(order)) % count
-    return [(fold == i).nonzero()[:, 0] for i in range(count)]

@@ -3,7 +3,7 @@
 Which augmentation is right differs completely between data sets. So candidates (see `_portfolio`)
 train on the same folds from the same weights, short trainings first; the best go on to longer ones
 and to other folds; see `_race`. A fold is trained in as many steps as all the images would be, as
-the schedule decides otherwise. The best by the validation loss is the result, or the simplest of
+the schedule decides otherwise. The best on the images held out is the result, or the simplest of
 those that are as good. It is complete: what is predefined is a candidate as any other.
 """
 
@@ -19,9 +19,9 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from raysearch.data import Split, strata
+from raysearch.data import Split
 from raysearch.methods._base import Context, Expected, Method
-from raysearch.methods._matching import stratified_folds
+from raysearch.methods._folds import fold_splits
 from raysearch.methods._portfolio import (
     Images,
     complete_policy,
@@ -117,16 +117,16 @@ class Auto(Method):
 
     def build(self, setup: Setup, context: Context) -> Build:
         """Makes trainings on all folds but one."""
-        images, folds = Images.of(setup), Folds(setup, self.folds)
+        images, data = Images.of(setup), HeatData(setup, self.folds)
         schedule = SGDSettings.of(context.search)
 
         def built(proposal: Proposal, files: Mapping[str, Values]) -> HeatTraining:
             values = proposal.values
             policy = complete_policy(values["candidate"], images)
-            train, val = folds.splits(values["heat"])
-            epochs = folds.epochs(schedule, len(train), values["length"])
+            train, val = data.splits(values["heat"])
+            epochs = data.epochs(schedule, len(train), values["length"])
             search = {**context.search, "epochs": epochs}
-            own = folds.setup(values["heat"])
+            own = data.setup(values["heat"])
             training = Training(own, search, policy, False, split=train)
             return HeatTraining(training, val)
 
@@ -134,11 +134,11 @@ class Auto(Method):
 
     def forecast(self, setup: Setup, context: Context) -> Expected:
         """All heats."""
-        folds, schedule = Folds(setup, self.folds), SGDSettings.of(context.search)
+        data, schedule = HeatData(setup, self.folds), SGDSettings.of(context.search)
         equivalents, proposals, unit = 0.0, 0, setup.search_images()
         for index, heat in enumerate(self.heats):
-            train, val = folds.splits(index)
-            epochs = folds.epochs(schedule, len(train), heat.length)
+            train, val = data.splits(index)
+            epochs = data.epochs(schedule, len(train), heat.length)
             used = min(len(train), schedule.steps(len(train)) * schedule.batch_size)
             each = epochs * used / unit + validation_cost(unit, len(val))
             equivalents += heat.entrants * each
@@ -264,11 +264,12 @@ class Race(RoundSearch):
         self._policies = dict(state["policies"])
 
 
-class Folds:
+class HeatData:
     """What the heats of a race train on and are judged on.
 
-    Heat h holds out fold h modulo the number of folds. Every heat has weights and an order of the
-    images of its own, which all who run in it share.
+    Heat h holds out fold h modulo the number of folds; where the data have validation images of
+    their own, all hold out these. Every heat has weights and an order of the images of its own,
+    which all who run in it share.
 
     Args:
         setup: data, network, device and seed.
@@ -276,25 +277,15 @@ class Folds:
     """
 
     def __init__(self, setup: Setup, count: int) -> None:
-        self._setup, train = setup, setup.dataset.train
-        self._folds: list[Tensor] = []
-        if setup.dataset.val is None:
-            stratum, seed = (
-                strata(setup.task.stratum(train.targets)),
-                derive_seed(setup.seed, "folds"),
-            )
-            self._folds = stratified_folds(stratum, count, seed, train.groups)
+        self._setup, data = setup, setup.dataset
+        if data.val is None:
+            self._splits = fold_splits(setup, count)
+        else:
+            self._splits = [(data.train, data.val)]
 
     def splits(self, heat: int) -> tuple[Split, Split]:
         """What is trained on, and what is held out."""
-        data = self._setup.dataset
-        if data.val is not None:
-            return data.train, data.val
-        out = heat % len(self._folds)
-        others = [fold for index, fold in enumerate(self._folds) if index != out]
-        return data.train.subset(torch.cat(others).sort().values), data.train.subset(
-            self._folds[out]
-        )
+        return self._splits[heat % len(self._splits)]
 
     def setup(self, heat: int) -> Setup:
         """The heat's, with a seed of its own; a complete policy stands for what is predefined."""

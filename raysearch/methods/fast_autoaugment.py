@@ -17,9 +17,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from raysearch.data import strata
 from raysearch.methods._base import Context, Expected, Method
-from raysearch.methods._matching import FoldTraining, Try, stratified_folds
+from raysearch.methods._folds import fold_splits
+from raysearch.methods._matching import FoldTraining, Try
 from raysearch.methods._rounds import SHOWN, RoundSearch, means, operation_figures, trial_id
 from raysearch.methods._settings import Operations
 from raysearch.methods._study import Choice, Range, Space, Studies, Study, Tried, ranked
@@ -105,20 +105,15 @@ class FastAutoAugment(Method):
 
     def build(self, setup: Setup, context: Context) -> Build:
         """Makes the folds' trainings, and tries of policies; keeps the networks that these need."""
-        images = setup.dataset.train
-        stratum = strata(setup.task.stratum(images.targets))
-        seed = derive_seed(setup.seed, "folds")
-        folds = stratified_folds(stratum, self.folds, seed, images.groups)
+        folds, val = fold_splits(setup, self.folds), setup.dataset.val
         networks: dict[str, nn.Module] = {}
 
         def built(proposal: Proposal, files: Mapping[str, Values]) -> Work:
-            values, val = proposal.values, setup.dataset.val
-            fold = values["fold"]
-            held_out = images.subset(folds[fold]) if val is None else val
+            values = proposal.values
+            others, fold = folds[values["fold"]]
+            held_out = fold if val is None else val
             if "params" not in values:
-                others = [own for i, own in enumerate(folds) if i != fold]
-                split = images.subset(torch.cat(others).sort().values)
-                training = Training(setup, context.search, None, False, split=split)
+                training = Training(setup, context.search, None, False, split=others)
                 return FoldTraining(training, held_out)
             [id] = proposal.needs
             if id not in networks:
