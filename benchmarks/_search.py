@@ -83,14 +83,19 @@ def done(work: W) -> W:
     return work
 
 
+def data_root() -> Path:
+    """Where real data lie: `RAYSEARCH_DATA`, or a folder beside the checkout."""
+    given = os.environ.get("RAYSEARCH_DATA")
+    return Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
+
+
 def cifar10(limit: int) -> Dataset:
     """So many images of CIFAR-10, from the folder `RAYSEARCH_DATA`.
 
     Raises:
         RaysearchError: that does not have it.
     """
-    root = os.environ.get("RAYSEARCH_DATA") or Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(root) / "cifar10"
+    folder = data_root() / "cifar10"
     if not (folder / "train.parquet").exists():
         raise RaysearchError("data=cifar10 needs RAYSEARCH_DATA to point to a folder that has it")
     return load_dataset({"name": "parquet", "root": str(folder), "limit": limit})

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks._common import arguments, compared, console, finish, run, workers
 from benchmarks._local import Configured
-from benchmarks._search import composed, done, search_through
+from benchmarks._search import composed, data_root, done, search_through
 from raysearch.data import Dataset, load_dataset
 from raysearch.errors import RaysearchError, unknown
 from raysearch.files import write_whole
@@ -86,8 +86,7 @@ def loaded(case: str, budget: str) -> tuple[dict[str, Any], Dataset]:
     Raises:
         RaysearchError: the data are not there.
     """
-    root = os.environ.get("RAYSEARCH_DATA") or Path(__file__).parents[2] / "shared" / "data"
-    overrides = [one.format(root=root) for one in CASES[case]]
+    overrides = [one.format(root=data_root()) for one in CASES[case]]
     values = composed({"method": "auto"}, *overrides, f"method.budget={budget}")
     return values, load_dataset(values["data"], device="cpu")
 

@@ -9,7 +9,7 @@ from raysearch.errors import RaysearchError
 from raysearch.experiment._count import plain_cost
 from raysearch.experiment._entries import places_of
 from raysearch.experiment._experiment import checked
-from raysearch.methods import seconds
+from raysearch.methods import budget_seconds
 from raysearch.results import duration
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def with_known(asked: Experiment, before: Experiment) -> Experiment:
     for name in methods.keys() & before.methods.keys():
         group = methods[name].values["method"]
         known = before.methods[name].values["method"].get("budget")
-        if known is not None and seconds(group.get("budget", known)) is not None:
+        if known is not None and budget_seconds(group.get("budget", known)) is not None:
             group = {**group, "budget": known}
             methods[name] = checked({**methods[name].values, "method": group})
     return replace(asked, methods=methods)
@@ -49,7 +49,7 @@ def with_known(asked: Experiment, before: Experiment) -> Experiment:
 def _converted(plan: Plan, part: Part, capacity: Capacity | None) -> Part:
     values = part.configuration.values
     budget = values["method"].get("budget")
-    time = None if budget is None else seconds(budget)
+    time = None if budget is None else budget_seconds(budget)
     if time is None:
         return part
     if capacity is None or capacity.device != "cpu":
@@ -68,9 +68,6 @@ def _converted(plan: Plan, part: Part, capacity: Capacity | None) -> Part:
             f"budget={budget}: a single training takes about {duration(training)} of a CPU core; "
             "give a multiple of that, or fewer evaluation.epochs"
         )
-    method = {**values["method"], "budget": f"{available / training:.1f}x"}
-    return replace(
-        part,
-        configuration=checked({**values, "method": method}),
-        method=type(part.method).of(method).settled(setup),
-    )
+    known = {"budget": f"{available / training:.1f}x"}
+    configuration = checked({**values, "method": {**values["method"], **known}})
+    return replace(part, configuration=configuration, method=replace(part.method, **known))

@@ -156,13 +156,15 @@ def make_plan(
     }
     task = _task(experiment, dataset)
     plan = Plan(experiment, parts, dataset, task, notes, network)
-    parts = {name: replace(part, method=_settled(plan, part)) for name, part in parts.items()}
-    plan = replace(plan, parts=parts)
-    given = {
-        n: replace(p, given=given_checkpoints(plan, p, (kept or {}).get(n)))
-        for n, p in parts.items()
+    known = {
+        name: replace(
+            part,
+            method=_settled(plan, part),
+            given=given_checkpoints(plan, part, (kept or {}).get(name)),
+        )
+        for name, part in parts.items()
     }
-    return replace(plan, parts=given)
+    return replace(plan, parts=known)
 
 
 def _settled(plan: Plan, part: Part) -> Method:

@@ -9,7 +9,7 @@ from raysearch.errors import unknown
 from raysearch.methods._base import Context, Method
 from raysearch.methods._fixed import BASELINES, FIXED, UNCHANGED, Fixed
 from raysearch.methods._once import Once
-from raysearch.methods._race import seconds
+from raysearch.methods._race import budget_seconds
 from raysearch.methods._single_pass import SearchTraining, SinglePass
 from raysearch.methods._study import (
     Choice,
@@ -43,9 +43,9 @@ __all__ = [
     "Tried",
     "Watch",
     "Whole",
+    "budget_seconds",
     "find",
     "names",
-    "seconds",
     "unpacked",
 ]
 

@@ -66,7 +66,7 @@ def trainings(budget: str) -> float:
     return float(number)
 
 
-def seconds(budget: str) -> float | None:
+def budget_seconds(budget: str) -> float | None:
     """A budget in seconds: 1,800 of "30m"; None of one in trainings."""
     number, unit = check_budget(budget)[:-1], budget[-1]
     return None if unit == "x" else float(number) * _SECONDS[unit]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -32,26 +32,33 @@ def evaluate(
     Returns:
         `loss`, the task's metric and its other figures; see `raysearch.tasks`.
     """
-    model.eval()
     measure = setup.task.measure()
-    for images, targets, _ in split.batches(batch_size, device=setup.device, generator=None):
-        images = images if before is None else before(images)
-        with autocast(setup.device):
-            outputs = model(setup.normalise(images))
-        measure.update(outputs.float(), targets)
+    for outputs, targets in _outputs(model, setup, split, batch_size, before):
+        measure.update(outputs, targets)
     return measure.result()
 
 
 @torch.no_grad()
 def image_losses(model: nn.Module, setup: Setup, split: Split, batch_size: int = 512) -> Tensor:
     """The loss of each image of a split, without augmentation: float32 [N] on the CPU."""
+    outputs = _outputs(model, setup, split, batch_size, None)
+    return torch.cat([setup.task.losses(out, targets).cpu() for out, targets in outputs])
+
+
+def _outputs(
+    model: nn.Module,
+    setup: Setup,
+    split: Split,
+    batch_size: int,
+    before: Callable[[Tensor], Tensor] | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A network's outputs, float32, and the targets, batch by batch; see `evaluate`."""
     model.eval()
-    found = []
     for images, targets, _ in split.batches(batch_size, device=setup.device, generator=None):
+        images = images if before is None else before(images)
         with autocast(setup.device):
             outputs = model(setup.normalise(images))
-        found.append(setup.task.losses(outputs.float(), targets).cpu())
-    return torch.cat(found)
+        yield outputs.float(), targets
 
 
 def estimate_statistics(model: nn.Module, setup: Setup, split: Split, batch_size: int) -> None:
